@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Set up what is needed and pass every check: style, types, manifest, demo, tests.
+# Arguments go to pytest, for example: scripts/test.sh -m gpu
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scripts/setup.sh test
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export NAPARI_CONFIG=$scratch/settings.yaml
+export PATH=$PWD/.venv/bin:$PATH
+failed=()
+
+check() {
+    local name=$1
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || failed+=("$name")
+}
+
+demo() {
+    napari-sam-suite demo --out "$scratch/demo" || return
+    local file
+    for file in overlay.png objects.geojson labels.tif; do
+        [ -s "$scratch/demo/$file" ] || { echo "demo: $file is missing"; return 1; }
+    done
+}
+
+tests() {
+    xvfb-run -a -s "-screen 0 1920x1200x24" \
+        python -m pytest -m "not gpu and not checkpoint" "$@"
+}
+
+check style ruff check .
+check format ruff format --check .
+check types mypy
+check manifest npe2 validate src/napari_sam_suite/napari.yaml
+check demo demo
+check tests tests "$@"
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "Failed: ${failed[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,64 @@
+"""Objects to files and back, one module per format.
+
+Each module has ``write(objects, path)`` and, where the format allows it,
+``read(path) -> Objects``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from napari_sam_suite.engine.errors import ParameterError
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.objects import Objects
+
+
+class FormatModule(Protocol):
+    """What a module of this package offers."""
+
+    def write(self, objects: Objects, path: Path) -> None:
+        """Write all objects to one file."""
+
+    def read(self, path: Path) -> Objects:
+        """Read what `write` wrote."""
+
+
+class Format(NamedTuple):
+    """Name of a format and the file name endings it is known by."""
+
+    name: str
+    suffixes: tuple[str, ...]
+
+
+FORMATS = (
+    Format("geojson", (".geojson", ".json")),
+    Format("labels", (".tif", ".tiff")),
+)
+
+
+def find_format(path: str | Path, name: str | None = None) -> FormatModule:
+    """Module that writes and reads a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        Its ending decides, unless `name` is given.
+    name : str, optional
+        One of the names in `FORMATS`.
+
+    Raises
+    ------
+    ParameterError
+        If no format has this name or ending.
+    """
+    suffix = Path(path).suffix.lower()
+    for known in FORMATS:
+        if known.name == name or (name is None and suffix in known.suffixes):
+            module = import_module(f"{__name__}.{known.name}")
+            return cast("FormatModule", module)
+    what = f"format {name!r}" if name else f"file ending {suffix!r}"
+    known_ = ", ".join(f"{f.name} ({', '.join(f.suffixes)})" for f in FORMATS)
+    raise ParameterError(f"The {what} is not known.", f"Use one of: {known_}.")

@@ -1,0 +1,94 @@
+"""Files that are either complete or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from napari_sam_suite.engine.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file beside its place and move it there once it is complete.
+
+    Missing folders are made. Whatever goes wrong, the old file stays as it was and
+    nothing half-written is left.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the file shall be.
+
+    Yields
+    ------
+    Path
+        Write here; it does not exist yet.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written: no permission, disk full, not a folder.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise explain(error, path) from error
+    finally:
+        # Where there is no folder, there is nothing left in it either.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def explain(error: OSError, path: Path) -> OutputError:
+    """Say what kept a file from being written, and what to do.
+
+    Parameters
+    ----------
+    error : OSError
+        As the system raised it.
+    path : Path
+        The file that was asked for.
+
+    Returns
+    -------
+    OutputError
+    """
+    if error.errno in _FULL:
+        return OutputError(
+            f"There is no room left to write {path}.",
+            "Free some space or choose another folder.",
+        )
+    if error.errno in _DENIED:
+        return OutputError(
+            f"{path} cannot be written: the folder or file is read-only.",
+            "Choose a folder you may write to.",
+        )
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return OutputError(
+            f"{path} cannot be written: part of its folder name is a file.",
+            "Choose another folder.",
+        )
+    if error.errno == errno.EISDIR or path.is_dir():
+        return OutputError(
+            f"{path} cannot be written: there is a folder of that name.",
+            "Choose another file name.",
+        )
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(
+        f"{path} cannot be written: {reason}.", "Choose another folder or file name."
+    )

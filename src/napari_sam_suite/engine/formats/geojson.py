@@ -1,0 +1,326 @@
+"""GeoJSON as QuPath reads and writes it.
+
+Each object is a Feature: the tag is its classification, numbers are measurements,
+texts are metadata, time and z are the plane of the geometry, and the id is the one
+QuPath shows, so all of it outlives a visit to QuPath (0.4 or later). Other programs
+read the outlines.
+
+QuPath counts from the top left corner of the image, so pixel `i` reaches from `i` to
+``i + 1``, while the engine counts from pixel centres: 0.5 is added on writing and
+taken off on reading, and the order of the axes changes from ``(y, x)`` to ``(x, y)``.
+The key ``napari_sam_suite`` of the collection says so, and holds what GeoJSON has no
+place for: column types, and the source of the objects.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import shapely
+from shapely import MultiPolygon, Polygon
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
+from napari_sam_suite.engine.formats.atomic import replacing
+from napari_sam_suite.engine.formats.colours import tag_colour
+from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Literal
+
+log = logging.getLogger(__name__)
+
+_KEY = "napari_sam_suite"
+_VERSION = 1
+_CORNER = 0.5
+_CONVENTION = (
+    "x, y in pixels from the top left corner of the image: "
+    "pixel i reaches from i to i + 1"
+)
+# QuPath itself keeps 2 decimals; 4 keep a float32 of up to 1000 px exactly enough.
+_DECIMALS = 4
+# Not features of the object, but how it is shown or handled in QuPath.
+_RESERVED = {
+    "objectType", "object_type", "type", "classification", "measurements", "metadata",
+    "color", "isLocked", "isMissing", "childObjects", "children",
+}  # fmt: skip
+_PLACED = {"id", "tag", "time", "z"}
+
+
+def write(
+    objects: Objects,
+    path: Path,
+    *,
+    object_type: Literal["annotation", "detection"] = "annotation",
+) -> None:
+    """Write objects as a FeatureCollection, whole or not at all.
+
+    Parameters
+    ----------
+    objects : Objects
+        Of any number of frames. GeoJSON has no place for the position of a frame, so
+        it becomes a measurement.
+    path : Path
+        Where the file shall be.
+    object_type : {"annotation", "detection"}
+        What QuPath makes of them: annotations can be edited, detections are lighter.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    table = objects.features
+    ours = {
+        "version": _VERSION,
+        "coordinates": _CONVENTION,
+        "offset": _CORNER,
+        "columns": {name: str(table[name].dtype) for name in table.columns},
+        "source": objects.source,
+    }
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection",\n')
+        file.write(f'"{_KEY}": {json.dumps(ours, default=_plain)},\n"features": [')
+        comma = "\n"
+        for feature in _features(objects, object_type):
+            file.write(comma + json.dumps(feature, allow_nan=False))
+            comma = ",\n"
+        file.write("\n]}\n")
+
+
+def read(path: Path) -> Objects:
+    """Read objects from GeoJSON, from here, from QuPath or from elsewhere.
+
+    Files of others are taken as QuPath writes them, with pixel corners. Geometries
+    without an area are left out; the log and ``source["skipped"]`` say how many.
+
+    Parameters
+    ----------
+    path : Path
+        A FeatureCollection, a Feature, or a list of Features.
+
+    Raises
+    ------
+    ParameterError
+        If the file is missing or is no GeoJSON.
+    """
+    document = _parse(path)
+    ours = document.get(_KEY) if isinstance(document, dict) else None
+    ours = ours if isinstance(ours, dict) else {}
+    offset = float(ours.get("offset", _CORNER))
+    polygons, rows, skipped = [], [], 0
+    for feature in _unpack(document, path):
+        polygon = _to_polygon(feature.get("geometry"), offset, path)
+        if polygon is None:
+            skipped += 1
+        else:
+            polygons.append(polygon)
+            rows.append(_to_row(feature))
+    source = dict(ours.get("source") or {})
+    if skipped:
+        log.warning("%s: %d features without an area left out", path, skipped)
+        source["skipped"] = skipped
+    return Objects(polygons, _to_table(rows, ours.get("columns") or {}), source)
+
+
+def _features(objects: Objects, object_type: str) -> Iterator[dict[str, Any]]:
+    records = objects.features.to_dict("records")
+    for polygon, row in zip(objects.polygons, records, strict=True):
+        geometry = _to_geometry(polygon)
+        if row["time"] or row["z"]:
+            # -1 means all channels.
+            geometry["plane"] = {"c": -1, "z": int(row["z"]), "t": int(row["time"])}
+        properties: dict[str, Any] = {"objectType": object_type}
+        if row["tag"] != UNASSIGNED:
+            colour = list(tag_colour(row["tag"]))
+            properties["classification"] = {"name": row["tag"], "color": colour}
+        numbers, texts = _split(row)
+        if numbers:
+            properties["measurements"] = numbers
+        if texts:
+            properties["metadata"] = texts
+        yield {
+            "type": "Feature",
+            "id": row["id"],
+            "geometry": geometry,
+            "properties": properties,
+        }
+
+
+def _split(row: dict[Any, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Numbers and texts of a row, without what is not known."""
+    numbers: dict[str, float] = {}
+    texts: dict[str, str] = {}
+    for name, value in row.items():
+        if name in _PLACED or (name in COLUMNS and value == COLUMNS[name][1]):
+            continue
+        if isinstance(value, (bool, np.bool_, int, np.integer)):
+            numbers[str(name)] = int(value)
+        elif isinstance(value, (float, np.floating)):
+            if math.isfinite(value):
+                numbers[str(name)] = float(value)
+            elif math.isinf(value):
+                texts[str(name)] = str(float(value))
+        elif value is not None and value is not pd.NA and value != "":
+            texts[str(name)] = str(value)
+    return numbers, texts
+
+
+def _to_geometry(polygon: Polygon | MultiPolygon) -> dict[str, Any]:
+    parts = [
+        [
+            np.round(
+                shapely.get_coordinates(ring)[:, ::-1] + _CORNER, _DECIMALS
+            ).tolist()
+            for ring in shapely.get_rings(part)
+        ]
+        for part in shapely.get_parts(polygon)
+    ]
+    if len(parts) == 1:
+        return {"type": "Polygon", "coordinates": parts[0]}
+    return {"type": "MultiPolygon", "coordinates": parts}
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ParameterError(
+            f"{path} cannot be read: {error.strerror}.", "Check the name of the file."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(
+            f"{path.name} is not valid JSON: {error}.",
+            "Export it again from where it comes from.",
+        ) from error
+
+
+def _unpack(document: Any, path: Path) -> list[dict[str, Any]]:
+    kind = document.get("type") if isinstance(document, dict) else None
+    if kind == "FeatureCollection":
+        found = document.get("features")
+    elif kind == "Feature":
+        found = [document]
+    elif kind in ("Polygon", "MultiPolygon"):
+        found = [{"geometry": document}]
+    else:
+        found = document
+    if not isinstance(found, list) or not all(isinstance(f, dict) for f in found):
+        raise ParameterError(
+            f"{path.name} is JSON, but not GeoJSON: it has no list of features.",
+            "Use a FeatureCollection, as QuPath exports it.",
+        )
+    return found
+
+
+def _to_polygon(
+    geometry: Any, offset: float, path: Path
+) -> Polygon | MultiPolygon | None:
+    if not isinstance(geometry, dict):
+        return None
+    kind: Any = geometry.get("type")
+    coordinates: Any = geometry.get("coordinates")
+    try:
+        if kind == "Polygon":
+            shape: Any = _to_part(coordinates, offset)
+        elif kind == "MultiPolygon":
+            parts = [_to_part(part, offset) for part in coordinates]
+            shape = MultiPolygon([p for p in parts if p is not None])
+        else:
+            return None
+    except (TypeError, ValueError, IndexError, shapely.GEOSException) as error:
+        raise ParameterError(
+            f"{path.name} has a {kind} whose coordinates make no sense: {error}.",
+            "Coordinates must be rings of [x, y] numbers.",
+        ) from error
+    if shape is None or shape.is_valid:
+        return None if shape is None or shape.area == 0 else shape
+    areas = [
+        part
+        for part in shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
+        if isinstance(part, Polygon) and part.area > 0
+    ]
+    return areas[0] if len(areas) == 1 else MultiPolygon(areas) if areas else None
+
+
+def _to_part(rings: list[Any], offset: float) -> Polygon | None:
+    """Polygon from its rings; `None` where the outer one has less than 3 points."""
+    points = [np.array(ring, dtype=np.float64)[:, 1::-1] - offset for ring in rings]
+    if not all(np.isfinite(ring).all() for ring in points):
+        raise ValueError("a coordinate is not a finite number")
+    outside, *inside = points
+    if len(np.unique(outside, axis=0)) < 3:
+        return None
+    return Polygon(
+        outside, [hole for hole in inside if len(np.unique(hole, axis=0)) > 2]
+    )
+
+
+def _to_row(feature: dict[str, Any]) -> dict[str, Any]:
+    properties = feature.get("properties")
+    properties = properties if isinstance(properties, dict) else {}
+    row = {
+        name: value
+        for name, value in properties.items()
+        if name not in _RESERVED and isinstance(value, (str, int, float, bool))
+    }
+    for group in ("measurements", "metadata"):
+        values = properties.get(group)
+        if isinstance(values, list):  # as QuPath wrote them before 0.4
+            values = {v.get("name"): v.get("value") for v in values}
+        row |= values if isinstance(values, dict) else {}
+    plane = feature["geometry"].get("plane")
+    if isinstance(plane, dict):
+        row |= {"time": plane.get("t", 0), "z": plane.get("z", 0)}
+    row["id"] = str(feature.get("id", ""))
+    tag = _find_tag(properties)
+    if tag:
+        row["tag"] = tag
+    return row
+
+
+def _find_tag(properties: dict[str, Any]) -> str:
+    group = properties.get("classification")
+    if isinstance(group, dict):
+        names = group.get("names")
+        group = ": ".join(names) if isinstance(names, list) else group.get("name")
+    for value in (group, *(properties.get(k) for k in ("tag", "label", "class"))):
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def _to_table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, index=range(len(rows)))
+    for name, (kind, _) in COLUMNS.items():
+        if name in table and kind != "str":
+            table[name] = pd.to_numeric(table[name], errors="coerce")
+    for name, dtype in columns.items():
+        if name not in table and name not in COLUMNS:
+            missing: Any = math.nan if dtype.startswith("float") else None
+            table[name] = pd.Series([missing] * len(rows), dtype="object")
+        if name in table and name not in COLUMNS:
+            table[name] = _restore(table[name], dtype)
+    extra = [name for name in columns if name in table and name not in COLUMNS]
+    return table[[*(c for c in table.columns if c not in extra), *extra]]
+
+
+def _restore(column: pd.Series[Any], dtype: str) -> pd.Series[Any]:
+    if dtype in ("str", "object", "string"):
+        return pd.Series(["" if pd.isna(v) else str(v) for v in column], dtype="str")
+    try:
+        return column.astype(dtype)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return column
+
+
+def _plain(value: Any) -> Any:
+    """Numpy numbers, arrays and paths as JSON can hold them."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)

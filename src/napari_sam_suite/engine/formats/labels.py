@@ -1,0 +1,350 @@
+"""Label TIFF: one instance number per pixel, one page per frame, zlib-compressed.
+
+Pages are in the order position, time, z. 16-bit files are ImageJ hyperstacks, so that
+Fiji and napari find the axes, the pixel size and the brightness by themselves; what
+ImageJ cannot hold (32-bit numbers, several positions) is written with its axes as
+JSON, which napari and other readers built on `tifffile` understand.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import zlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+import numpy as np
+import tifffile
+
+from napari_sam_suite.engine.errors import ImageError, ParameterError
+from napari_sam_suite.engine.formats.atomic import explain, replacing
+from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+_BIG = 2**32 - 2**25
+# ImageJ has no positions; P is a letter of ours.
+_LETTERS = {"P": "position", "T": "time", "Z": "z"}
+
+
+class _Page(NamedTuple):
+    """Where a compressed frame lies in the spool, and its type."""
+
+    start: int
+    size: int
+    dtype: np.dtype[Any]
+
+
+class LabelWriter:
+    """Write the label images of one image as they come, in any order.
+
+    Frames are kept compressed in a nameless file beside the target, so memory holds
+    one frame at a time. `close` puts the TIFF together; until then there is no file
+    of that name. Frames that never came are zero. Used as a context manager, it
+    closes at the end and leaves nothing behind after an error.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the TIFF shall be.
+    sizes : Sizes
+        Of the image; channels do not matter.
+    scale : tuple of float, optional
+        ``(z, y, x)`` size of a pixel.
+    units : str, optional
+        Of `scale`, such as ``"um"``.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to, or is full.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        sizes: Sizes,
+        *,
+        scale: tuple[float, float, float] | None = None,
+        units: str = "",
+    ) -> None:
+        self.path = Path(path)
+        self.sizes = sizes
+        self._scale = scale
+        self._units = units
+        self._pages: dict[FrameIndex, _Page] = {}
+        self._highest = 0
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._spool: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115
+                dir=self.path.parent
+            )
+        except OSError as error:
+            raise explain(error, self.path) from error
+
+    def write(self, frame: FrameIndex, labels: NDArray[Any]) -> None:
+        """Take the label image of one frame.
+
+        Parameters
+        ----------
+        frame : FrameIndex
+            0-based. A frame that comes again replaces what was there.
+        labels : (H, W) array of int
+            0 is background.
+
+        Raises
+        ------
+        ParameterError
+            If the frame or the labels do not fit the image.
+        OutputError
+            If the disk is full.
+        """
+        self._check(frame, labels)
+        highest = int(labels.max(initial=0))
+        self._highest = max(self._highest, highest)
+        dtype = _dtype_for(highest)
+        data = _compress(labels.astype(dtype))
+        try:
+            start = self._spool.seek(0, 2)
+            self._spool.write(data)
+        except OSError as error:
+            raise explain(error, self.path) from error
+        self._pages[frame] = _Page(start, len(data), dtype)
+
+    def close(self) -> Path:
+        """Put the TIFF together and in place.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written; nothing is left then.
+        """
+        with self._spool, replacing(self.path) as part:
+            self._assemble(part)
+        return self.path
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _check(self, frame: FrameIndex, labels: NDArray[Any]) -> None:
+        if labels.shape != (self.sizes.y, self.sizes.x):
+            raise ParameterError(
+                f"Labels of shape {labels.shape} do not fit an image of "
+                f"({self.sizes.y}, {self.sizes.x}) pixels."
+            )
+        limits = (self.sizes.position, self.sizes.time, self.sizes.z)
+        if not all(0 <= i < n for i, n in zip(frame, limits, strict=True)):
+            raise ParameterError(f"The image has no {frame.label(self.sizes)}.")
+        _check_numbers(labels)
+
+    def _assemble(self, part: Path) -> None:
+        lengths = dict(zip("PTZ", self.sizes, strict=False))
+        lengths = {axis: n for axis, n in lengths.items() if n > 1}
+        axes = "".join(lengths) + "YX"
+        shape = (*lengths.values(), self.sizes.y, self.sizes.x)
+        dtype = _dtype_for(self._highest)
+        big = sum(page.size for page in self._pages.values()) > _BIG
+        imagej = dtype == np.uint16 and "P" not in axes and not big
+        metadata: dict[str, Any] = {"axes": axes}
+        if imagej:
+            metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}
+        options: dict[str, Any] = {}
+        if self._scale is not None and all(math.isfinite(s) for s in self._scale):
+            metadata |= {"spacing": self._scale[0], "unit": self._units}
+            options["resolution"] = (1 / self._scale[2], 1 / self._scale[1])
+        with tifffile.TiffWriter(
+            part, bigtiff=big, byteorder="<", imagej=imagej
+        ) as tiff:
+            tiff.write(
+                self._strips(dtype),
+                shape=shape,
+                dtype=dtype,
+                photometric="minisblack",
+                compression="zlib",
+                rowsperstrip=self.sizes.y,
+                metadata=metadata,
+                **options,
+            )
+
+    def _strips(self, dtype: np.dtype[Any]) -> Iterator[bytes]:
+        size = (self.sizes.y, self.sizes.x)
+        blank = _compress(np.zeros(size, dtype))
+        for index in np.ndindex(*self.sizes[:3]):
+            page = self._pages.get(FrameIndex(*index))
+            if page is None:
+                yield blank
+                continue
+            self._spool.seek(page.start)
+            data = self._spool.read(page.size)
+            if page.dtype != dtype:
+                narrow = np.frombuffer(zlib.decompress(data), page.dtype)
+                data = _compress(narrow.astype(dtype))
+            yield data
+
+
+def write_labels(path: str | Path, labels: NDArray[Any]) -> None:
+    """Write one label image, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the TIFF shall be.
+    labels : (H, W) array of int
+        Written as uint16, or uint32 where numbers exceed 65535; never as 8 bit.
+
+    Raises
+    ------
+    ParameterError
+        If these are no labels.
+    OutputError
+        If the file cannot be written.
+    """
+    if labels.ndim != 2:
+        raise ParameterError(
+            f"A label image must have two dimensions, this one has {labels.ndim}.",
+            "Use LabelWriter for stacks.",
+        )
+    with LabelWriter(path, Sizes(y=labels.shape[0], x=labels.shape[1])) as writer:
+        writer.write(FrameIndex(), labels)
+
+
+def read_labels(path: str | Path) -> NDArray[Any]:
+    """Read a label image of any number of dimensions.
+
+    Parameters
+    ----------
+    path : str or Path
+        TIFF with whole numbers, 0 for background.
+
+    Returns
+    -------
+    array of int
+        ``(..., H, W)``, axes of length 1 in front removed.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, damaged or not a label image.
+    """
+    return _read(Path(path))[0]
+
+
+def write(objects: Objects, path: Path) -> None:
+    """Write objects as a label TIFF of their image's size.
+
+    Raises
+    ------
+    ParameterError
+        If ``objects.source["sizes"]`` does not say how large the image is.
+    """
+    known = objects.source.get("sizes")
+    if not known:
+        raise ParameterError(
+            "The size of the image is not known, so labels cannot be drawn.",
+            "Put it into source['sizes'], or save as .geojson.",
+        )
+    # A tuple is what JSON makes of it when it was not turned into a dictionary.
+    named = known if isinstance(known, dict) else Sizes(*known)._asdict()
+    sizes = Sizes(**{k: int(v) for k, v in named.items() if k in Sizes._fields})
+    scale = objects.source.get("scale")
+    with LabelWriter(
+        path,
+        sizes,
+        scale=tuple(scale) if scale else None,
+        units=str(objects.source.get("units", "")),
+    ) as writer:
+        for frame in objects.frames():
+            writer.write(frame, objects.at(frame).to_labels((sizes.y, sizes.x)))
+
+
+def read(path: Path) -> Objects:
+    """Read a label TIFF as objects, one for each number on each frame."""
+    labels, axes = _read(path)
+    lead = [_LETTERS.get(axis, "") for axis in axes[:-2]]
+    if axes[-2:] != "YX" or "" in lead:
+        raise ImageError(
+            f"{path.name} has axes {axes}, not some of PTZYX.",
+            "Save it as a stack of label images.",
+        )
+    lengths = dict(zip(lead, labels.shape, strict=False))
+    sizes = Sizes(**lengths, y=labels.shape[-2], x=labels.shape[-1])
+    source = {"image": path.name, "path": str(path), "sizes": sizes._asdict()}
+    frames = [
+        Objects.from_labels(
+            labels[index],
+            FrameIndex(**dict(zip(lead, index, strict=True))),
+            source=source,
+        )
+        for index in np.ndindex(*labels.shape[:-2])
+    ]
+    return Objects.concat(frames)
+
+
+def _read(path: Path) -> tuple[NDArray[Any], str]:
+    if not path.is_file():
+        raise ImageError(f"{path} does not exist.", "Check the name.")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            series = tiff.series[0]
+            labels, axes = series.asarray(), series.axes
+    except (tifffile.TiffFileError, OSError, ValueError, zlib.error) as error:
+        raise ImageError(
+            f"{path.name} cannot be read as a TIFF: {error}.", "Check the file."
+        ) from error
+    while labels.ndim > 2 and labels.shape[0] == 1:
+        labels, axes = labels[0], axes[1:]
+    if labels.ndim < 2 or "S" in axes:
+        raise ImageError(
+            f"{path.name} is not a label image: its axes are {axes}.",
+            "A label image has one whole number per pixel.",
+        )
+    _check_numbers(labels, path.name)
+    return labels, axes
+
+
+def _check_numbers(labels: NDArray[Any], name: str = "This array") -> None:
+    whole = labels.dtype.kind in "bui"
+    if not whole or (labels.dtype.kind == "i" and labels.min(initial=0) < 0):
+        raise ImageError(
+            f"{name} does not hold labels but {labels.dtype} values.",
+            "A label image has whole numbers, 0 for background.",
+        )
+
+
+def _dtype_for(highest: int) -> np.dtype[Any]:
+    if highest >= 2**32:
+        raise ParameterError(
+            f"Label {highest} is too large for 32 bits.", "Number the objects anew."
+        )
+    return np.dtype("<u2" if highest < 2**16 else "<u4")
+
+
+def _compress(page: NDArray[Any]) -> bytes:
+    # Labels are runs of equal numbers: more effort gains nothing.
+    return zlib.compress(cast("Any", np.ascontiguousarray(page)), 1)

@@ -1,0 +1,139 @@
+"""From a model's name to a network with its weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_sam_suite.engine.errors import ModelError
+from napari_sam_suite.engine.models.checkpoints import checkpoint_path
+from napari_sam_suite.engine.models.device import choose_device, choose_precision
+from napari_sam_suite.engine.models.protocol import Precision, SamModel
+from napari_sam_suite.engine.models.registry import ModelSpec, find_model
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    model: str | ModelSpec,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    folder: Path | str | None = None,
+    random_weights: bool = False,
+) -> SamModel:
+    """Load a model by name or file.
+
+    Parameters
+    ----------
+    model : str or ModelSpec
+        An id such as ``"sam2-nano"`` or the path of a checkpoint.
+    device : str
+        ``"auto"``, ``"cuda"``, ``"mps"`` or ``"cpu"``.
+    precision : str
+        Number format of matrix products; ``"auto"`` is bfloat16 for SAM 2 on CUDA
+        and float32 elsewhere.
+    folder : Path, optional
+        Where checkpoints are kept, if not in the usual folder.
+    random_weights : bool
+        The real architecture with seeded random weights: for tests and timing.
+
+    Raises
+    ------
+    ModelError
+        If the model is unknown, not here, damaged or of another architecture.
+    """
+    spec = model if isinstance(model, ModelSpec) else find_model(model)
+    where = choose_device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = _build(spec)
+    if not random_weights:
+        path = checkpoint_path(spec, folder)
+        _fill(network, read_weights(path), path)
+    dtype = choose_precision(precision, where, spec.family)
+    if spec.family == "sam1":
+        from napari_sam_suite.engine.models.sam1 import Sam1Model as Adapter
+    else:
+        from napari_sam_suite.engine.models.sam2 import (  # type: ignore[assignment]
+            Sam2Model as Adapter,
+        )
+    return Adapter(network, spec, where, dtype)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a checkpoint without ever executing what is in it.
+
+    Understands safetensors, Meta's ``{"model": ...}`` and a bare ``state_dict``.
+
+    Raises
+    ------
+    ModelError
+        If the file is damaged or holds anything but weights.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"There is no checkpoint at {path}.", "Check the path."
+        ) from error
+    except Exception as error:
+        # The readers raise a dozen unrelated types for a damaged file.
+        raise ModelError(
+            f"The checkpoint {path.name} is damaged or is not a weights file.",
+            "Delete it and download it again, or choose another model.",
+        ) from error
+    weights = found.get("model", found) if isinstance(found, dict) else None
+    if not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise ModelError(
+            f"The checkpoint {path.name} holds no model weights.",
+            "Use a file written by SAM, SAM 2 or this package.",
+        )
+    return dict(weights)
+
+
+def _build(spec: ModelSpec) -> Any:
+    """The architecture with fresh weights, on the CPU."""
+    if spec.config == "nano":
+        from napari_sam_suite.engine.models.nano.config import build_nano
+
+        return build_nano(pretrained=False)
+    if spec.family == "sam1":
+        from segment_anything import sam_model_registry
+
+        return sam_model_registry[spec.config]()
+    from hydra import initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from sam2.build_sam import build_sam2
+
+    if not GlobalHydra.instance().is_initialized():
+        # Another package in this process cleared what `import sam2` set up.
+        initialize_config_module("sam2", version_base="1.2")
+    return build_sam2(spec.config, device="cpu", apply_postprocessing=False)
+
+
+def _fill(network: Any, weights: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        wrong = network.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()},
+            strict=False,
+        )
+    except RuntimeError as error:
+        raise _mismatch(path) from error
+    if wrong.missing_keys or wrong.unexpected_keys:
+        logger.error("missing %s, unexpected %s", *wrong)
+        raise _mismatch(path)
+
+
+def _mismatch(path: Path) -> ModelError:
+    return ModelError(
+        f"The checkpoint {path.name} was made for another architecture.",
+        "Choose the model that it belongs to.",
+    )

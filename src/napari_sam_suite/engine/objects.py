@@ -1,0 +1,368 @@
+"""The result of every capability: polygons with a table of what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.features import UNASSIGNED, complete
+from napari_sam_suite.engine.formats import find_format
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.polygons import polygonise
+from napari_sam_suite.engine.raster import count_pixels, draw_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+    from shapely import MultiPolygon, Polygon
+
+    from napari_sam_suite.engine.polygons import Parts
+
+
+class MaskSet(Protocol):
+    """What `Objects.from_masks` needs to know of a set of masks."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(H, W)`` of the image."""
+
+    @property
+    def area(self) -> NDArray[Any]:
+        """(n,) pixels of each mask."""
+
+    @property
+    def scores(self) -> NDArray[Any]:
+        """(n,) predicted IoU."""
+
+    @property
+    def stability(self) -> NDArray[Any]:
+        """(n,) stability scores."""
+
+    @property
+    def level(self) -> NDArray[Any]:
+        """(n,) which of the model's outputs a mask is."""
+
+    def __len__(self) -> int:
+        """Number of masks."""
+
+    def crop(self, index: int, /) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+        """Mask and ``(y0, x0)`` of its first pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """Polygons and a features table, one row per polygon.
+
+    Nothing changes in place: every method gives new objects, and an object keeps its
+    `id` through selecting, tagging, saving and loading, so that a journal can name it.
+
+    Parameters
+    ----------
+    polygons : sequence of Polygon or MultiPolygon
+        In ``(y, x)`` pixel centres, holes included.
+    features : DataFrame, optional
+        Any columns; those of `COLUMNS` are added where they are missing. Frames are
+        counted from 0, `area` is in px, `score` is the predicted IoU.
+    source : mapping, optional
+        Where the objects come from, as JSON can hold it: image, path, sizes, scale,
+        units, model, params.
+
+    Raises
+    ------
+    ParameterError
+        If polygons and rows differ in number.
+    """
+
+    polygons: list[Polygon | MultiPolygon] = field(default_factory=list)
+    features: pd.DataFrame = field(default_factory=pd.DataFrame)
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        polygons = list(self.polygons)
+        given = self.features
+        if len(given.columns) and len(given) != len(polygons):
+            raise ParameterError(
+                f"{len(polygons)} polygons came with {len(given)} rows of features.",
+                "Pass one row per polygon.",
+            )
+        object.__setattr__(self, "polygons", polygons)
+        object.__setattr__(self, "features", complete(given, polygons))
+        object.__setattr__(self, "source", dict(self.source))
+
+    @classmethod
+    def empty(cls, source: Mapping[str, Any] | None = None) -> Objects:
+        """No objects."""
+        return cls([], pd.DataFrame(), dict(source or {}))
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: MaskSet,
+        frame: FrameIndex,
+        *,
+        tag: str = UNASSIGNED,
+        model: str = "",
+        run: str = "",
+        smoothing: float = 0.3,
+        padding: float = 0.0,
+        parts: Parts = "largest",
+        min_hole: float = 0,
+        source: Mapping[str, Any] | None = None,
+    ) -> tuple[Objects, Losses]:
+        """Turn the masks of one frame into objects.
+
+        Parameters
+        ----------
+        masks : MaskSet
+            Crops, scores, stability, level and area.
+        frame : FrameIndex
+            The frame they were found in.
+        tag, model, run : str
+            Written into every row.
+        smoothing, padding, parts, min_hole
+            See `polygonise`.
+        source : mapping, optional
+            Kept with the objects.
+
+        Returns
+        -------
+        Objects
+            In the order of the masks. `area` counts the pixels that an object has,
+            without what was dropped and, when padded, as drawn.
+        Losses
+            All that is missing.
+        """
+        traced = [
+            polygonise(
+                *masks.crop(index),
+                smoothing=smoothing,
+                padding=padding,
+                parts=parts,
+                min_hole=min_hole,
+                shape=masks.shape,
+            )
+            for index in range(len(masks))
+        ]
+        kept = [i for i, one in enumerate(traced) if one.polygon is not None]
+        polygons = [one.polygon for one in traced if one.polygon is not None]
+        features = pd.DataFrame(
+            {
+                "tag": tag,
+                "score": np.asarray(masks.scores, dtype=np.float64)[kept],
+                "stability": np.asarray(masks.stability, dtype=np.float64)[kept],
+                "level": np.asarray(masks.level, dtype=np.int64)[kept],
+                "area": [
+                    count_pixels(polygon, masks.shape)
+                    if padding
+                    else int(masks.area[i])
+                    - traced[i].dropped_pixels
+                    + traced[i].filled_pixels
+                    for i, polygon in zip(kept, polygons, strict=True)
+                ],
+                **frame._asdict(),
+                "model": model,
+                "run": run,
+            },
+            index=range(len(kept)),
+        )
+        return cls(polygons, features, dict(source or {})), Losses.count(traced)
+
+    @classmethod
+    def from_labels(
+        cls,
+        labels: NDArray[Any],
+        frame: FrameIndex | None = None,
+        *,
+        tag: str = UNASSIGNED,
+        smoothing: float = 0.0,
+        source: Mapping[str, Any] | None = None,
+    ) -> Objects:
+        """Turn one label image into objects, in the order of their numbers.
+
+        The numbers are kept in the column `label`.
+
+        Parameters
+        ----------
+        labels : (H, W) array of int
+            0 is background. All islands and holes of an object are kept.
+        frame : FrameIndex, optional
+            First frame by default.
+        tag : str
+            Written into every row.
+        smoothing : float
+            See `polygonise`; 0 keeps the pixels exactly.
+        source : mapping, optional
+            Kept with the objects.
+        """
+        labels = np.maximum(labels, 0)
+        numbers, compact = np.unique(labels, return_inverse=True)
+        first = int(numbers[:1].sum() > 0)
+        compact = compact.reshape(labels.shape) + first
+        traced = [
+            polygonise(
+                compact[window] == index,
+                (window[0].start, window[1].start),
+                smoothing=smoothing,
+                parts="all",
+            )
+            for index, window in enumerate(ndimage.find_objects(compact), start=1)
+        ]
+        polygons = [one.polygon for one in traced if one.polygon is not None]
+        features = pd.DataFrame(
+            {
+                "tag": tag,
+                "area": np.bincount(compact.ravel())[1:],
+                **(frame or FrameIndex())._asdict(),
+                "label": numbers[1 - first :],
+            },
+            index=range(len(polygons)),
+        )
+        return cls(polygons, features, dict(source or {}))
+
+    @staticmethod
+    def concat(many: Iterable[Objects]) -> Objects:
+        """Put objects together, in the order given.
+
+        An object that comes twice gets a new `id` the second time. Sources that agree
+        are kept as one; otherwise `source` is ``{"sources": [...]}``.
+        """
+        given = list(many)
+        filled = [objects for objects in given if len(objects)]
+        features = pd.DataFrame()
+        if filled:
+            features = pd.concat([o.features for o in filled], ignore_index=True)
+        polygons = [polygon for objects in filled for polygon in objects.polygons]
+        return Objects(polygons, features, _merge_sources([o.source for o in given]))
+
+    @classmethod
+    def load(cls, path: str | Path, format: str | None = None) -> Objects:  # noqa: A002
+        """Read objects from a file.
+
+        Parameters
+        ----------
+        path : str or Path
+            GeoJSON or label TIFF, by its ending.
+        format : str, optional
+            Name of the format where the ending does not tell.
+
+        Raises
+        ------
+        ParameterError
+            If the file is missing, damaged or of an unknown format.
+        """
+        return find_format(path, format).read(Path(path))
+
+    def save(self, path: str | Path, format: str | None = None) -> None:  # noqa: A002
+        """Write all objects to one file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            The ending decides: ``.geojson`` keeps everything, ``.tif`` the pixels.
+        format : str, optional
+            Name of the format where the ending does not tell.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        find_format(path, format).write(self, Path(path))
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+    def select(self, which: ArrayLike) -> Objects:
+        """Some of the objects, by a boolean per object or by row numbers."""
+        rows = np.asarray(which)
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise ParameterError(
+                    f"A selection of {rows.size} does not fit {len(self)} objects."
+                )
+            rows = np.flatnonzero(rows)
+        rows = rows.astype(np.int64)
+        return Objects(
+            [self.polygons[row] for row in rows], self.features.iloc[rows], self.source
+        )
+
+    def at(self, frame: FrameIndex) -> Objects:
+        """Objects of one frame."""
+        table = self.features
+        here = np.ones(len(self), dtype=bool)
+        for axis, index in frame._asdict().items():
+            here &= table[axis].to_numpy() == index
+        return self.select(here)
+
+    def frames(self) -> list[FrameIndex]:
+        """Frames that have objects, in order."""
+        table = self.features[list(FrameIndex._fields)].drop_duplicates()
+        return sorted(FrameIndex(*map(int, row)) for row in table.to_numpy())
+
+    def with_tags(self, tags: str | Sequence[str]) -> Objects:
+        """The same objects with one tag for all, or one for each."""
+        return self.with_features(tag=tags)
+
+    def with_features(self, **columns: Any) -> Objects:
+        """The same objects with columns added or replaced."""
+        for name, values in columns.items():
+            if np.ndim(values) and len(values) != len(self):
+                raise ParameterError(
+                    f"{len(values)} values of {name!r} do not fit {len(self)} objects."
+                )
+        return Objects(self.polygons, self.features.assign(**columns), self.source)
+
+    def to_labels(
+        self, shape: tuple[int, int], frame: FrameIndex | None = None
+    ) -> NDArray[np.uint16] | NDArray[np.uint32]:
+        """Draw the objects of one frame as a label image.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            ``(H, W)``.
+        frame : FrameIndex, optional
+            Needed when there are objects of several frames.
+
+        Returns
+        -------
+        (H, W) array
+            Object `i` of the frame has number ``i + 1``. Where objects overlap, the
+            one with the better score is on top, and of equals the smaller one.
+            uint16, or uint32 for more than 65535 objects.
+
+        Raises
+        ------
+        ParameterError
+            If the frame is not clear.
+        """
+        if frame is not None:
+            return self.at(frame).to_labels(shape)
+        if len(self.frames()) > 1:
+            raise ParameterError(
+                f"The objects are of {len(self.frames())} frames, a label image is of "
+                "one.",
+                "Say which frame.",
+            )
+        score = np.nan_to_num(self.features["score"].to_numpy(), nan=-np.inf)
+        order = np.lexsort((-self.features["area"].to_numpy(), score))
+        return draw_labels([self.polygons[row] for row in order], order + 1, shape)
+
+
+def _merge_sources(sources: list[dict[str, Any]]) -> dict[str, Any]:
+    distinct: list[dict[str, Any]] = []
+    for source in sources:
+        for one in source.get("sources", [source]):
+            if one and one not in distinct:
+                distinct.append(one)
+    if len(distinct) > 1:
+        return {"sources": distinct}
+    return distinct[0] if distinct else {}

@@ -1,0 +1,214 @@
+"""What the user can set, with its range: one frozen model per capability.
+
+The same object draws the form, the command's flags and the saved recipe. A value of
+``None`` means "what suits the model", and `AutoParams.resolved` fills it in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_sam_suite.engine.errors import ParameterError
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.models.registry import ModelSpec
+
+Unit = Field(ge=0, le=1)
+
+
+class Params(BaseModel):
+    """Base of all parameter models: frozen, no unknown keys, one-sentence errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explain(error, type(self)) from error
+
+    def with_(self, **values: Any) -> Self:
+        """A copy with some values changed, checked like a new one."""
+        return type(self)(**(self.model_dump() | values))
+
+
+class PolygonParams(Params):
+    """How masks become polygons."""
+
+    smoothing: float = Field(
+        0.3, ge=0, le=3, title="Smoothing", description="Simplification in pixels."
+    )
+    padding: float = Field(
+        0.0, ge=-20, le=20, title="Padding", description="Grow or shrink, in pixels."
+    )
+    parts: Literal["largest", "all"] = Field(
+        "largest", title="Parts", description="Which pieces of a mask are kept."
+    )
+
+
+class AutoParams(PolygonParams):
+    """Automatic masks: a grid of points asks the model what is there.
+
+    Names and meanings are those of the generators of SAM and SAM 2 (Kirillov et al.
+    2023, Ravi et al. 2024); `tile` and `overlap` are ours.
+    """
+
+    points_per_side: int = Field(
+        32,
+        ge=1,
+        le=256,
+        title="Points per side",
+        description="The grid has this many points squared.",
+    )
+    points_per_batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        title="Points per batch",
+        description="Prompts decoded at once; blank suits the device.",
+    )
+    pred_iou_thresh: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Quality threshold",
+        description="Masks the model itself rates lower are dropped.",
+    )
+    stability_score_thresh: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Stability threshold",
+        description="Masks that change more with the cut-off are dropped.",
+    )
+    stability_score_offset: float | None = Field(
+        None,
+        ge=0,
+        le=10,
+        title="Stability offset",
+        description="How far the cut-off is moved for the stability score, in logits.",
+    )
+    mask_threshold: float = Field(
+        0.0, ge=-32, le=32, title="Mask threshold", description="Logit of the edge."
+    )
+    box_nms_thresh: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Duplicate threshold",
+        description="Of two boxes that overlap more, the worse is dropped.",
+    )
+    crop_n_layers: int = Field(
+        0,
+        ge=0,
+        le=4,
+        title="Crop layers",
+        description="Also look at 4, 16, ... crops of the image.",
+    )
+    crop_nms_thresh: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        title="Crop duplicate threshold",
+        description="The duplicate threshold between crops.",
+    )
+    crop_overlap_ratio: float = Field(
+        512 / 1500,
+        ge=0,
+        lt=1,
+        title="Crop overlap",
+        description="How much crops overlap, as a part of the image.",
+    )
+    crop_n_points_downscale_factor: int = Field(
+        1,
+        ge=1,
+        le=16,
+        title="Crop grid divisor",
+        description="Layer n has the grid divided by this to the power n.",
+    )
+    min_mask_region_area: int = Field(
+        0,
+        ge=0,
+        title="Smallest region",
+        description="Smaller holes are filled and smaller islands removed, in pixels.",
+    )
+    multimask: bool = Field(
+        True,
+        title="Three masks per point",
+        description="Ask for object, part and whole; else one mask.",
+    )
+    refine: bool = Field(
+        False,
+        title="Refine",
+        description="Feed each mask back to the model once (SAM 2's use_m2m).",
+    )
+    tile: int | Literal["auto", "off"] = Field(
+        "auto",
+        title="Tile",
+        description="Side of the tiles of large images in pixels.",
+    )
+    overlap: Literal["exclusive", "allow"] = Field(
+        "exclusive",
+        title="Overlaps",
+        description="Whether a pixel may belong to several objects.",
+    )
+    min_area: int = Field(
+        0, ge=0, title="Smallest object", description="In pixels; 0 is no limit."
+    )
+    max_area: int = Field(
+        0, ge=0, title="Largest object", description="In pixels; 0 is no limit."
+    )
+
+    @classmethod
+    def preset(cls, name: str, **values: Any) -> Self:
+        """The settings called ``"speed"``, ``"quality"`` or ``"coverage"``.
+
+        Raises
+        ------
+        ParameterError
+            If there is no preset of that name.
+        """
+        if name not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise ParameterError(
+                f"There is no preset called {name!r}.", f"Choose one of: {known}."
+            )
+        return cls(**(PRESETS[name] | values))
+
+    def resolved(self, spec: ModelSpec) -> Self:
+        """A copy in which everything left open is what suits the model `spec`."""
+        suits = {
+            name: getattr(spec.auto, name)
+            for name in (
+                "pred_iou_thresh",
+                "stability_score_thresh",
+                "stability_score_offset",
+                "box_nms_thresh",
+            )
+            if getattr(self, name) is None
+        }
+        return self.with_(**suits)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "speed": {"points_per_side": 16},
+    "quality": {"points_per_side": 32},
+    "coverage": {"points_per_side": 64},
+}
+"""What each preset of automatic masks sets."""
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> ParameterError:
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "parameters"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(model.model_fields)
+        return ParameterError(
+            f"There is no parameter called {name}.", f"The parameters are: {known}."
+        )
+    return ParameterError(
+        f"{name} cannot be {first['input']!r}.",
+        f"{first['msg'].removeprefix('Input s').replace('hould', 'It should', 1)}.",
+    )

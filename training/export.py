@@ -1,0 +1,65 @@
+"""Write a checkpoint's averaged weights and its card into the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from network import Trainee, export
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from napari_sam_suite.engine.models.nano.config import (
+    CARD,
+    IMAGE_SIZE,
+    WEIGHTS,
+    build_nano,
+)
+
+
+def write_card(path: Path, network: Trainee, state: dict, report: dict) -> None:
+    """Write ``card.json``: how to feed the model, its scores, its settings."""
+    setting = report.get("setting", {})
+    card = {
+        "name": "sam2-nano",
+        "architecture": "SAM2Base, Hiera 32 x (1, 2, 8, 2), decoder width 128",
+        "parameters": sum(p.numel() for p in network.model.parameters()),
+        "image_size": IMAGE_SIZE,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "weights": "float16",
+        "training": {"steps": state["step"], "minutes": round(state["spent"], 1)},
+        "recommended": {
+            "pred_iou_thresh": setting.get("pred_iou", 0.6),
+            "stability_score_thresh": setting.get("stability", 0.6),
+            "stability_score_offset": 1.0,
+            "box_nms_thresh": setting.get("nms", 0.5),
+            "points_per_side": setting.get("points_per_side", 32),
+        },
+        "scores_held_out": report.get("scores", {}),
+    }
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    """Export from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--report", type=Path, help="evaluate.py's JSON")
+    args = parser.parse_args()
+    state = torch.load(args.checkpoint, weights_only=True, mmap=True)
+    network = Trainee(build_nano(pretrained=False))
+    network.load_state_dict(state["average"])
+    report = json.loads(args.report.read_text()) if args.report else {}
+    export(network, WEIGHTS)
+    write_card(CARD, network, state, report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Prompts as people give them, and the loss of the answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from network import Encoded, Trainee, Window
+
+STRIDE = 4
+BACKGROUND = 0
+
+
+def choose_points(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw ``count`` click positions on each image.
+
+    Two thirds fall on objects, every object equally likely and half of those near
+    its middle; the rest anywhere, as a grid would.
+
+    Parameters
+    ----------
+    labels : (B, Y, X) int tensor
+    count : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    (B, count, 2) long tensor of (y, x) pixels.
+    """
+    height, width = labels.shape[1:]
+    size = torch.tensor([height, width])
+    points = (torch.rand(len(labels), count, 2, generator=generator) * size).long()
+    aimed = round(count * 0.67)
+    for image, ids in zip(points, labels, strict=False):
+        counts = torch.bincount(ids.flatten())
+        counts[0] = 0
+        present = torch.nonzero(counts >= 12).flatten()
+        if not len(present):
+            continue
+        pick = torch.randint(len(present), (aimed,), generator=generator)
+        where = torch.nonzero(ids)
+        values = ids[where[:, 0], where[:, 1]]
+        order = torch.argsort(values, stable=True)
+        starts = torch.cumsum(counts, 0) - counts
+        for slot, value in enumerate(present[pick].tolist()):
+            first, area = int(starts[value]), int(counts[value])
+            tries = torch.randint(area, (4,), generator=generator)
+            chosen = where[order[first + tries]]
+            if slot % 2:
+                member = where[order[first : first + area]].float()
+                away = (chosen - member.mean(0)).square().sum(1)
+                image[slot] = chosen[away.argmin()]
+            else:
+                image[slot] = chosen[0]
+    return points
+
+
+def pick_ids(labels: Tensor, points: Tensor) -> Tensor:
+    """(B, K) id under each of (B, K, 2) points."""
+    rows = torch.arange(len(labels), device=labels.device)[:, None]
+    return labels[rows, points[..., 0], points[..., 1]].long()
+
+
+def pooled_masks(labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks of (B, K) ids at full size (bool) and pooled to a quarter (share)."""
+    full = (labels[:, None] == ids[..., None, None]) & (ids > 0)[..., None, None]
+    quarter = F.avg_pool2d(full.flatten(0, 1).float()[:, None], STRIDE)[:, 0]
+    return full, quarter.unflatten(0, ids.shape)
+
+
+def boxes_of(full: Tensor) -> Tensor:
+    """(B, K, 4) boxes x0, y0, x1, y1 (last pixels included) of bool masks."""
+    rows, columns = full.any(3).float(), full.any(2).float()
+    y0, x0 = rows.argmax(2), columns.argmax(2)
+    y1 = full.shape[2] - 1 - rows.flip(2).argmax(2)
+    x1 = full.shape[3] - 1 - columns.flip(2).argmax(2)
+    return torch.stack([x0, y0, x1, y1], dim=-1).float()
+
+
+def soft_target(share: Tensor) -> Tensor:
+    """Sharpen area shares so that logits are steep but the outline stays put."""
+    return ((share - 0.5) * 2 + 0.5).clamp(0, 1)
+
+
+def mask_losses(logits: Tensor, share: Tensor, balance: float) -> Tensor:
+    """Entropy divided by the object's area, plus dice; (B, K, M) per answer.
+
+    A share ``balance`` of the entropy weighs object and background alike instead,
+    which has no comfortable answer "all background" to get stuck in.
+    """
+    target = soft_target(share)[:, :, None].expand_as(logits)
+    area = share.sum((-2, -1))[:, :, None]
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    inside = (entropy * target).sum((-2, -1))
+    outside = (entropy * (1 - target)).sum((-2, -1))
+    rest = target.shape[-1] * target.shape[-2] - area
+    even = inside / (area + 2) + outside / (rest + 2)
+    entropy = (1 - balance) * (inside + outside) / (area + 6) + balance * 2 * even
+    chance = logits.sigmoid()
+    common = (chance * target).sum((-2, -1))
+    dice = 1 - (2 * common + 1) / (chance.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+    return 0.5 * entropy + dice
+
+
+def actual_iou(logits: Tensor, share: Tensor) -> Tensor:
+    """(B, K, M) IoU of the thresholded answers; a softened count of edge pixels."""
+    answer = (logits * 2).sigmoid()
+    target = share[:, :, None]
+    common = torch.minimum(answer, target).sum((-2, -1))
+    union = torch.maximum(answer, target).sum((-2, -1))
+    return common / union.clamp(min=1)
+
+
+def _answer_loss(
+    logits: Tensor,
+    iou: Tensor,
+    share: Tensor,
+    part: Tensor,
+    weights: Tensor,
+    leak: float,
+    balance: float,
+) -> dict[str, Tensor]:
+    """Loss of four answers per prompt: min over the last three, IoU on all.
+
+    ``share`` is the object's mask, ``part`` an equally good answer where there is
+    one (else zeros); prompts on the background have neither.
+    """
+    real = (share.sum((-2, -1)) > 0).float()
+    losses = mask_losses(logits, share, balance)
+    best = losses[..., 1:].min(dim=-1).values
+    best = (1 - leak) * best + leak * losses[..., 1:].mean(-1)
+    has_part = (part.sum((-2, -1)) > 0).float()
+    if has_part.any():
+        other = mask_losses(logits[..., 1:, :, :], part, balance).min(dim=-1).values
+        best = best + has_part * other
+    count = real.sum().clamp(min=1)
+    mask_loss = ((best + 0.5 * losses[..., 0]) * real).sum() / count
+    with torch.no_grad():
+        truth = torch.maximum(actual_iou(logits, share), actual_iou(logits, part))
+        truth = truth * torch.maximum(real, has_part)[..., None]
+    importance = torch.where(real > 0, 1.0, weights[:, None])[..., None]
+    iou_loss = ((iou - truth).square() * importance).mean()
+    reached = truth[..., 1:].max(-1).values
+    return {
+        "loss": mask_loss + 3.0 * iou_loss,
+        "iou_error": iou_loss,
+        "reached": (reached * real).sum() / count,
+    }
+
+
+def correction_points(
+    logits: Tensor, full: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One click per prompt where the answer is wrong; a hit on the object if not.
+
+    Parameters
+    ----------
+    logits : (B, K, Y/4, X/4) tensor
+    full : (B, K, Y, X) bool tensor
+
+    Returns
+    -------
+    points : (B, K, 1, 2) float tensor, (x, y)
+    kinds : (B, K, 1) long tensor
+    """
+    truth = full[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    wrong = (logits > 0) != truth
+    noise = torch.rand(wrong.shape, generator=generator).to(wrong.device)
+    flat = (noise * wrong + 1e-3 * noise * truth).flatten(2).argmax(-1)
+    width = logits.shape[-1]
+    y, x = flat // width, flat % width
+    kinds = truth.flatten(2).gather(2, flat[..., None]).long()
+    points = torch.stack([x, y], -1)[:, :, None] * STRIDE + STRIDE // 2
+    return points.float(), kinds
+
+
+def prompt_loss(
+    network: Trainee,
+    encoded: Encoded,
+    window: Window,
+    labels: Tensor,
+    weights: Tensor,
+    done: float,
+    generator: torch.Generator,
+    count: int = 14,
+) -> dict[str, Tensor]:
+    """Clicks on everything, then boxes or corrections on a share of the objects."""
+    ids, parts = labels[:, 0], labels[:, 1]
+    leak = 0.1 if done < 0.3 else 0.03
+    balance = max(0.0, 1 - done / 0.3)
+    points = choose_points(ids, count, generator)
+    chosen = pick_ids(ids, points)
+    full, share = pooled_masks(ids, chosen)
+    nucleus = pick_ids(parts, points)
+    part = pooled_masks(parts, nucleus)[1] if parts.any() else torch.zeros_like(share)
+    clicks = points.flip(-1)[:, :, None].float()
+    clicks = clicks + torch.rand(clicks.shape, generator=generator) - 0.5
+    kinds = torch.ones(clicks.shape[:3], dtype=torch.long)
+    logits, iou = network.decode(encoded, window, clicks, kinds)
+    first = _answer_loss(
+        logits.float(), iou.float(), share, part, weights, leak, balance
+    )
+    if done < 0.12 and torch.rand(1, generator=generator) < 0.6:
+        return {("one_point" if k == "reached" else k): v for k, v in first.items()}
+
+    use = slice(0, max(4, count // 3))
+    share, part, full = share[:, use], torch.zeros_like(part[:, use]), full[:, use]
+    masks = None
+    if torch.rand(1, generator=generator) < 0.5:
+        corners = boxes_of(full)
+        size = (corners[..., 2:] - corners[..., :2]).repeat(1, 1, 2)
+        jitter = torch.randn(corners.shape, generator=generator)
+        corners = corners + jitter * (0.04 * size).clamp(max=8)
+        again = corners.unflatten(-1, (2, 2))
+        kinds = torch.tensor([2, 3]).expand(again.shape[:3])
+    else:
+        best = iou[:, use, 1:].argmax(-1)[..., None, None, None]
+        old = logits[:, use, 1:].gather(2, best.expand(-1, -1, 1, *logits.shape[-2:]))[
+            :, :, 0
+        ]
+        masks = old.detach().clamp(-32, 32)
+        again, kinds = clicks[:, use], kinds[:, use]
+        for _ in range(int(torch.randint(1, 3, (1,), generator=generator))):
+            more, kind = correction_points(masks, full, generator)
+            again = torch.cat([again, more], 2)
+            kinds = torch.cat([kinds, kind], 2)
+        if torch.rand(1, generator=generator) < 0.25:
+            masks = None
+    real = (share.sum((-2, -1)) > 0).float()
+    logits, iou = network.decode(encoded, window, again, kinds, masks)
+    second = _answer_loss(
+        logits.float(),
+        iou.float(),
+        share,
+        part,
+        torch.zeros_like(weights),
+        leak,
+        balance,
+    )
+    return {
+        "loss": first["loss"] + 0.5 * second["loss"],
+        "iou_error": first["iou_error"],
+        "one_point": first["reached"],
+        "refined": second["reached"],
+        "objects": real.mean(),
+    }

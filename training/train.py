@@ -1,0 +1,228 @@
+"""Train the embedded model; run with ``--help``.
+
+Two stages: the image encoder with a dense auxiliary head, then everything with
+prompts. Both resume from their last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import Tensor
+
+from data import load_real, load_synthetic, loader, split
+from losses import dense_loss
+from network import Average, Trainee, Window, save_atomic
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from napari_sam_suite.engine.models.nano.config import build_nano
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def arguments() -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=["dense", "prompts"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("training/runs/nano"))
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--size", type=int, default=256, help="crop, px (256 or 512)")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=14, help="clicks an image")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--frozen", type=float, default=0.15, help="share of time")
+    parser.add_argument("--log-every", type=int, default=50)
+    parser.add_argument("--start", type=Path, help="checkpoint to begin from")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_args()
+
+
+def rate_at(done: float, peak: float) -> float:
+    """Learning rate after the share ``done`` of the time: warm-up, then cosine."""
+    warm = min(1.0, done / 0.03)
+    return peak * warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * min(1, done))))
+
+
+def parameter_groups(network: Trainee, args: argparse.Namespace) -> list[dict]:
+    """The encoder learns slower once prompts train, it has a head start."""
+    encoder = list(network.model.image_encoder.parameters())
+    encoder += list(network.head.parameters())
+    known = {id(p) for p in encoder}
+    rest = [p for p in network.parameters() if id(p) not in known]
+    share = 0.5 if args.stage == "prompts" else 1.0
+    return [
+        {"params": encoder, "lr": args.rate, "share": share},
+        {"params": rest, "lr": args.rate, "share": 1.0},
+    ]
+
+
+def random_window(size: int, generator: torch.Generator) -> Window:
+    """A place for the crop in the frame, on the trunk's 128-px window grid."""
+    steps = (512 - size) // 128 + 1
+    y, x = torch.randint(0, steps, (2,), generator=generator).tolist()
+    return Window(128 * y, 128 * x, size)
+
+
+def main() -> None:
+    """Set up data, model and optimiser, and run one stage."""
+    args = arguments()
+    torch.manual_seed(args.seed)
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    train, _ = split(load_real(args.data))
+    train += load_synthetic(args.out / "pool.npz")
+    network = Trainee(build_nano(pretrained=False)).to(device)
+    checkpoint = args.out / f"{args.stage}.pt"
+    source = checkpoint if args.resume and checkpoint.is_file() else args.start
+    state = torch.load(source, weights_only=True) if source else None
+    resumed = source == checkpoint and state is not None
+    if state:
+        network.load_state_dict(state["network" if resumed else "average"])
+    average = Average(network)
+    if state:
+        average.network.load_state_dict(state["average"])
+    optimiser = torch.optim.AdamW(
+        parameter_groups(network, args), weight_decay=0.02, betas=(0.9, 0.98)
+    )
+    if resumed:
+        optimiser.load_state_dict(state["optimiser"])
+    step = state["step"] if resumed else 0
+    spent = state["spent"] if resumed else 0.0
+    run(args, device, train, network, average, optimiser, step, spent, checkpoint)
+
+
+def one_thread() -> None:
+    """Keep the operations of the calling thread on one core."""
+    torch.set_num_threads(1)
+
+
+class Lanes:
+    """Splits each batch over threads of one core each and adds up the gradients.
+
+    On a shared CPU this beats threads inside every operation, which wait for the
+    slowest core hundreds of times a step instead of once.
+    """
+
+    def __init__(self, network: Trainee, count: int) -> None:
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.count = count
+        self.pool = ThreadPoolExecutor(count, initializer=one_thread)
+
+    def backward(self, losses: Callable, *batch: Tensor) -> dict[str, float]:
+        """Fill ``.grad`` with the mean over the lanes; return the named losses."""
+        shares = list(zip(*(part.chunk(self.count) for part in batch), strict=True))
+        jobs = [
+            self.pool.submit(self._one, losses, lane, share)
+            for lane, share in enumerate(shares)
+        ]
+        answers = [job.result() for job in jobs]
+        for index, parameter in enumerate(self.parameters):
+            grads = [a[0][index] for a in answers if a[0][index] is not None]
+            parameter.grad = sum(grads) / len(answers) if grads else None
+        named: dict[str, list[float]] = {}
+        for _, parts in answers:
+            for name, value in parts.items():
+                named.setdefault(name, []).append(value)
+        return {name: sum(v) / len(v) for name, v in named.items()}
+
+    def _one(self, losses: Callable, lane: int, share: tuple[Tensor, ...]):
+        parts = losses(lane, *share)
+        grads = torch.autograd.grad(parts["loss"], self.parameters, allow_unused=True)
+        return grads, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def run(args, device, train, network, average, optimiser, step, spent, checkpoint):
+    """Train until the minutes are used up; a checkpoint every two minutes."""
+    if args.stage == "prompts":
+        from prompts import prompt_loss
+    batches = iter(loader(train, args.size, args.batch, args.seed + step, args.workers))
+    generator = torch.Generator().manual_seed(args.seed + step)
+    log = (args.out / f"{args.stage}.jsonl").open("a")
+    lanes = Lanes(network, args.threads if device == "cpu" else 1)
+    began, saved, sums, count = time.time(), time.time(), {}, 0
+    network.train()
+
+    def losses(
+        lane: int, images: Tensor, labels: Tensor, weights: Tensor
+    ) -> dict[str, Tensor]:
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            frozen = args.stage == "prompts" and done < args.frozen
+            encoded = network.encode(images, window, frozen)
+            dense = dense_loss(encoded.dense.float(), labels[:, 0], weights)
+            if args.stage == "dense":
+                return {"loss": dense}
+            seed = (args.seed * 1_000_003 + step) * 16 + lane
+            dice = torch.Generator().manual_seed(seed)
+            parts = prompt_loss(
+                network, encoded, window, labels, weights, done, dice, args.prompts
+            )
+            return parts | {"loss": 0.3 * dense + parts["loss"], "dense": dense}
+
+    while True:
+        elapsed = spent + (time.time() - began) / 60
+        done = elapsed / args.minutes
+        if done >= 1:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(done, args.rate) * group["share"]
+        images, labels, complete = next(batches)
+        weights = torch.where(complete, 1.0, 0.3)
+        window = random_window(args.size, generator)
+        parts = lanes.backward(
+            losses, images.to(device), labels.to(device), weights.to(device)
+        )
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        if torch.isfinite(norm):
+            optimiser.step()
+            average.update(network, step)
+        step, count = step + 1, count + 1
+        for name, value in parts.items():
+            sums.setdefault(name, []).append(value)
+        if count == args.log_every:
+            row = {k: round(sum(v) / len(v), 4) for k, v in sums.items()}
+            row |= {"step": step, "minutes": round(elapsed, 2)}
+            print(json.dumps(row), file=log, flush=True)
+            sums, count = {}, 0
+        if time.time() - saved > 120:
+            saved = time.time()
+            save(checkpoint, network, average, optimiser, step, elapsed)
+    save(checkpoint, network, average, optimiser, step, args.minutes)
+
+
+def save(checkpoint, network, average, optimiser, step, elapsed) -> None:
+    """Write everything that ``--resume`` needs."""
+    save_atomic(
+        {
+            "network": network.state_dict(),
+            "average": average.network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "spent": elapsed,
+        },
+        checkpoint,
+    )
+
+
+if __name__ == "__main__":
+    main()
