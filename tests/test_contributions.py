@@ -22,9 +22,11 @@ def test_a_sample_is_an_image_with_its_hidden_truth(sample: str) -> None:
     assert labels.max() > 20
 
 
-def test_napari_opens_every_sample() -> None:
+def test_napari_opens_a_sample(request: pytest.FixtureRequest) -> None:
     components = pytest.importorskip("napari.components")
-    viewer = components.ViewerModel()
-    names = viewer.open_sample("napari-sam-suite", "nuclei")
-    assert [layer.name for layer in names] == ["Nuclei", "Nuclei (truth)"]
+    manager = request.getfixturevalue("npe2pm")
+    with manager.tmp_plugin(package="napari-sam-suite"):
+        viewer = components.ViewerModel()
+        layers = viewer.open_sample("napari-sam-suite", "nuclei")
+    assert [layer.name for layer in layers] == ["Nuclei", "Nuclei (truth)"]
     assert np.asarray(viewer.layers[1].data).max() > 20

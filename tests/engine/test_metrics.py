@@ -3,8 +3,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import math
-from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +19,10 @@ from napari_sam_suite.engine.metrics import (
     overlap_matrix,
     pair_label_files,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
 
 
 def bars(*spans: tuple[int, int], length: int = 100) -> np.ndarray:

@@ -8,6 +8,7 @@ their product: 0.04 s instead of 50 s for an object of 1800 px.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -159,7 +160,7 @@ def _batches(
     sizes = np.nan_to_num(np.prod(np.maximum(sides, 0), axis=1))
     batch = np.cumsum(sizes) // _BATCH
     starts = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(polygons)]
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in itertools.pairwise(starts):
         yield slice(start, stop)
 
 

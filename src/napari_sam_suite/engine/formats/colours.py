@@ -57,9 +57,10 @@ def neighbour_colours(
     list of tuple of int
         Where a polygon has more than eleven neighbours, the colour least used there.
     """
-    tree = shapely.STRtree(polygons)
+    shapes = np.array(polygons, dtype=object)
+    tree = shapely.STRtree(shapes)
     near: list[list[int]] = [[] for _ in polygons]
-    pairs = tree.query(polygons, predicate="dwithin", distance=distance)
+    pairs = tree.query(shapes, predicate="dwithin", distance=distance)
     for one, other in pairs.T.tolist():
         if other < one:
             near[one].append(other)

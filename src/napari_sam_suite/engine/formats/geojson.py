@@ -251,12 +251,12 @@ def _to_polygon(
 
 
 def _to_part(rings: list[Any], offset: float) -> Polygon | None:
-    """Polygon from its rings; `None` where the outer one has less than 3 points."""
+    """Polygon from its rings; `None` where the outer one has no area."""
     points = [np.array(ring, dtype=np.float64)[:, 1::-1] - offset for ring in rings]
     if not all(np.isfinite(ring).all() for ring in points):
         raise ValueError("a coordinate is not a finite number")
-    outside, *inside = points
-    if len(np.unique(outside, axis=0)) < 3:
+    outside, *inside = points or [np.empty((0, 2))]
+    if shapely.MultiPoint(outside).convex_hull.area == 0:
         return None
     return Polygon(
         outside, [hole for hole in inside if len(np.unique(hole, axis=0)) > 2]

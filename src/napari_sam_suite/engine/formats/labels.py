@@ -9,8 +9,10 @@ JSON, which napari and other readers built on `tifffile` understand.
 from __future__ import annotations
 
 import math
+import struct
 import tempfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 _BIG = 2**32 - 2**25
 # ImageJ has no positions; P is a letter of ours.
 _LETTERS = {"P": "position", "T": "time", "Z": "z"}
+# What reading a damaged TIFF raises, with and without compiled codecs.
+_DAMAGE = (
+    OSError, ValueError, RuntimeError, LookupError, struct.error, zlib.error
+)  # fmt: skip
 
 
 class _Page(NamedTuple):
@@ -107,12 +113,13 @@ class LabelWriter:
         """
         self._check(frame, labels)
         highest = int(labels.max(initial=0))
-        self._highest = max(self._highest, highest)
         dtype = _dtype_for(highest)
+        self._highest = max(self._highest, highest)
         data = _compress(labels.astype(dtype))
         try:
             start = self._spool.seek(0, 2)
             self._spool.write(data)
+            self._spool.flush()
         except OSError as error:
             raise explain(error, self.path) from error
         self._pages[frame] = _Page(start, len(data), dtype)
@@ -136,7 +143,9 @@ class LabelWriter:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        self._spool.close()
+        # What a full disk did not take is tried once more on closing.
+        with suppress(OSError):
+            self._spool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -313,7 +322,7 @@ def _read(path: Path) -> tuple[NDArray[Any], str]:
         with tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
             labels, axes = series.asarray(), series.axes
-    except (tifffile.TiffFileError, OSError, ValueError, zlib.error) as error:
+    except _DAMAGE as error:
         raise ImageError(
             f"{path.name} cannot be read as a TIFF: {error}.", "Check the file."
         ) from error

@@ -1,0 +1,66 @@
+"""The engine: images in, objects out, without Qt and without napari.
+
+Importing it is cheap: every public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.composite import Channel, Composite, compose
+    from napari_sam_suite.engine.errors import EngineError
+    from napari_sam_suite.engine.frames import FrameIndex, select_frames
+    from napari_sam_suite.engine.generator import build_sam_generator
+    from napari_sam_suite.engine.image import ImageSource, open_image
+    from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.models.registry import MODELS, find_model
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.params import AutoParams
+
+_WHERE = {
+    "AutoParams": "params",
+    "Channel": "composite",
+    "Composite": "composite",
+    "Engine": "jobs",
+    "EngineError": "errors",
+    "FrameIndex": "frames",
+    "ImageSource": "image",
+    "Job": "jobs",
+    "MODELS": "models.registry",
+    "Objects": "objects",
+    "build_sam_generator": "generator",
+    "compose": "composite",
+    "find_model": "models.registry",
+    "open_image": "image",
+    "select_frames": "frames",
+}
+
+__all__ = [
+    "MODELS",
+    "AutoParams",
+    "Channel",
+    "Composite",
+    "Engine",
+    "EngineError",
+    "FrameIndex",
+    "ImageSource",
+    "Job",
+    "Objects",
+    "build_sam_generator",
+    "compose",
+    "find_model",
+    "open_image",
+    "select_frames",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

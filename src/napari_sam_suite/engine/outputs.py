@@ -1,0 +1,171 @@
+"""The files of one image's results, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.formats.labels import LabelWriter
+from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.run import FrameResult
+
+FORMATS = ("labels", "geojson", "overlay")
+"""Names of what a run can write."""
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Turn ``"labels,geojson"`` into names.
+
+    Raises
+    ------
+    ParameterError
+        If a name is unknown or there is none.
+    """
+    names = tuple(dict.fromkeys(n for n in text.replace(" ", "").split(",") if n))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise ParameterError(
+            f"There is no format called {unknown[0]!r}."
+            if unknown
+            else "No format was given.",
+            f"Choose among: {', '.join(FORMATS)}.",
+        )
+    return names
+
+
+class ImageOutput:
+    """What is written for one image, taken frame by frame.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    image : ImageSource
+        Its name becomes the files' stem.
+    formats : sequence of str
+        Of `FORMATS`.
+    composite : Composite, optional
+        For overlays.
+    names : mapping, optional
+        File stem by format, where it is not the image's name.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to; found out before any work is done.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        image: ImageSource,
+        formats: Sequence[str],
+        composite: Composite | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.image = image
+        self.formats = tuple(formats)
+        self.files: list[Path] = []
+        self._composite = composite
+        self._names = names or {}
+        self._results: list[FrameResult] = []
+        self._labels = (
+            LabelWriter(
+                self._path("labels", ".tif"),
+                image.sizes,
+                scale=image.scale,
+                units=image.units,
+            )
+            if "labels" in self.formats
+            else None
+        )
+
+    @property
+    def found(self) -> int:
+        """Objects taken so far."""
+        return sum(len(r.objects) for r in self._results)
+
+    @property
+    def frames(self) -> int:
+        """Frames taken so far."""
+        return len(self._results)
+
+    def add(self, result: FrameResult) -> None:
+        """Take the objects of one finished frame."""
+        self._results.append(result)
+        if self._labels is not None:
+            shape = (self.image.sizes.y, self.image.sizes.x)
+            drawn = result.objects.to_labels(shape, result.frame)
+            self._labels.write(result.frame, drawn)
+        if "overlay" in self.formats:
+            self._draw(result)
+
+    def close(self) -> None:
+        """Write everything that was taken; nothing, if nothing was."""
+        if not self._results:
+            self.discard()
+            return
+        if self._labels is not None:
+            self.files.append(self._labels.close())
+        if "geojson" in self.formats:
+            path = self._path("geojson", ".geojson")
+            Objects.concat(r.objects for r in self._results).save(path)
+            self.files.append(path)
+
+    def discard(self) -> None:
+        """Leave nothing half-written behind."""
+        if self._labels is not None:
+            self._labels.discard()
+
+    def _path(self, name: str, suffix: str, stem: str = "") -> Path:
+        stem = self._names.get(name, stem or self.image.name)
+        return self.folder / f"{stem}{suffix}"
+
+    def _draw(self, result: FrameResult) -> None:
+        from napari_sam_suite.engine.composite import compose
+        from napari_sam_suite.engine.formats.overlay import write_overlay
+
+        suffix = _frame_suffix(result.frame, self.image)
+        path = self._path("overlay", f"{suffix}.png", f"{self.image.name}_overlay")
+        rgb = compose(self.image.frame(result.frame), self._composite)
+        write_overlay(path, rgb, result.objects)
+        self.files.append(path)
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder and make sure that it can be written to.
+
+    Raises
+    ------
+    OutputError
+        If not.
+    """
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} cannot be written to: {error.strerror}.",
+            "Choose another folder with --out.",
+        ) from error
+
+
+def _frame_suffix(frame: FrameIndex, image: ImageSource) -> str:
+    """``_p2_t1_z3``, with only the axes that the image has."""
+    sizes = image.sizes
+    axes = (
+        ("p", frame.position, sizes.position),
+        ("t", frame.time, sizes.time),
+        ("z", frame.z, sizes.z),
+    )
+    return "".join(f"_{letter}{index + 1}" for letter, index, n in axes if n > 1)
