@@ -37,10 +37,10 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_list_shows_every_model_and_the_folder(tmp_path: Path) -> None:
-    result = run("models", "list", "--folder", tmp_path)
+    result = run("models", "list", "--checkpoints", tmp_path)
     assert result.exit_code == 0
     assert all(name in result.stdout for name in MODELS)
-    listed = answer("models", "list", "--folder", tmp_path)
+    listed = answer("models", "list", "--checkpoints", tmp_path)
     assert listed["folder"] == str(tmp_path)
     assert [row["id"] for row in listed["models"]] == list(MODELS)
 
@@ -48,11 +48,11 @@ def test_list_shows_every_model_and_the_folder(tmp_path: Path) -> None:
 def test_info_tells_where_a_model_comes_from_and_how_it_is_used(
     tmp_path: Path,
 ) -> None:
-    row = answer("models", "info", "sam_vit_b_01ec64", "--folder", tmp_path)
+    row = answer("models", "info", "sam_vit_b_01ec64", "--checkpoints", tmp_path)
     assert row["url"].endswith("/sam_vit_b_01ec64.pth")
     assert row["auto"]["pred_iou_thresh"] == 0.88
     assert row["state"] == "missing"
-    text = run("models", "info", "sam_vit_b_01ec64", "--folder", tmp_path).stdout
+    text = run("models", "info", "sam_vit_b_01ec64", "--checkpoints", tmp_path).stdout
     assert row["sha256"] in text
 
 
@@ -67,7 +67,7 @@ def test_an_unknown_model_is_one_sentence_and_exit_code_1(tmp_path: Path) -> Non
 
 def test_verify_fails_on_a_file_that_is_not_the_published_one(tmp_path: Path) -> None:
     (tmp_path / "sam2_hiera_tiny.pt").write_bytes(b"something else")
-    arguments = ("models", "verify", "sam2_hiera_tiny", "--folder", tmp_path)
+    arguments = ("models", "verify", "sam2_hiera_tiny", "--checkpoints", tmp_path)
     assert run(*arguments).exit_code == 1
     (row,) = answer(*arguments)
     assert not row["ok"]
@@ -77,14 +77,15 @@ def test_verify_fails_on_a_file_that_is_not_the_published_one(tmp_path: Path) ->
 def test_verify_without_names_reads_what_is_here(tmp_path: Path) -> None:
     (tmp_path / "sam2_hiera_tiny.pt").write_bytes(b"something else")
     rows = {
-        row["id"]: row["ok"] for row in answer("models", "verify", "--folder", tmp_path)
+        row["id"]: row["ok"]
+        for row in answer("models", "verify", "--checkpoints", tmp_path)
     }
     assert rows == {"sam2-nano": True, "sam2_hiera_tiny": False}
 
 
 def test_download_names_every_unknown_model_before_it_starts(tmp_path: Path) -> None:
     result = run(
-        "models", "download", "sam2_hiera_tiny", "nothing", "--folder", tmp_path
+        "models", "download", "sam2_hiera_tiny", "nothing", "--checkpoints", tmp_path
     )
     assert result.exit_code == 1
     assert "There is no model 'nothing'." in result.stderr
@@ -96,17 +97,21 @@ def test_download_into_a_folder_that_cannot_be_made_is_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("")
     result = run(
-        "models", "download", "sam2_hiera_tiny", "--folder", tmp_path / "file" / "x"
+        "models",
+        "download",
+        "sam2_hiera_tiny",
+        "--checkpoints",
+        tmp_path / "file" / "x",
     )
     assert result.exit_code == 1
     assert "cannot be written to" in result.stderr
 
 
 def test_doctor_prints_a_table_and_json_and_succeeds_here(tmp_path: Path) -> None:
-    result = run("doctor", "--folder", tmp_path)
+    result = run("doctor", "--checkpoints", tmp_path)
     assert result.exit_code == 0
     assert "Embedded model" in result.stdout
-    told = answer("doctor", "--folder", tmp_path)
+    told = answer("doctor", "--checkpoints", tmp_path)
     assert told["ok"]
     assert {check["name"] for check in told["checks"]} >= {"torch", "Disk", "Memory"}
 

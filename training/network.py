@@ -169,3 +169,35 @@ def export(network: Trainee, path: Path) -> None:
     save_file(state, temporary)
     temporary.chmod(0o644)
     os.replace(temporary, path)
+
+
+@torch.no_grad()
+def prime_prompts(network: Trainee, gain: float = 4.0, shrink: float = 0.15) -> None:
+    """Start the decoder as "near in position means similar".
+
+    Trained on the dense head, image features are three times as large as the
+    position codes added to them, and with independent random projections a click
+    and the pixels around it have nothing to do with each other: the decoder then
+    stays on a plateau for many hundred steps. So features and prompt embeddings are
+    made small beside the codes (the dense head makes up for it), and queries and
+    keys start from one projection, whose product is a kernel of the codes.
+    """
+    model = network.model
+    for convolution in model.image_encoder.neck.convs:
+        convolution.conv.weight.mul_(shrink)
+        convolution.conv.bias.mul_(shrink)
+    network.head.layers[0].weight.div_(shrink)
+    prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+    tables = [*prompts.point_embeddings, prompts.not_a_point_embed]
+    tables += [prompts.no_mask_embed, decoder.iou_token, decoder.mask_tokens]
+    for table in tables:
+        table.weight.mul_(0.1 if table is prompts.no_mask_embed else 0.3)
+    transformer = decoder.transformer
+    crossings = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        crossings += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    for attention in crossings:
+        nn.init.orthogonal_(attention.q_proj.weight, gain / 2)
+        attention.k_proj.weight.copy_(attention.q_proj.weight)
+        attention.q_proj.bias.zero_()
+        attention.k_proj.bias.zero_()

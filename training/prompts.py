@@ -87,19 +87,19 @@ def soft_target(share: Tensor) -> Tensor:
 
 
 def mask_losses(logits: Tensor, share: Tensor, balance: float) -> Tensor:
-    """Entropy divided by the object's area, plus dice; (B, K, M) per answer.
+    """Weighted entropy plus dice; (B, K, M) per answer.
 
-    A share ``balance`` of the entropy weighs object and background alike instead,
-    which has no comfortable answer "all background" to get stuck in.
+    Object pixels weigh one over the object's area. So do the others when ``balance``
+    is 0; when it is 1 they weigh one over their own number, which leaves no
+    comfortable answer "all background" to get stuck in at the beginning.
     """
     target = soft_target(share)[:, :, None].expand_as(logits)
-    area = share.sum((-2, -1))[:, :, None]
+    area = share.sum((-2, -1))[:, :, None] + 4
+    rest = target.shape[-1] * target.shape[-2] - area + 8
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    inside = (entropy * target).sum((-2, -1))
+    inside = (entropy * target).sum((-2, -1)) / area
     outside = (entropy * (1 - target)).sum((-2, -1))
-    rest = target.shape[-1] * target.shape[-2] - area
-    even = inside / (area + 2) + outside / (rest + 2)
-    entropy = (1 - balance) * (inside + outside) / (area + 6) + balance * 2 * even
+    entropy = inside + outside / (area ** (1 - balance) * rest**balance)
     chance = logits.sigmoid()
     common = (chance * target).sum((-2, -1))
     dice = 1 - (2 * common + 1) / (chance.sum((-2, -1)) + target.sum((-2, -1)) + 1)
@@ -191,7 +191,7 @@ def prompt_loss(
     """Clicks on everything, then boxes or corrections on a share of the objects."""
     ids, parts = labels[:, 0], labels[:, 1]
     leak = 0.1 if done < 0.3 else 0.03
-    balance = max(0.0, 1 - done / 0.3)
+    balance = float(min(1.0, max(0.0, 1 - (done - 0.08) / 0.4)))
     points = choose_points(ids, count, generator)
     chosen = pick_ids(ids, points)
     full, share = pooled_masks(ids, chosen)

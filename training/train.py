@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data import load_real, load_synthetic, loader, split
 from losses import dense_loss
-from network import Average, Trainee, Window, save_atomic
+from network import Average, Trainee, Window, prime_prompts, save_atomic
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.models.nano.config import build_nano
@@ -48,6 +48,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--frozen", type=float, default=0.15, help="share of time")
+    parser.add_argument("--prime", action="store_true", help="first prompts run")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--start", type=Path, help="checkpoint to begin from")
     parser.add_argument("--resume", action="store_true")
@@ -99,8 +100,10 @@ def main() -> None:
     resumed = source == checkpoint and state is not None
     if state:
         network.load_state_dict(state["network" if resumed else "average"])
+    if args.stage == "prompts" and args.prime and not resumed:
+        prime_prompts(network)
     average = Average(network)
-    if state:
+    if resumed:
         average.network.load_state_dict(state["average"])
     optimiser = torch.optim.AdamW(
         parameter_groups(network, args), weight_decay=0.02, betas=(0.9, 0.98)

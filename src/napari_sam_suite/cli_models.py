@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from napari_sam_suite.console import Json, errors, print_json, progress_bar
 from napari_sam_suite.engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_sam_suite.engine.models.registry import ModelSpec
-    from napari_sam_suite.engine.models.transfer import Progress
 
 models_app = typer.Typer(
     no_args_is_help=True,
@@ -29,16 +25,16 @@ models_app = typer.Typer(
 _Folder = Annotated[
     Path | None,
     typer.Option(
-        "--folder",
-        help="Checkpoint folder; else NAPARI_SAM_SUITE_CHECKPOINTS, else the "
+        "--checkpoints",
+        help="Folder of checkpoints; else NAPARI_SAM_SUITE_CHECKPOINTS, else the "
         "user's cache folder.",
         show_default=False,
     ),
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 _Names = Annotated[list[str], typer.Argument(metavar="MODEL", show_default=False)]
 _Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
 
+_STOPPED = "Stopped; the next download goes on from here."
 _COLOURS = {
     "ok": "green",
     "embedded": "green",
@@ -51,14 +47,14 @@ _COLOURS = {
 
 
 @models_app.command("list")
-def list_models(folder: _Folder = None, as_json: _Json = False) -> None:
+def list_models(folder: _Folder = None, as_json: Json = False) -> None:
     """Show every model, what it needs and whether it is here."""
     from napari_sam_suite.engine.models.checkpoints import checkpoint_folder
     from napari_sam_suite.engine.models.registry import MODELS
 
     rows = [_describe(spec, folder) for spec in MODELS.values()]
     if as_json:
-        _print_json({"folder": str(checkpoint_folder(folder)), "models": rows})
+        print_json({"folder": str(checkpoint_folder(folder)), "models": rows})
         return
     table = Table(title=f"Models (folder: {checkpoint_folder(folder)})")
     for heading in ("Model", "Weights", "Input", "Memory", "State"):
@@ -76,20 +72,20 @@ def list_models(folder: _Folder = None, as_json: _Json = False) -> None:
 
 
 @models_app.command()
-def download(names: _Names, folder: _Folder = None, as_json: _Json = False) -> None:
+def download(names: _Names, folder: _Folder = None, as_json: Json = False) -> None:
     """Download public checkpoints: resumed when broken off, verified by SHA-256."""
     from napari_sam_suite.engine.models import checkpoints
 
     done: list[dict[str, Any]] = []
-    with _errors(as_json):
+    with errors(as_json=as_json, stopped=_STOPPED):
         for spec in [_find(name) for name in names]:
-            with _progress_bar(quiet=as_json) as progress:
+            with progress_bar(quiet=as_json, download=True) as progress:
                 path = checkpoints.download(spec, folder, progress=progress)
             done.append({"id": spec.id, "path": str(path)})
             if not as_json:
                 typer.echo(f"{spec.id}: {path}")
     if as_json:
-        _print_json(done)
+        print_json(done)
 
 
 @models_app.command()
@@ -99,13 +95,13 @@ def verify(
         typer.Argument(metavar="MODEL", help="All that are here, if none given."),
     ] = None,
     folder: _Folder = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Read weights from end to end and compare their SHA-256."""
     from napari_sam_suite.engine.models import checkpoints
     from napari_sam_suite.engine.models.registry import MODELS
 
-    with _errors(as_json):
+    with errors(as_json=as_json):
         specs = [_find(name) for name in names or []] or [
             spec
             for spec in MODELS.values()
@@ -113,7 +109,7 @@ def verify(
         ]
         rows = [_verified(spec, folder, quiet=as_json) for spec in specs]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not rows:
         typer.echo(f"No weights in {checkpoints.checkpoint_folder(folder)}.")
     if not all(row["ok"] for row in rows):
@@ -121,12 +117,12 @@ def verify(
 
 
 @models_app.command()
-def info(name: _Name, folder: _Folder = None, as_json: _Json = False) -> None:
+def info(name: _Name, folder: _Folder = None, as_json: Json = False) -> None:
     """Tell everything about one model or one weights file."""
-    with _errors(as_json):
+    with errors(as_json=as_json):
         row = _describe(_find(name), folder)
     if as_json:
-        _print_json(row)
+        print_json(row)
         return
     table = Table("", Column("", overflow="fold"), show_header=False, box=None)
     for key, value in row.items():
@@ -136,14 +132,14 @@ def info(name: _Name, folder: _Folder = None, as_json: _Json = False) -> None:
     Console().print(table)
 
 
-def doctor_command(folder: _Folder = None, as_json: _Json = False) -> None:
+def doctor_command(folder: _Folder = None, as_json: Json = False) -> None:
     """Check this machine, and say what to do about what is missing."""
     from napari_sam_suite.engine.doctor import diagnose
 
     checks = diagnose(folder)
     failed = any(check.status == "fail" for check in checks)
     if as_json:
-        _print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+        print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
     else:
         table = Table(
             Column("Check", no_wrap=True),
@@ -184,7 +180,7 @@ def _verified(spec: ModelSpec, folder: Path | None, *, quiet: bool) -> dict[str,
 
     row: dict[str, Any] = {"id": spec.id, "ok": True, "sha256": "", "error": ""}
     try:
-        with _progress_bar(quiet=quiet) as progress:
+        with progress_bar(quiet=quiet, download=True) as progress:
             row["sha256"] = checkpoints.verify(spec, folder, progress=progress)
     except EngineError as error:
         row |= {"ok": False, "error": str(error)}
@@ -195,57 +191,6 @@ def _verified(spec: ModelSpec, folder: Path | None, *, quiet: bool) -> dict[str,
     return row
 
 
-@contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Turn what can go wrong into one sentence and exit code 1."""
-    try:
-        yield
-    except EngineError as error:
-        if as_json:
-            _print_json({"error": error.message, "hint": error.hint})
-        else:
-            text = f"[red]Error:[/red] {escape(error.message)}\n{escape(error.hint)}"
-            Console(stderr=True).print(text.rstrip(), soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        typer.echo("Stopped; the next call goes on from here.", err=True)
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
-    if quiet:
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total or None, description=text)
-
-        yield show
-
-
 def _coloured(state: str) -> str:
     colour = _COLOURS.get(state)
     return f"[{colour}]{state}[/{colour}]" if colour else state
-
-
-def _print_json(content: object) -> None:
-    typer.echo(json.dumps(content, indent=2))

@@ -29,7 +29,7 @@ Status = Literal["ok", "warn", "fail"]
 _GUI_INSTALL = "For napari, run: pip install 'napari-sam-suite[all]'"
 _LEAST_PYTHON = (3, 11)
 _LEAST_TORCH = (2, 5)
-_LEAST_MEMORY_GB = 4.0
+_LEAST_MEMORY_GB = 2.0
 _LEAST_DISK_GB = 3.0
 
 

@@ -105,7 +105,8 @@ class SharedDecoder:
         start = self._extra
         hidden, keys = self._attend(shared, self._tokens(sparse))
         wanted = torch.as_tensor(list(tokens), device=sparse.device)
-        iou = self._decoder.iou_prediction_head(hidden[:, start]).float()[:, wanted]
+        iou = _at_least_float32(self._decoder.iou_prediction_head(hidden[:, start]))
+        iou = iou[:, wanted]
         keep = iou > min_iou if min_iou > 0 else torch.ones_like(iou, dtype=torch.bool)
         prompt, column = keep.nonzero(as_tuple=True)
         alive, row = torch.unique_consecutive(prompt, return_inverse=True)
@@ -113,7 +114,8 @@ class SharedDecoder:
         queries = hidden[alive, first : first + self._decoder.num_mask_tokens]
         keys = keys if len(alive) == len(keys) else keys[alive]
         logits = self._draw(shared, keys, queries, tokens)[row, column]
-        return Decoded(logits.float(), iou[prompt, column], prompt, wanted[column])
+        logits = _at_least_float32(logits)
+        return Decoded(logits, iou[prompt, column], prompt, wanted[column])
 
     # -- the two-way transformer -------------------------------------------------
 
@@ -220,7 +222,8 @@ class SharedDecoder:
     def _position(self) -> tuple[Tensor, ...]:
         """The position encoding and what later layers make of it, once per model."""
         if self._positions is None:
-            encoding = self._prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
+            dense = self._prompt_encoder.get_dense_pe()[0].flatten(1).T
+            encoding = dense.to(self._final.k_proj.weight.dtype).contiguous()
             second = self._second
 
             def project(layer: Any) -> Tensor:
@@ -265,6 +268,10 @@ class SharedDecoder:
         masks = masks.view(b, len(tokens), h, w, 2, 2, 2, 2)
         masks = masks.permute(0, 1, 2, 4, 6, 3, 5, 7)
         return masks.reshape(b, len(tokens), 4 * h, 4 * w)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.element_size() < 4 else x
 
 
 def _transposed_convolution(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:

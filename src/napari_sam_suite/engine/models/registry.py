@@ -74,8 +74,8 @@ class ModelSpec:
     licence : str
         SPDX identifier of the weights' licence; empty when unknown.
     memory : float
-        Roughly the memory one image needs in float32, weights included, in
-        10^9 bytes.
+        Measured on a CPU in float32, in 10^9 bytes: the weights, one encoded image
+        and 64 prompts, beyond what the libraries take (about 1).
     auto : AutoDefaults
         Recommended automatic-mask settings.
     embedded : bool
@@ -178,29 +178,29 @@ _TABLE = (
         auto=_auto("sam2", _read_card(CARD)),
     ),
     _sam2("2.1", "092824", "tiny", "t",
-          "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", 156, 1.0),
+          "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", 156, 2.0),
     _sam2("2.1", "092824", "small", "s",
-          "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38", 184, 1.0),
+          "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38", 184, 2.0),
     _sam2("2.1", "092824", "base_plus", "b+",
-          "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5", 324, 1.5),
+          "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5", 324, 2.1),
     _sam2("2.1", "092824", "large", "l",
-          "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318", 898, 2.5),
+          "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318", 898, 2.6),
     _sam2("2", "072824", "tiny", "t",
-          "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125", 156, 1.0),
+          "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125", 156, 2.0),
     _sam2("2", "072824", "small", "s",
-          "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3", 184, 1.0),
+          "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3", 184, 2.0),
     _sam2("2", "072824", "base_plus", "b+",
-          "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071", 324, 1.5),
+          "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071", 324, 2.1),
     _sam2("2", "072824", "large", "l",
-          "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b", 898, 2.5),
+          "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b", 898, 2.6),
     _sam1("sam_vit_b_01ec64", "vit_b",
-          "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 375, 3.0),
+          "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912", 375, 1.9),
     _sam1("sam_vit_l_0b3195", "vit_l",
           "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-          1250, 4.5),
+          1250, 2.8),
     _sam1("sam_vit_h_4b8939", "vit_h",
           "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-          2565, 6.5),
+          2565, 4.2),
 )
 # fmt: on
 
