@@ -17,10 +17,9 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +28,9 @@ from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.synthetic import synthesize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 from scene import Scene
 
 
@@ -114,7 +116,7 @@ def upstream(model: Any, params: AutoParams) -> Callable[[np.ndarray], Any]:
             try:
                 return generate(image)
             finally:
-                for attention, forward in zip(attentions, fused):
+                for attention, forward in zip(attentions, fused, strict=True):
                     attention.forward = forward
 
         return with_their_attention
@@ -204,7 +206,7 @@ def main() -> None:
     for key in ("wall", "cpu", "memory"):
         ratios = [
             getattr(a, key) / max(getattr(b, key), 1e-9)
-            for a, b in zip(costs["upstream"], costs["ours"])
+            for a, b in zip(costs["upstream"], costs["ours"], strict=True)
         ]
         row[f"ratio_{key}"] = round(statistics.median(ratios), 2)
     print(json.dumps(row))

@@ -107,7 +107,10 @@ class Scene:
         nearest, inside = self._nearest()
         yx = self._points[:, ::-1].astype(int).clip(0, self.low - 1)
         cell = np.where(inside, self.quality[yx[:, 0], yx[:, 1]], 0.6)
-        part, around = cell - 0.15, np.where(nearest % 4 == 0, 0.83, 0.7)
+        tie = (
+            0.1 * self.quality[yx[:, 0], yx[:, 1]]
+        )  # no two alike: order must not matter
+        part, around = cell - 0.15, np.where(nearest % 4 == 0, 0.75, 0.6) + tie
         return np.stack([cell, part, cell, around], 1).astype(np.float32)
 
     def _logits(self, masks: Tensor, prompts: np.ndarray, tokens: Any) -> Tensor:

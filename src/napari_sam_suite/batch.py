@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,9 +18,17 @@ from napari_sam_suite.console import (
     print_json,
     progress_bar,
 )
-from napari_sam_suite.engine.errors import Cancelled, EngineError, ParameterError
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    EngineError,
+    ModelError,
+    ParameterError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.jobs import Engine, Job
@@ -133,6 +139,9 @@ class Batch:
                 image, self.params, frames=frames, composite=composite
             )
             self._follow(job, output, row, show)
+        except ModelError:
+            # It would be the same for every image.
+            raise
         except EngineError as error:
             row.error = str(error)
             if not self.as_json:
@@ -145,7 +154,6 @@ class Batch:
         """Write frames as they come; whatever ends the job, finished ones are kept."""
         parts: queue.SimpleQueue[Any] = queue.SimpleQueue()
         job.found.connect(parts.put)
-        job.noticed.connect(row.notices.append)
         for part in job.parts:  # found before anybody listened
             parts.put(part)
         taken: set[Any] = set()
@@ -158,23 +166,25 @@ class Batch:
                     output.add(result)
 
         try:
-            while not job.wait(0.1):
-                take()
-                if show is not None and job.progress.total:
-                    done, total, text = job.progress
-                    show(done, total, f"{row.image}: {text}")
-        except KeyboardInterrupt:
-            self.interrupted = True
-            job.cancel()
-            job.wait()
+            try:
+                while not job.wait(0.1):
+                    take()
+                    if show is not None and job.progress.total:
+                        done, total, text = job.progress
+                        show(done, total, f"{row.image}: {text}")
+            except KeyboardInterrupt:
+                self.interrupted = True
+                job.cancel()
+                job.wait()
+            take()
+            output.close()
         except BaseException:
             job.cancel()
             output.discard()
             raise
-        take()
-        output.close()
         row.frames, row.objects = output.frames, output.found
         row.files = [str(path) for path in output.files]
+        row.notices = job.notices
         if not self.interrupted:
             _raise(job)
 
@@ -183,12 +193,19 @@ class Batch:
         from napari_sam_suite.engine.frames import parse_selection
 
         composite = Composite.default(image)
-        if image.rgb or self.channels.strip().lower() == "all":
+        if self.channels.strip().lower() in ("", "all"):
             return composite
+        if image.rgb:
+            raise ParameterError(
+                f"{image.name!r} is RGB, so it has no channels to choose.",
+                "Leave --channels out.",
+            )
         count = image.sizes.channel
         visible = parse_selection(self.channels, count, field="--channels")
+        # One channel is grey, as it would be alone in its file.
+        grey = {"color": "#ffffff"} if len(visible) == 1 else {}
         channels = tuple(
-            c.model_copy(update={"visible": c.index in visible})
+            c.model_copy(update={"visible": c.index in visible, **grey})
             for c in composite.channels
         )
         return composite.model_copy(update={"channels": channels})
@@ -217,9 +234,11 @@ def check_names(images: Sequence[Path]) -> None:
     ParameterError
         If two have the same name.
     """
+    from napari_sam_suite.engine.image import plain_name
+
     seen: dict[str, Path] = {}
     for path in images:
-        stem = path.name.split(".")[0].lower()
+        stem = plain_name(path).lower()
         if stem in seen:
             raise ParameterError(
                 f"{seen[stem]} and {path} would write the same file.",

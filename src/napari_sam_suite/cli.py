@@ -33,9 +33,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.command("doctor")(doctor_command)
 
-Images = Annotated[
-    list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")
-]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 Model = Annotated[str, typer.Option("--model", help="Model id or checkpoint file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
@@ -182,7 +180,13 @@ def evaluate(
     for name, scores in [*((p.name, s) for p, s in rows), ("total", total)]:
         if name == "total":
             table.add_section()
-        shares = (scores.precision, scores.recall, scores.f1, scores.ap, scores.mean_iou)
+        shares = (
+            scores.precision,
+            scores.recall,
+            scores.f1,
+            scores.ap,
+            scores.mean_iou,
+        )
         counts = (str(scores.truth), str(scores.predicted))
         table.add_row(escape(name), *counts, *(f"{x:.3f}" for x in shares))
     Console().print(table)

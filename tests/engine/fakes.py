@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,8 @@ from napari_sam_suite.engine.models.protocol import (
 from napari_sam_suite.engine.models.registry import AutoDefaults, ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
 FAKE = ModelSpec(
@@ -140,7 +141,7 @@ class FakeSam:
         low = np.zeros((side, side, 3), np.uint8)
         rows, columns = (
             ((np.arange(side) + 0.5) * 4 * n / s).astype(int)
-            for n, s in zip(embedding.shape, embedding.scaled)
+            for n, s in zip(embedding.shape, embedding.scaled, strict=True)
         )
         rows, columns = rows[rows < image.shape[0]], columns[columns < image.shape[1]]
         low[: len(rows), : len(columns)] = image[np.ix_(rows, columns)]
@@ -150,7 +151,7 @@ class FakeSam:
         side = self.input_size // 4
         y, x = (
             min(int((p + 0.5) * s / n / 4), side - 1)
-            for p, n, s in zip(point, embedding.shape, embedding.scaled)
+            for p, n, s in zip(point, embedding.shape, embedding.scaled, strict=True)
         )
         return y, x
 

@@ -31,7 +31,7 @@ def test_a_mask_comes_back_as_it_was_packed() -> None:
 
 def test_boxes_are_tight_and_half_open() -> None:
     full, masks = random_masks(40)
-    for pixels, box, area in zip(full, masks.boxes, masks.area):
+    for pixels, box, area in zip(full, masks.boxes, masks.area, strict=True):
         rows, columns = np.nonzero(pixels)
         expected = [0, 0, 0, 0]
         if len(rows):

@@ -45,7 +45,9 @@ def test_one_step_is_torchs_bilinear_interpolation(
     logits = noise(low)
     ours = Enlargement.of(low, 4 * low, (4 * low, 4 * low), shape).enlarge(logits)
     assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, stretched(logits, shape), rtol=0, atol=1e-5)
+    # Where torch shrinks, it rounds the places of pixels in several ways.
+    near = 1e-5 if min(shape) >= low else 2e-4
+    np.testing.assert_allclose(ours, stretched(logits, shape), rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("shape", [s for s in SIZES if s[0] != s[1]])

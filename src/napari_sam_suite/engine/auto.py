@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_sam_suite.engine.cleaning import remove_small_regions
 from napari_sam_suite.engine.errors import Cancelled, OutOfMemory
@@ -36,6 +35,8 @@ from napari_sam_suite.engine.suppression import (
 from napari_sam_suite.engine.tiles import Region, crop_regions, join_tiles, tile_regions
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_sam_suite.engine.params import AutoParams
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,8 @@ class _Search:
         n = int(p.points_per_side / p.crop_n_points_downscale_factor**region.layer)
         line = np.linspace(1 / (2 * n), 1 - 1 / (2 * n), n) if n else np.zeros(0)
         y, x = np.meshgrid(line, line, indexing="ij")
-        return np.stack([y, x], -1).reshape(-1, 2) * np.array(region.shape)
+        points: NDArray[np.float64] = np.stack([y, x], -1).reshape(-1, 2)
+        return points * np.array(region.shape, np.float64)
 
     def _look(
         self, image: NDArray[np.uint8], region: Region, grid: NDArray[np.float64]
@@ -121,7 +123,9 @@ class _Search:
         """All masks of one region, in the coordinates of the image."""
         shape = (image.shape[0], image.shape[1])
         self._pause("Encoding")
-        pixels = np.ascontiguousarray(image[region.y0 : region.y1, region.x0 : region.x1])
+        pixels = np.ascontiguousarray(
+            image[region.y0 : region.y1, region.x0 : region.x1]
+        )
         embedding = self.model.encode([pixels])[0]
         builder = MaskBuilder(shape)
         for points in self._batches(grid):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _TOUCHING = np.ones((3, 3), bool)
 """Pixels that meet at a corner belong together, as upstream counts them."""
@@ -32,7 +36,10 @@ def remove_small_regions(
         crop, origin = masks.crop(i)
         if crop.size:
             filled = _fill(crop, origin, masks.shape, min_area)
-            cleaned = _drop_islands(filled, min_area)
+            if filled is None:
+                crop, origin = masks.full(i), (0, 0)
+                filled = _fill(crop, origin, masks.shape, min_area)
+            cleaned = _drop_islands(crop if filled is None else filled, min_area)
             unchanged[i] = np.array_equal(cleaned, crop)
             crop = cleaned
         builder.add_like(masks, i, crop, origin)
@@ -44,8 +51,8 @@ def _fill(
     origin: tuple[int, int],
     shape: tuple[int, int],
     min_area: int,
-) -> NDArray[np.bool_]:
-    """Fill small background regions, outside ones at the image's border included."""
+) -> NDArray[np.bool_] | None:
+    """Fill small background regions; None if one of them lies outside the crop."""
     y0, x0 = origin
     bottom, right = shape[0] - y0 - crop.shape[0], shape[1] - x0 - crop.shape[1]
     # One row of the outside stands for all of it, and weighs as much.
@@ -71,7 +78,10 @@ def _fill(
         sides[0][0] : around.shape[0] - sides[0][1],
         sides[1][0] : around.shape[1] - sides[1][1],
     ]
-    return crop | small[regions[inside]]
+    fill: NDArray[np.bool_] = small[regions]
+    if np.count_nonzero(fill) != np.count_nonzero(fill[inside]):
+        return None
+    return crop | fill[inside]
 
 
 def _drop_islands(crop: NDArray[np.bool_], min_area: int) -> NDArray[np.bool_]:

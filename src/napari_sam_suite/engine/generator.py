@@ -6,18 +6,22 @@ our loop.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.errors import ImageError, ModelError
-from napari_sam_suite.engine.masks import Masks
-from napari_sam_suite.engine.models.protocol import SamModel
 from napari_sam_suite.engine.models.registry import MODELS, find_model
 from napari_sam_suite.engine.params import AutoParams
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_sam_suite.engine.masks import Masks
+    from napari_sam_suite.engine.models.protocol import SamModel
 
 SIZES = {
     "nano": "sam2-nano",
@@ -48,12 +52,12 @@ class SamGenerator:
         self.model = model
         self.params = params
 
-    def generate(self, image: NDArray[np.generic]) -> list[Record]:
+    def generate(self, image: ArrayLike) -> list[Record]:
         """Find everything in an image.
 
         Parameters
         ----------
-        image : ndarray, shape (H, W, 3)
+        image : array, shape (H, W, 3)
             RGB: uint8, or floating point between 0 and 1.
 
         Returns
@@ -123,12 +127,8 @@ box_nms_thresh, crop_n_layers, stability_score_offset
         tile="off",
         overlap="allow",
     )
-    try:
-        from napari_sam_suite.engine.models.load import load_model
-    except ImportError as error:
-        raise ModelError(
-            "SAM 2 is not installed.", "Install it with: pip install sam2"
-        ) from error
+    from napari_sam_suite.engine.models.load import load_model
+
     spec = find_model(SIZES[model_size], models=MODELS)
     model = load_model(
         spec, device=device, folder=folder, random_weights=random_weights
@@ -136,8 +136,9 @@ box_nms_thresh, crop_n_layers, stability_score_offset
     return SamGenerator(model, params)
 
 
-def _to_rgb(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    if image.ndim != 3 or image.shape[2] != 3:
+def _to_rgb(image: ArrayLike) -> NDArray[np.uint8]:
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ImageError(
             f"An image of shape {image.shape} is not RGB.", "Pass (H, W, 3)."
         )
@@ -166,5 +167,3 @@ def _record(masks: Masks, i: int) -> Record:
         stability_score=float(masks.stability[i]),
         crop_box=[left, top, right - left, bottom - top],
     )
-
-

@@ -186,7 +186,7 @@ def _open_file(path: Path, axes: str | None, name: str | None) -> ImageSource:
         first,
         positions,
         contents.stack if contents.count > 1 else lambda _: first,
-        name or _plain_name(path),
+        name or plain_name(path),
         path=path,
         channel_names=contents.channel_names,
         calibration=contents.calibration,
@@ -221,7 +221,8 @@ def _describe(
     )
 
 
-def _plain_name(path: Path) -> str:
+def plain_name(path: Path) -> str:
+    """Name of an image file without the suffixes of its format."""
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]

@@ -11,13 +11,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
-from psygnal import Signal
+from psygnal import Signal, SignalInstance
 
 from napari_sam_suite.engine.errors import Cancelled, EngineError
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
@@ -25,6 +23,9 @@ from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.run import segment_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
@@ -74,6 +75,7 @@ class Job(Generic[T]):
         self.state = JobState.QUEUED
         self.progress = Progress()
         self.parts: list[Any] = []
+        self.notices: list[str] = []
         self.error: BaseException | None = None
         self._task = task
         self._value: T | None = None
@@ -123,17 +125,18 @@ class Job(Generic[T]):
     def report(self, done: int, total: int, text: str = "") -> None:
         """Say how far it is."""
         self.progress = Progress(done, total, text)
-        self.progressed.emit(self.progress)
+        self._tell(self.progressed, self.progress)
 
     def give(self, part: object) -> None:
         """Hand out one finished part of the result."""
         self.parts.append(part)
-        self.found.emit(part)
+        self._tell(self.found, part)
 
     def notice(self, text: str) -> None:
         """Tell the user something that is not an error."""
         logger.info(text)
-        self.noticed.emit(text)
+        self.notices.append(text)
+        self._tell(self.noticed, text)
 
     def _run(self, model: Callable[[], SamModel]) -> None:
         start = time.perf_counter()
@@ -145,16 +148,24 @@ class Job(Generic[T]):
             self.state = JobState.DONE
         except Cancelled as error:
             self.error, self.state = error, JobState.CANCELLED
-        except Exception as error:
+        except EngineError as error:
+            self.error, self.state = error, JobState.FAILED
+        except BaseException as error:
             # Whatever it is, it belongs to the one who waits, not to this thread.
             self.error, self.state = error, JobState.FAILED
-            if not isinstance(error, EngineError):
-                logger.exception("%s failed", self.name)
+            logger.exception("%s failed", self.name)
         finally:
             took = time.perf_counter() - start
             logger.info("%s: %s after %.2f s", self.name, self.state, took)
             self._ended.set()
-            self.finished.emit()
+            self._tell(self.finished)
+
+    def _tell(self, signal: SignalInstance, *news: object) -> None:
+        try:
+            signal.emit(*news)
+        except Exception:
+            # A listener's mistake must stop neither the work nor the thread.
+            logger.exception("a listener to %s failed", self.name)
 
 
 class Engine:
@@ -206,6 +217,7 @@ class Engine:
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._current: Job[Any] | None = None
         self._closed = False
+        self._lock = threading.Lock()
         self._thread = threading.Thread(
             target=self._work, name="sam-engine", daemon=True
         )
@@ -225,10 +237,11 @@ class Engine:
         EngineError
             If the engine is closed.
         """
-        if self._closed:
-            raise EngineError("This engine is closed.", "Start a new one.")
         job = Job(task, name)
-        self._jobs.put(job)
+        with self._lock:
+            if self._closed:
+                raise EngineError("This engine is closed.", "Start a new one.")
+            self._jobs.put(job)
         return job
 
     def start_segment(
@@ -291,20 +304,22 @@ class Engine:
 
     def close(self, timeout: float = 30) -> None:
         """Stop what runs, drop what waits, and give the memory back."""
-        if self._closed:
-            return
-        self._closed = True
-        current = self._current
-        if current is not None:
-            current.cancel()
-        self._jobs.put(None)
-        self._thread.join(timeout)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
+            if self._current is not None:
+                self._current.cancel()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if self._closed:
-                job.cancel()
-            self._current = job
+            with self._lock:
+                self._current = job
+                if self._closed:
+                    job.cancel()
             job._run(self._load)
             self._current = None
         self._model = None

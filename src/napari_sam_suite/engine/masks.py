@@ -6,13 +6,17 @@ or not, take a few megabytes where full-size arrays would take gigabytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_sam_suite.engine.resample import Enlargement
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.resample import Enlargement
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,9 @@ class MaskBuilder:
 
     def build(self) -> Masks:
         """The masks added so far."""
-        columns: Iterable[tuple[object, ...]] = zip(*self._rows) if self._rows else ()
+        columns: Iterable[tuple[object, ...]] = (
+            zip(*self._rows, strict=True) if self._rows else ()
+        )
         box, bits, area, score, stability, level, point, where = columns or ((),) * 8
         return Masks(
             self.shape,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.errors import OutputError, ParameterError
@@ -11,6 +9,9 @@ from napari_sam_suite.engine.formats.labels import LabelWriter
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
@@ -59,7 +60,8 @@ class ImageOutput:
     Raises
     ------
     OutputError
-        If the folder cannot be written to; found out before any work is done.
+        If the folder cannot be written to, or the image itself would be overwritten;
+        found out before any work is done.
     """
 
     def __init__(
@@ -77,16 +79,13 @@ class ImageOutput:
         self._composite = composite
         self._names = names or {}
         self._results: list[FrameResult] = []
-        self._labels = (
-            LabelWriter(
-                self._path("labels", ".tif"),
-                image.sizes,
-                scale=image.scale,
-                units=image.units,
+        self._labels: LabelWriter | None = None
+        if "labels" in self.formats:
+            path = self._path("labels", ".tif")
+            _spare_input(path, image)
+            self._labels = LabelWriter(
+                path, image.sizes, scale=image.scale, units=image.units
             )
-            if "labels" in self.formats
-            else None
-        )
 
     @property
     def found(self) -> int:
@@ -158,6 +157,14 @@ def check_folder(folder: Path) -> None:
             f"The folder {folder} cannot be written to: {error.strerror}.",
             "Choose another folder with --out.",
         ) from error
+
+
+def _spare_input(path: Path, image: ImageSource) -> None:
+    if image.path is not None and path.exists() and path.samefile(image.path):
+        raise OutputError(
+            f"The labels would overwrite the image {image.path}.",
+            "Choose another folder with --out.",
+        )
 
 
 def _frame_suffix(frame: FrameIndex, image: ImageSource) -> str:

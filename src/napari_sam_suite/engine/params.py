@@ -6,16 +6,14 @@ The same object draws the form, the command's flags and the saved recipe. A valu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_sam_suite.engine.errors import ParameterError
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.models.registry import ModelSpec
-
-Unit = Field(ge=0, le=1)
 
 
 class Params(BaseModel):
@@ -144,7 +142,7 @@ class AutoParams(PolygonParams):
         title="Refine",
         description="Feed each mask back to the model once (SAM 2's use_m2m).",
     )
-    tile: int | Literal["auto", "off"] = Field(
+    tile: Annotated[int, Field(ge=32)] | Literal["auto", "off"] = Field(
         "auto",
         title="Tile",
         description="Side of the tiles of large images in pixels.",
@@ -160,6 +158,15 @@ class AutoParams(PolygonParams):
     max_area: int = Field(
         0, ge=0, title="Largest object", description="In pixels; 0 is no limit."
     )
+
+    @model_validator(mode="after")
+    def _check_areas(self) -> Self:
+        if 0 < self.max_area < self.min_area:
+            raise ParameterError(
+                f"max_area cannot be {self.max_area}: min_area is {self.min_area}.",
+                "Make it at least as large, or 0 for no limit.",
+            )
+        return self
 
     @classmethod
     def preset(cls, name: str, **values: Any) -> Self:
@@ -208,7 +215,13 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> ParameterError:
         return ParameterError(
             f"There is no parameter called {name}.", f"The parameters are: {known}."
         )
-    return ParameterError(
-        f"{name} cannot be {first['input']!r}.",
-        f"{first['msg'].removeprefix('Input s').replace('hould', 'It should', 1)}.",
+    value = first["input"]
+    # A field of several kinds has one error for each; together they say what may be.
+    wanted = " or ".join(
+        dict.fromkeys(
+            e["msg"].removeprefix("Input should be ").partition(",")[0]
+            for e in error.errors(include_url=False)
+            if e["loc"][:1] == first["loc"][:1]
+        )
     )
+    return ParameterError(f"{name} cannot be {value!r}.", f"It should be {wanted}.")

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Window = tuple[int, int, int, int]
 """First and last-plus-one row, then column: (y0, y1, x0, x1)."""
@@ -77,7 +80,9 @@ class Enlargement:
         sizes = [(self.low, self.low), *(kept for _, kept in self.steps)]
         plans = []
         # Backwards: which part of every intermediate image the window needs.
-        for (full, _), size in zip(reversed(self.steps), reversed(sizes[:-1])):
+        for (full, _), size in zip(
+            reversed(self.steps), reversed(sizes[:-1]), strict=True
+        ):
             rows = _Line.plan(y0, y1, size[0], full[0])
             columns = _Line.plan(x0, x1, size[1], full[1])
             plans.append((rows, columns))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Protocol
 
 from napari_sam_suite.engine.composite import Composite, compose
+from napari_sam_suite.engine.errors import Cancelled, ImageError
 from napari_sam_suite.engine.frames import FrameIndex, resolve_frames
 from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Executor, Future
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_sam_suite.engine.image import ImageSource
-    from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.params import AutoParams
 
@@ -56,7 +61,8 @@ def segment_frames(
     """Segment frames one after the other.
 
     While one frame is on the device, `pool` makes polygons of the one before. Intensity
-    limits are found once for all frames, so that a time-lapse does not flicker.
+    limits are found once for all frames, so that a time-lapse does not flicker. A
+    frame of one colour among others has no objects, and the job is told.
 
     Returns
     -------
@@ -65,6 +71,8 @@ def segment_frames(
 
     Raises
     ------
+    ImageError
+        If the only frame is of one colour, or has no finite pixel.
     Cancelled
         If the job was stopped; frames finished by then were handed to `job`.
     """
@@ -74,6 +82,7 @@ def segment_frames(
     fixed = (composite or Composite.default(image)).resolve(image, chosen)
     source = describe(image, model, params, fixed)
     results: list[FrameResult] = []
+    blank: list[FrameIndex] = []
     pending: Future[FrameResult] | None = None
 
     def collect(future: Future[FrameResult] | None) -> None:
@@ -95,18 +104,27 @@ def segment_frames(
 
     try:
         for number, frame in enumerate(chosen):
-            rgb = compose(image.frame(frame), fixed)
 
             def report(done: int, total: int, text: str, number: int = number) -> None:
                 job.report(number * total + done, len(chosen) * total, text)
 
-            masks = automatic_masks(
-                model, rgb, params, report=report, stop=job.stopping
-            )
+            rgb = _look_at(image, frame, fixed, alone=len(chosen) == 1)
+            if rgb is None:
+                if job.stopping():
+                    raise Cancelled
+                blank.append(frame)
+                masks = Masks.empty((image.sizes.y, image.sizes.x))
+                report(1, 1, "Nothing to see")
+            else:
+                masks = automatic_masks(
+                    model, rgb, params, report=report, stop=job.stopping
+                )
             last, pending = pending, pool.submit(outline, masks, frame)
             collect(last)
     finally:
         collect(pending)
+    if blank:
+        job.notice(_tell_blank(blank, len(chosen), image))
     lost = sum((r.losses for r in results), start=Losses())
     if lost:
         job.notice(lost.summary())
@@ -126,3 +144,36 @@ def describe(
         "params": params.resolved(model.spec).model_dump(mode="json"),
         "composite": composite.model_dump(mode="json"),
     }
+
+
+def _look_at(
+    image: ImageSource, frame: FrameIndex, composite: Composite, *, alone: bool
+) -> NDArray[np.uint8] | None:
+    """RGB (H, W, 3) of a frame, or None if nothing can be seen in it."""
+    planes = image.frame(frame)
+    try:
+        rgb = compose(planes, composite)
+    except ImageError:
+        if alone:
+            raise
+        return None
+    if (rgb != rgb[0, 0]).any():
+        return rgb
+    if not alone:
+        return None
+    what = repr(image.name)
+    if image.sizes.frame_count > 1:
+        what = f"{frame.label(image.sizes).capitalize()} of {what}"
+    raise ImageError(
+        f"{what} is one colour everywhere, so there is nothing to find.",
+        "Check the image, and which channels and limits are used.",
+    )
+
+
+def _tell_blank(blank: Sequence[FrameIndex], count: int, image: ImageSource) -> str:
+    named = "; ".join(frame.label(image.sizes) for frame in blank[:3])
+    more = f"; and {len(blank) - 3} more" if len(blank) > 3 else ""
+    return (
+        f"Nothing can be seen in {len(blank)} of {count} frames, so they have no "
+        f"objects ({named}{more})."
+    )

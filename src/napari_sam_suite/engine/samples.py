@@ -19,6 +19,4 @@ def demo_image() -> ImageSource:
 
     from napari_sam_suite.engine.image import open_image
 
-    return open_image(
-        immunohistochemistry(), axes="YXS", name="immunohistochemistry"
-    )
+    return open_image(immunohistochemistry(), axes="YXS", name="immunohistochemistry")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SAME = 0.5
 """Part of the smaller of two masks from which they are the same object."""

@@ -8,17 +8,20 @@ are scaled down to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 _EDGE = 20
 """Upstream's distance in pixels at which a box counts as cut by its crop."""
@@ -65,7 +68,7 @@ class Region:
     def cut_sides(
         self, box: tuple[int, int, int, int], image: tuple[int, int], near: int
     ) -> tuple[bool, bool, bool, bool]:
-        """For top, left, bottom, right: does `box` come within `near` pixels of it?
+        """Whether `box` comes within `near` pixels of top, left, bottom and right.
 
         Sides that are the image's own border never count. The box's last row and
         column are inclusive here, as in upstream's rule.
@@ -74,7 +77,7 @@ class Region:
         border = (0, 0, *image)
         sides = [
             abs(b - r) <= near and not abs(b - e) <= near
-            for b, r, e in zip(inclusive, self.box, border)
+            for b, r, e in zip(inclusive, self.box, border, strict=True)
         ]
         return sides[0], sides[1], sides[2], sides[3]
 
@@ -140,7 +143,7 @@ def join_tiles(whole: Masks, found: Sequence[Masks], tiles: Sequence[Region]) ->
     agree where their tiles overlap.
     """
     complete, pieces = [], []
-    for masks, tile in zip(found, tiles):
+    for masks, tile in zip(found, tiles, strict=True):
         cut = np.array(
             [tile.cuts(tuple(b), masks.shape, near=1) for b in masks.boxes.tolist()],
             bool,
@@ -231,10 +234,10 @@ def _is_whole(
     boxes: list[NDArray[np.int32]] = [pieces[t].boxes[k] for t, k in parts]
     low = np.min([b[:2] for b in boxes], axis=0)
     high = np.max([b[2:] for b in boxes], axis=0)
-    for (t, _), box in zip(parts, boxes):
+    for (t, _), box in zip(parts, boxes, strict=True):
         sides = tiles[t].cut_sides(tuple(box.tolist()), pieces[t].shape, 1)
         grows = (*(low < box[:2]), *(high > box[2:]))
-        if any(cut and not more for cut, more in zip(sides, grows)):
+        if any(cut and not more for cut, more in zip(sides, grows, strict=True)):
             return False
     return True
 

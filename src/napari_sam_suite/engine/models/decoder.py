@@ -18,15 +18,19 @@ All of it is algebra: results differ from the original by rounding alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_sam_suite.engine.models.protocol import Decoded, Embedding
+from napari_sam_suite.engine.models.protocol import Decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.models.protocol import Embedding
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,15 @@ class SharedDecoder:
 
     Parameters
     ----------
-    decoder, prompt_encoder : nn.Module
+    decoder, prompt_encoder : torch.nn.Module
         The modules of ``segment_anything`` or ``sam2``; their weights are used in
         place, so training or moving them is seen here after `refresh`.
     """
 
-    def __init__(self, decoder: nn.Module, prompt_encoder: nn.Module) -> None:
-        # The upstream modules carry no types: everything read from them is Any.
-        self._decoder: Any = decoder
-        self._prompt_encoder: Any = prompt_encoder
+    # The upstream modules carry no types: everything read from them is Any.
+    def __init__(self, decoder: Any, prompt_encoder: Any) -> None:
+        self._decoder = decoder
+        self._prompt_encoder = prompt_encoder
         self._first, self._second = self._decoder.transformer.layers
         self._final = self._decoder.transformer.final_attn_token_to_image
         self._heads: int = self._final.num_heads
@@ -150,7 +154,7 @@ class SharedDecoder:
     def _first_look(self, shared: ImageKeys, q: Tensor) -> Tensor:
         """Tokens attend to the image, whose keys are still the same for all."""
         attention = self._first.cross_attn_token_to_image
-        b, n, c = q.shape
+        b, n, _ = q.shape
         query = self._split(attention.q_proj(q).reshape(1, b * n, -1))
         out = F.scaled_dot_product_attention(
             query, shared.first_key, shared.first_value
@@ -193,7 +197,8 @@ class SharedDecoder:
         b, heads, n, size = small.shape
         moved = small @ projection.weight.view(heads, size, -1)
         scores = torch.bmm(moved.view(b, heads * n, -1), keys.mT)
-        return scores.view(b, heads, n, -1).add_(small @ placed.mT)
+        grouped: Tensor = scores.view(b, heads, n, -1)
+        return grouped.add_(small @ placed.mT)
 
     def _give(self, attention: Any, scores: Tensor, v: Tensor, base: Tensor) -> Tensor:
         """Add to the image what its attention over the tokens brings.
@@ -206,18 +211,22 @@ class SharedDecoder:
     def _scaled(self, x: Tensor) -> Tensor:
         """Heads apart, and scaled as attention scores are."""
         split = self._split(x)
-        return split * split.shape[-1] ** -0.5
+        scale: float = split.shape[-1] ** -0.5
+        return split * scale
 
     def _values(self, attention: Any, v: Tensor) -> Tensor:
         """Token values already passed through the output projection."""
         value = self._split(attention.v_proj(v))
-        weight = attention.out_proj.weight.view(-1, self._heads, value.shape[-1])
-        out = value @ weight.permute(1, 2, 0)
-        return out.reshape(len(v), -1, weight.shape[0])
+        weight: Tensor = attention.out_proj.weight.view(
+            -1, self._heads, value.shape[-1]
+        )
+        out: Tensor = value @ weight.permute(1, 2, 0)
+        return out.reshape(len(v), -1, len(weight))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, heads d) -> (B, heads, N, d)."""
-        return x.view(*x.shape[:2], self._heads, -1).transpose(1, 2)
+        heads: Tensor = x.view(*x.shape[:2], self._heads, -1)
+        return heads.transpose(1, 2)
 
     def _position(self) -> tuple[Tensor, ...]:
         """The position encoding and what later layers make of it, once per model."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_sam_suite.engine.errors import ModelError
-from napari_sam_suite.engine.models.protocol import Precision
+from napari_sam_suite.engine.errors import ModelError, ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sam_suite.engine.models.protocol import Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -51,13 +55,24 @@ def choose_precision(
 
     ``"auto"`` is bfloat16 for SAM 2 on CUDA hardware that has it and float32
     everywhere else: SAM 1 was not trained to tolerate less.
+
+    Raises
+    ------
+    ParameterError
+        If the precision has another name.
     """
+    formats = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+    }
+    if precision not in ("auto", *formats):
+        raise ParameterError(
+            f"There is no precision called {precision!r}.",
+            f"Use auto, {', '.join(formats)}.",
+        )
     if precision != "auto":
-        return {
-            "float32": torch.float32,
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-        }[precision]
+        return formats[precision]
     if family == "sam2" and device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
@@ -74,10 +89,22 @@ def inference(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         if dtype == torch.float32:
             yield
             return
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = device.type == "cuda"
-        try:
-            with torch.autocast(device.type, dtype=dtype):
-                yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+        with _tf32(device), torch.autocast(device.type, dtype=dtype):
+            yield
+
+
+@contextmanager
+def _tf32(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    switch: Any = torch.backends.cuda.matmul
+    # Since torch 2.9 the old switch raises where somebody used the new one.
+    new = hasattr(switch, "fp32_precision")
+    name, on = ("fp32_precision", "tf32") if new else ("allow_tf32", True)
+    before = getattr(switch, name)
+    setattr(switch, name, on)
+    try:
+        yield
+    finally:
+        setattr(switch, name, before)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_sam_suite.engine.errors import ModelError
-from napari_sam_suite.engine.models.checkpoints import checkpoint_path
+from napari_sam_suite.engine.models.checkpoints import require_checkpoint
 from napari_sam_suite.engine.models.device import choose_device, choose_precision
-from napari_sam_suite.engine.models.protocol import Precision, SamModel
 from napari_sam_suite.engine.models.registry import ModelSpec, find_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from napari_sam_suite.engine.models.protocol import Precision, SamModel
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +48,24 @@ def load_model(
 
     Raises
     ------
+    CheckpointMissing
+        If its weights are not on this machine; the hint says how to get them.
     ModelError
-        If the model is unknown, not here, damaged or of another architecture.
+        If the model is unknown, damaged or of another architecture.
+    ParameterError
+        If there is no such precision.
     """
     spec = model if isinstance(model, ModelSpec) else find_model(model)
     where = choose_device(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = _build(spec)
-    if not random_weights:
-        path = checkpoint_path(spec, folder)
-        _fill(network, read_weights(path), path)
     dtype = choose_precision(precision, where, spec.family)
+    path = None if random_weights else require_checkpoint(spec, folder)
+    weights = None if path is None else read_weights(path)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the GPUs as well.
+        torch.default_generator.manual_seed(0)
+        network = _build(spec)
+    if path is not None and weights is not None:
+        _fill(network, weights, path)
     if spec.family == "sam1":
         from napari_sam_suite.engine.models.sam1 import Sam1Model as Adapter
     else:
@@ -106,17 +117,28 @@ def _build(spec: ModelSpec) -> Any:
 
         return build_nano(pretrained=False)
     if spec.family == "sam1":
-        from segment_anything import sam_model_registry
-
+        with _needs("SAM", "segment-anything"):
+            from segment_anything import sam_model_registry
         return sam_model_registry[spec.config]()
-    from hydra import initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from sam2.build_sam import build_sam2
+    with _needs("SAM 2", "sam2"):
+        from hydra import initialize_config_module
+        from hydra.core.global_hydra import GlobalHydra
+        from sam2.build_sam import build_sam2
 
     if not GlobalHydra.instance().is_initialized():
         # Another package in this process cleared what `import sam2` set up.
         initialize_config_module("sam2", version_base="1.2")
     return build_sam2(spec.config, device="cpu", apply_postprocessing=False)
+
+
+@contextmanager
+def _needs(name: str, package: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(
+            f"{name} is not installed.", f"Install it with: pip install {package}"
+        ) from error
 
 
 def _fill(network: Any, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -128,7 +150,7 @@ def _fill(network: Any, weights: dict[str, torch.Tensor], path: Path) -> None:
     except RuntimeError as error:
         raise _mismatch(path) from error
     if wrong.missing_keys or wrong.unexpected_keys:
-        logger.error("missing %s, unexpected %s", *wrong)
+        logger.info("missing %s, unexpected %s", *wrong)
         raise _mismatch(path)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
+    from numpy.typing import NDArray
 
     from napari_sam_suite.engine.models.registry import ModelSpec
 
@@ -121,6 +122,10 @@ class SamModel(Protocol):
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images of shape (H, W, 3), uint8."""
+        ...
+
+    def move(self, device: torch.device) -> None:
+        """Go to another device, in float32; embeddings made before stay behind."""
         ...
 
     def decode(

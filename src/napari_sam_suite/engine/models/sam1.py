@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from segment_anything.modeling.image_encoder import get_rel_pos
 from segment_anything.utils.transforms import ResizeLongestSide
-from torch import Tensor
 
-from napari_sam_suite.engine.models.decoder import ImageKeys, SharedDecoder
+from napari_sam_suite.engine.models.adapter import Adapter
 from napari_sam_suite.engine.models.device import inference
-from napari_sam_suite.engine.models.protocol import (
-    MULTIMASK,
-    Decoded,
-    Embedding,
-    Prompts,
-)
-from napari_sam_suite.engine.models.registry import ModelSpec
-from napari_sam_suite.engine.models.sam2 import pick
+from napari_sam_suite.engine.models.protocol import Embedding, Prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_FEW_TOKENS = 1024
+"""Windows up to this many tokens need no care for the size of their bias."""
 
 
-class Sam1Model:
-    """A SAM 1 model; parameters as for `Sam2Model`.
+class Sam1Model(Adapter):
+    """A SAM 1 model around a ``segment_anything.modeling.Sam``.
 
     The encoder's attention runs through the fused kernel, with the relative
     positions as its bias: the same numbers without the two (heads, n, n) copies.
     """
-
-    def __init__(
-        self, network: Any, spec: ModelSpec, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self.network = network.to(device).eval()
-        for block in network.image_encoder.blocks:
-            block.attn.forward = MethodType(_fused_attention, block.attn)
-        self.spec = spec
-        self.device = device
-        self.dtype = dtype
-        self.input_size: int = network.image_encoder.img_size
-        self.batch = 2 if device.type == "cpu" else 256
-        self.decoder = SharedDecoder(network.mask_decoder, network.prompt_encoder)
-        self._transform = ResizeLongestSide(self.input_size)
-        self._shared: tuple[Embedding, ImageKeys] | None = None
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images (H, W, 3), uint8, their longer side scaled, then padded."""
@@ -66,54 +50,35 @@ class Sam1Model:
                 )
         return embeddings
 
-    def decode(
-        self,
-        embedding: Embedding,
-        prompts: Prompts,
-        *,
-        tokens: Sequence[int] = MULTIMASK,
-        min_iou: float = 0.0,
-    ) -> Decoded:
-        """Draw masks for prompts; see `SamModel.decode`."""
-        with inference(self.device, self.dtype):
-            sparse, dense = self._embed(embedding, prompts)
-            if prompts.masks is None and sparse.shape[1] <= self.decoder.max_tokens:
-                shared = self._share(embedding)
-                return self.decoder.decode(shared, sparse, tokens, min_iou)
-            logits, iou = self.network.mask_decoder.predict_masks(
-                image_embeddings=embedding.features["image"],
-                image_pe=self.network.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-            )
-            return pick(logits.float(), iou.float(), tokens, min_iou)
+    def _parts(self, network: Any) -> tuple[int, Any, Any]:
+        for block in network.image_encoder.blocks:
+            block.attn.forward = MethodType(_fused_attention, block.attn)
+        side: int = network.image_encoder.img_size
+        self._transform = ResizeLongestSide(side)
+        return side, network.mask_decoder, network.prompt_encoder
 
     def _embed(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
-        """Prompt tokens (B, N, C) and the dense prompt."""
         shape = embedding.shape
         given = boxes = None
         if prompts.points.shape[1]:
             xy = self._transform.apply_coords(prompts.points[..., ::-1], shape)
+            if self.device.type == "mps":  # has no float64, in which upstream adds
+                xy = xy.astype(np.float32)
+            labels = prompts.labels.astype(np.int32)
             given = (
-                torch.as_tensor(self._numbers(xy), device=self.device),
-                torch.as_tensor(prompts.labels.astype(np.int32), device=self.device),
+                torch.as_tensor(xy, device=self.device),
+                torch.as_tensor(labels, device=self.device),
             )
         if prompts.boxes is not None:
             corners = prompts.boxes.reshape(-1, 2, 2)[..., ::-1].reshape(-1, 4)
             scaled = self._transform.apply_boxes(corners, shape)
             boxes = torch.as_tensor(scaled.astype(np.float32), device=self.device)
         masks = None if prompts.masks is None else prompts.masks.to(self.device)
-        sparse, dense = self.network.prompt_encoder(given, boxes, masks)
+        sparse, dense = self._prompt_encoder(given, boxes, masks)
         return sparse.expand(len(prompts), -1, -1), dense
 
-    def _numbers(self, xy: NDArray[np.float64]) -> NDArray[np.floating]:
-        # Upstream adds half a pixel in float64; MPS has no float64.
-        return xy.astype(np.float32) if self.device.type == "mps" else xy
-
-    def _share(self, embedding: Embedding) -> ImageKeys:
-        if self._shared is None or self._shared[0] is not embedding:
-            self._shared = (embedding, self.decoder.share(embedding))
-        return self._shared[1]
+    def _more(self, embedding: Embedding, count: int) -> dict[str, Any]:
+        return {}
 
 
 def _fused_attention(self: Any, x: Tensor) -> Tensor:
@@ -130,7 +95,7 @@ def _fused_attention(self: Any, x: Tensor) -> Tensor:
     else:
         rows = get_rel_pos(h, h, self.rel_pos_h)
         columns = get_rel_pos(w, w, self.rel_pos_w)
-        step = self.num_heads if h * w <= 1024 else 1
+        step = self.num_heads if h * w <= _FEW_TOKENS else 1
         parts = []
         for i in range(0, self.num_heads, step):
             part = slice(i, i + step)

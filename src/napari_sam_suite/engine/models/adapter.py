@@ -1,0 +1,124 @@
+"""What the adapters of SAM 1 and SAM 2 have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_sam_suite.engine.models.decoder import ImageKeys, SharedDecoder
+from napari_sam_suite.engine.models.device import inference
+from napari_sam_suite.engine.models.protocol import (
+    MULTIMASK,
+    Decoded,
+    Embedding,
+    Prompts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_sam_suite.engine.models.registry import ModelSpec
+
+_CACHE_FLOATS = 2**21
+"""Numbers in the image keys of one decoder call that stay in a CPU's cache."""
+_GPU_BATCH = 256
+
+
+class Adapter(ABC):
+    """A SAM network behind the common protocol.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The upstream network; put into evaluation mode.
+    spec : ModelSpec
+        What it is.
+    device : torch.device
+        Where it runs; the network is moved there.
+    dtype : torch.dtype
+        Number format of its matrix products.
+    """
+
+    def __init__(
+        self, network: Any, spec: ModelSpec, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.network = network.eval()
+        self.spec = spec
+        self.input_size, decoder, self._prompt_encoder = self._parts(network)
+        self._mask_decoder = decoder
+        self.decoder = SharedDecoder(decoder, self._prompt_encoder)
+        self._shared: tuple[Embedding, ImageKeys] | None = None
+        self.move(device, dtype)
+
+    @abstractmethod
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """Embed RGB images of shape (H, W, 3), uint8."""
+
+    def decode(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        *,
+        tokens: Sequence[int] = MULTIMASK,
+        min_iou: float = 0.0,
+    ) -> Decoded:
+        """Draw masks for prompts; see `SamModel.decode`."""
+        with inference(self.device, self.dtype):
+            sparse, dense = self._embed(embedding, prompts)
+            if prompts.masks is None and sparse.shape[1] <= self.decoder.max_tokens:
+                shared = self._share(embedding)
+                return self.decoder.decode(shared, sparse, tokens, min_iou)
+            logits, iou = self._mask_decoder.predict_masks(
+                image_embeddings=embedding.features["image"],
+                image_pe=self._prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                **self._more(embedding, len(sparse)),
+            )[:2]
+            return _pick(logits.float(), iou.float(), tokens, min_iou)
+
+    def move(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        """Go to another device; embeddings made before stay behind."""
+        self.network = self.network.to(device)
+        self.device = device
+        self.dtype = dtype
+        self._shared = None
+        self.decoder.refresh()
+        # On a CPU what fits the caches, on a GPU what keeps it busy.
+        size = (self.input_size // 16) ** 2 * self._prompt_encoder.embed_dim
+        cpu = device.type == "cpu"
+        self.batch: int = max(1, _CACHE_FLOATS // size) if cpu else _GPU_BATCH
+
+    @abstractmethod
+    def _parts(self, network: Any) -> tuple[int, Any, Any]:
+        """Input size, mask decoder and prompt encoder of the network."""
+
+    @abstractmethod
+    def _embed(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
+        """Prompt tokens (B, N, C) and the dense prompt."""
+
+    @abstractmethod
+    def _more(self, embedding: Embedding, count: int) -> dict[str, Any]:
+        """What else upstream's own decoder wants for `count` prompts."""
+
+    def _share(self, embedding: Embedding) -> ImageKeys:
+        if self._shared is None or self._shared[0] is not embedding:
+            self._shared = (embedding, self.decoder.share(embedding))
+        return self._shared[1]
+
+
+def _pick(
+    logits: Tensor, iou: Tensor, tokens: Sequence[int], min_iou: float
+) -> Decoded:
+    """Choose from all masks (B, T, h, w) the asked tokens above `min_iou`."""
+    wanted = torch.as_tensor(list(tokens), device=iou.device)
+    logits, iou = logits[:, wanted], iou[:, wanted]
+    keep = iou > min_iou if min_iou > 0 else torch.ones_like(iou, dtype=torch.bool)
+    prompt, column = keep.nonzero(as_tuple=True)
+    return Decoded(logits[keep], iou[keep], prompt, wanted[column])

@@ -1,0 +1,1 @@
+"""The napari panel: Qt and napari live here and nowhere else."""

@@ -1,0 +1,148 @@
+"""From other threads to Qt's main thread, and nothing stale with it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+
+from napari_sam_suite.engine.errors import Cancelled
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.jobs import Job
+
+Report = Callable[[int, int, str], None]
+Stop = Callable[[], bool]
+
+
+class Bridge(QObject):
+    """Brings what happens to one job of the engine to the main thread.
+
+    Following another job makes everything of the one before stale: it is dropped,
+    also what was already on its way.
+
+    Signals
+    -------
+    progressed(Progress), found(FrameResult), noticed(str), finished(Job)
+        Emitted on the main thread.
+    """
+
+    progressed = Signal(object)
+    found = Signal(object)
+    noticed = Signal(str)
+    finished = Signal(object)
+    _arrived = Signal(int, str, object)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._generation = 0
+        self._seen: set[int] = set()
+        self._job: Job[Any] | None = None
+        self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+
+    def follow(self, job: Job[Any]) -> None:
+        """Listen to `job`, and no longer to the one before."""
+        self.drop()
+        self._job = job
+        here = self._generation
+        job.progressed.connect(lambda progress: self._send(here, "progress", progress))
+        job.found.connect(lambda part: self._send(here, "found", part))
+        job.noticed.connect(lambda text: self._send(here, "noticed", text))
+        job.finished.connect(lambda: self._send(here, "finished", job))
+        # the job may have run already: what was missed is sent again, once
+        for part in list(job.parts):
+            self._send(here, "found", part)
+        if job.wait(0):
+            self._send(here, "finished", job)
+
+    def drop(self) -> None:
+        """Listen to no job any more."""
+        self._generation += 1
+        self._seen.clear()
+        self._job = None
+
+    def _send(self, generation: int, kind: str, what: object) -> None:
+        # on the engine's thread; the window may be gone
+        try:
+            self._arrived.emit(generation, kind, what)
+        except RuntimeError:
+            return
+
+    def _deliver(self, generation: int, kind: str, what: Any) -> None:
+        if generation != self._generation:
+            return
+        if kind in ("found", "finished"):
+            if id(what) in self._seen:
+                return
+            self._seen.add(id(what))
+        if kind == "progress":
+            self.progressed.emit(what)
+        elif kind == "noticed":
+            self.noticed.emit(what)
+        elif kind == "found":
+            self.found.emit(what)
+        else:
+            self.finished.emit(what)
+
+
+class Background(QObject):
+    """Work on a thread of its own, for what needs no model: files, polygons.
+
+    Signals
+    -------
+    progressed(object), done(object), failed(object)
+        ``(done, total, text)``, the result, or the exception; on the main thread.
+        After `cancel` nothing but ``failed(Cancelled)`` comes.
+    """
+
+    progressed = Signal(object)
+    done = Signal(object)
+    failed = Signal(object)
+    _arrived = Signal(str, object)
+
+    def __init__(
+        self, work: Callable[[Report, Stop], Any], parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._work = work
+        self._stop = threading.Event()
+        self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop at the next chance."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        def report(done: int, total: int, text: str) -> None:
+            self._send("progress", (done, total, text))
+
+        try:
+            result = self._work(report, self._stop.is_set)
+        except Exception as error:  # noqa: BLE001 - it belongs to the main thread
+            self._send("failed", error)
+        else:
+            if self._stop.is_set():
+                self._send("failed", Cancelled())
+            else:
+                self._send("done", result)
+
+    def _send(self, kind: str, what: object) -> None:
+        try:
+            self._arrived.emit(kind, what)
+        except RuntimeError:
+            return
+
+    def _deliver(self, kind: str, what: Any) -> None:
+        if kind == "progress":
+            self.progressed.emit(what)
+        elif kind == "done":
+            self.done.emit(what)
+        else:
+            self.failed.emit(what)

@@ -1,0 +1,119 @@
+"""Choose a model, see what it needs, and get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sam_suite.engine.models.checkpoints import checkpoint_state, download
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, MODELS
+from napari_sam_suite.widgets.bridge import Background
+from napari_sam_suite.widgets.settings import preferences
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.models.registry import ModelSpec
+
+_READY = ("embedded", "installed")
+_STATES = {
+    "embedded": "in the package",
+    "installed": "on this machine",
+    "damaged": "damaged, get it again",
+    "partial": "partly downloaded",
+    "missing": "not on this machine",
+}
+
+
+class ModelChooser(QWidget):
+    """All models with their memory and licence; those that are not here can be got.
+
+    Signals
+    -------
+    changed()
+        Another model, or this one has arrived.
+    download_wanted()
+        The button was pressed.
+    """
+
+    changed = Signal()
+    download_wanted = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.combo = QComboBox()
+        self.combo.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.combo.setMinimumContentsLength(16)
+        self.info = QLabel()
+        self.button = QPushButton()
+        self.button.clicked.connect(self.download_wanted)
+        line = QHBoxLayout()
+        line.addWidget(self.combo, 1)
+        line.addWidget(self.button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addLayout(line)
+        layout.addWidget(self.info)
+        for spec in MODELS.values():
+            self.combo.addItem(spec.title, spec.id)
+        self.combo.setCurrentIndex(self.combo.findData(DEFAULT_MODEL))
+        self.combo.currentIndexChanged.connect(self.refresh)
+        self.refresh()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The chosen model."""
+        return MODELS[self.combo.currentData()]
+
+    def choose(self, model: str) -> None:
+        """Choose a model by its id."""
+        self.combo.setCurrentIndex(self.combo.findData(model))
+
+    def why_not(self) -> str:
+        """Why the chosen model cannot run; empty if it can."""
+        if self._state(self.spec) in _READY:
+            return ""
+        return f"Download {self.spec.title} first, or choose another model."
+
+    def refresh(self) -> None:
+        """Look at the disk again."""
+        for row, spec in enumerate(MODELS.values()):
+            here = self._state(spec) in _READY
+            size = "" if here else f"  ({spec.size_mb:.0f} MB to download)"
+            self.combo.setItemText(row, spec.title + size)
+        spec = self.spec
+        state = self._state(spec)
+        self.info.setText(
+            f"{spec.memory:g} GB of memory, {spec.licence}, {_STATES[state]}"
+        )
+        self.combo.setToolTip(
+            f"{spec.id}: sees {spec.input_size} × {spec.input_size} px at a time"  # noqa: RUF001
+        )
+        self.button.setVisible(state not in _READY)
+        self.button.setText("Resume" if state == "partial" else "Download")
+        self.button.setToolTip(f"{spec.size_mb:.0f} MB into {preferences().folder}")
+        self.changed.emit()
+
+    def start_download(self) -> Background:
+        """Get the chosen model on a thread of its own; what arrives is kept."""
+        spec, folder = self.spec, preferences().folder
+
+        def work(report: Any, stop: Any) -> str:
+            download(spec, folder, progress=report, stop=stop)
+            return spec.title
+
+        return Background(work, self)
+
+    @staticmethod
+    def _state(spec: ModelSpec) -> str:
+        return checkpoint_state(spec, preferences().folder)

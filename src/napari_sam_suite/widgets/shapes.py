@@ -1,0 +1,214 @@
+"""Objects as the data of a Shapes layer, and back.
+
+A hole, or a second part, is one more closed ring in the vertices of the same shape,
+which is how napari draws them.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from shapely import MultiPolygon, Polygon
+
+from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
+from napari_sam_suite.engine.formats.colours import tag_colour
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.widgets.layers import Placement, guess_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    Vertices = NDArray[np.float32]
+
+KEY = "napari-sam-suite"
+"""Where a layer's metadata keeps what this plugin knows of it."""
+
+EDGE = 1.5
+_UNTAGGED = (64, 224, 208)
+_CLEAR = [0.0, 0.0, 0.0, 0.0]
+_ELLIPSE = 64
+
+
+def to_vertices(objects: Objects, placement: Placement) -> list[Vertices]:
+    """Vertices of every object, (N, ndim) float32, in data coordinates."""
+    table = objects.features
+    frames = zip(*(table[axis].tolist() for axis in FrameIndex._fields), strict=True)
+    return [
+        _vertices(polygon, placement.at(FrameIndex(*frame)))
+        for polygon, frame in zip(objects.polygons, frames, strict=True)
+    ]
+
+
+def layer_options(
+    objects: Objects, placement: Placement, name: str, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keyword arguments of a Shapes layer that shows objects.
+
+    Parameters
+    ----------
+    objects : Objects
+        Also those of no polygon.
+    placement : Placement
+        Of the image they are from.
+    name : str
+        Of the layer.
+    about : mapping
+        Kept in the layer's metadata under `KEY`.
+    """
+    tags = objects.features["tag"].tolist()
+    return {
+        "name": name,
+        "ndim": len(placement.axes),
+        "shape_type": "polygon",
+        "features": objects.features,
+        "feature_defaults": defaults(),
+        "edge_width": EDGE,
+        "edge_color": colours(tags) if tags else [c / 255 for c in _UNTAGGED],
+        "face_color": _CLEAR,
+        "opacity": 1.0,
+        "metadata": {KEY: {"axes": placement.axes, **about}},
+        **placement.options,
+    }
+
+
+def colours(tags: Iterable[str]) -> NDArray[np.float32]:
+    """RGBA of every object, by its tag."""
+    known: dict[str, list[float]] = {}
+    rows = []
+    for tag in tags:
+        if tag not in known:
+            rgb = _UNTAGGED if tag == UNASSIGNED else tag_colour(tag)
+            known[tag] = [c / 255 for c in rgb] + [1.0]
+        rows.append(known[tag])
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def defaults() -> dict[str, Any]:
+    """Features of a shape that is drawn by hand."""
+    return {name: [unknown] for name, (_, unknown) in COLUMNS.items()}
+
+
+def to_objects(
+    data: Sequence[NDArray[Any]],
+    kinds: Sequence[str],
+    features: pd.DataFrame,
+    placement: Placement,
+    source: Mapping[str, Any] | None = None,
+) -> Objects:
+    """Objects of the shapes of a layer.
+
+    Parameters
+    ----------
+    data : sequence of ndarray, shape (N, ndim)
+        Vertices in data coordinates.
+    kinds : sequence of str
+        Of each shape; lines and paths have no area and are left out.
+    features : DataFrame
+        One row per shape, or none.
+    placement : Placement
+        Meaning of the axes.
+    source : mapping, optional
+        Kept with the objects.
+    """
+    polygons, rows, frames = [], [], []
+    for row, (vertices, kind) in enumerate(zip(data, kinds, strict=True)):
+        polygon = _polygon(np.asarray(vertices, np.float64), kind)
+        if polygon is not None:
+            polygons.append(polygon)
+            rows.append(row)
+            frames.append(placement.frame(vertices[0][:-2]))
+    table = features.iloc[rows] if len(features) == len(data) else features.iloc[:0]
+    table = table.reset_index(drop=True)
+    if not len(table.columns):
+        objects = Objects(polygons, source=dict(source or {}))
+    else:
+        objects = Objects(polygons, table, dict(source or {}))
+    columns = zip(*frames, strict=True) if frames else ((), (), ())
+    return objects.with_features(
+        **{
+            axis: np.array(values, np.int64)
+            for axis, values in zip(FrameIndex._fields, columns, strict=True)
+        }
+    )
+
+
+def placement_of(meta: Mapping[str, Any]) -> Placement:
+    """Placement of a layer from its own options, or from its metadata.
+
+    Parameters
+    ----------
+    meta : mapping
+        As napari gives it to a writer: ``metadata``, ``axis_labels``, ``scale``...
+    """
+    about = (meta.get("metadata") or {}).get(KEY) or {}
+    names = ("scale", "translate", "units", "axis_labels")
+    options = {name: meta[name] for name in names if name in meta}
+    axes = about.get("axes") or guess_axes(list(meta.get("axis_labels") or "yx"))
+    return Placement(str(axes), options)
+
+
+def _vertices(polygon: Polygon | MultiPolygon, at: tuple[int, ...]) -> Vertices:
+    rings = [
+        shapely.get_coordinates(ring)
+        for part in shapely.get_parts(polygon)
+        for ring in shapely.get_rings(part)
+    ]
+    # napari closes a single ring itself
+    points = rings[0][:-1] if len(rings) == 1 else np.concatenate(rings)
+    vertices = np.empty((len(points), len(at) + 2), np.float32)
+    vertices[:, : len(at)] = at
+    vertices[:, len(at) :] = points
+    return vertices
+
+
+def _polygon(vertices: NDArray[np.float64], kind: str) -> Any:
+    """Polygon of one shape in (y, x), or None where it has no area."""
+    points = vertices[:, -2:]
+    if kind in ("line", "path") or not np.isfinite(points).all():
+        return None
+    if kind == "ellipse":
+        points = _ellipse(points)
+    rings = [ring for ring in _rings(points) if len(np.unique(ring, axis=0)) > 2]
+    if not rings:
+        return None
+    whole = Polygon(rings[0], rings[1:])
+    if not whole.is_valid:
+        parts = [shapely.make_valid(Polygon(ring)) for ring in rings]
+        whole = _areas(functools.reduce(shapely.symmetric_difference, parts))
+    return whole if whole.area > 0 else None
+
+
+def _rings(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    rings = []
+    start = 0
+    while start < len(points):
+        again = np.flatnonzero((points[start + 1 :] == points[start]).all(1))
+        end = start + 1 + int(again[0]) if len(again) else len(points) - 1
+        rings.append(points[start : end + 1])
+        start = end + 1
+    return rings
+
+
+def _areas(shape: Any) -> Polygon | MultiPolygon:
+    parts = [
+        part
+        for part in shapely.get_parts(shapely.get_parts(shape))
+        if isinstance(part, Polygon) and part.area > 0
+    ]
+    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
+
+
+def _ellipse(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Outline of the ellipse in a rectangle of four corners."""
+    centre = corners.mean(0)
+    one, other = (corners[1] - corners[0]) / 2, (corners[2] - corners[1]) / 2
+    angle = np.linspace(0, 2 * np.pi, _ELLIPSE, endpoint=False)[:, None]
+    points: NDArray[np.float64] = centre + np.cos(angle) * one + np.sin(angle) * other
+    return points
