@@ -24,6 +24,7 @@ demo() {
     for file in overlay.png objects.geojson labels.tif; do
         [ -s "$scratch/demo/$file" ] || { echo "demo: $file is missing"; return 1; }
     done
+    grep -q Polygon "$scratch/demo/objects.geojson" || { echo "demo: no objects"; return 1; }
 }
 
 tests() {

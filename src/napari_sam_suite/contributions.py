@@ -1,12 +1,18 @@
-"""What napari calls by name: sample data. Thin, and loaded only when used."""
+"""What napari calls by name: samples, readers, writers. Loaded only when used."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 _SIDE = 512
+_STACK_SIDE = 256
+_TIMES, _PLANES = 4, 5
+_STEP = 3  # px that cells move from one time to the next
 
 
 def sample_nuclei() -> list[LayerData]:
@@ -22,6 +28,93 @@ def sample_phase() -> list[LayerData]:
 def sample_tissue() -> list[LayerData]:
     """Stained tissue in colour."""
     return _sample("stained", "Stained tissue", diameter=30, seed=2)
+
+
+def sample_stack() -> list[LayerData]:
+    """Nuclei and membranes through time and depth: five axes with the colours."""
+    import numpy as np
+    from scipy import ndimage
+
+    from napari_sam_suite.engine.synthetic import synthesize
+
+    margin = _TIMES * _STEP
+    wide = (_STACK_SIDE + margin, _STACK_SIDE + margin)
+    layers: list[LayerData] = []
+    for kind, name, colour in (
+        ("nuclei", "Nuclei", "cyan"),
+        ("membrane", "Membranes", "magenta"),
+    ):
+        scene = synthesize(kind, wide, 5, diameter=36, bits=16)
+        side = _STACK_SIDE
+        stack = np.empty((_TIMES, _PLANES, side, side), np.uint16)
+        for time in range(_TIMES):
+            here = time * _STEP
+            moved = scene.image[here : here + side, margin - here :][:, :side]
+            for plane in range(_PLANES):
+                blur = 1.2 * abs(plane - _PLANES // 2)
+                stack[time, plane] = ndimage.gaussian_filter(moved, blur)
+        options = {
+            "name": name,
+            "colormap": colour,
+            "blending": "additive",
+            "scale": (1.0, 1.0, 0.5, 0.5),
+            "units": ("s", "um", "um", "um"),
+            "axis_labels": ("t", "z", "y", "x"),
+        }
+        layers.append((stack, options, "image"))
+    return layers
+
+
+def sample_ihc() -> list[LayerData]:
+    """Colon tissue stained for a protein, as shipped with scikit-image."""
+    from skimage.data import immunohistochemistry
+
+    options = {"name": "Immunohistochemistry", "rgb": True}
+    return [(immunohistochemistry(), options, "image")]
+
+
+def read_geojson(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
+    """Offer to read GeoJSON files, ours, QuPath's or others'."""
+    paths = [path] if isinstance(path, str) else path
+    if not paths or not all(one.lower().endswith(".geojson") for one in paths):
+        return None
+
+    def read(_: Any) -> list[LayerData]:
+        return [_read(one) for one in paths]
+
+    return read
+
+
+def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Save the polygons of a Shapes layer, with their features."""
+    import pandas as pd
+
+    from napari_sam_suite.widgets.shapes import placement_of, to_objects
+
+    shapes = list(data)
+    kinds = meta.get("shape_type", "polygon")
+    kinds = [kinds] * len(shapes) if isinstance(kinds, str) else list(kinds)
+    table = pd.DataFrame(meta.get("features", {}))
+    objects = to_objects(shapes, kinds, table, placement_of(meta))
+    objects.save(path, "geojson")
+    return [path]
+
+
+def _read(path: str) -> LayerData:
+    from pathlib import Path
+
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.widgets.layers import Placement
+    from napari_sam_suite.widgets.shapes import layer_options, to_vertices
+
+    objects = Objects.load(path, "geojson")
+    table = objects.features
+    letters = {"P": "position", "T": "time", "Z": "z"}
+    axes = "".join(k for k, name in letters.items() if table[name].any()) + "YX"
+    labels = [letters.get(axis, axis.lower()) for axis in axes]
+    placement = Placement(axes, {"axis_labels": labels})
+    options = layer_options(objects, placement, Path(path).stem, {"runs": {}})
+    return to_vertices(objects, placement), options, "shapes"
 
 
 def _sample(kind: str, name: str, *, diameter: float, seed: int) -> list[LayerData]:

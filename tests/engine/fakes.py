@@ -78,6 +78,7 @@ class FakeSam:
         self.encoded: list[tuple[int, int]] = []
         self.decoded: list[int] = []
         self._keep_aspect = keep_aspect
+        self._blobs: dict[tuple[int, ...], tuple[Embedding, NDArray[np.int32]]] = {}
         self._score = score or (lambda token, colour: scores[token])
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
@@ -98,16 +99,13 @@ class FakeSam:
         if self.memory is not None and len(prompts) > self.memory:
             raise torch.OutOfMemoryError("the fake device is full")
         image = embedding.features["image"].numpy()
-        low = self._low(embedding)
         logits, iou, asked, drawn = [], [], [], []
         for number, point in enumerate(prompts.points[:, 0]):
             y, x = np.minimum(point.astype(int), np.array(embedding.shape) - 1)
             colour = image[y, x]
-            same = label((low == colour).all(-1), np.ones((3, 3)))[0]
-            mask = np.zeros(same.shape, bool)
+            same = self._same(embedding, colour)
             at = self._at((y, x), embedding)
-            if same[at]:
-                mask = same == same[at]
+            mask = (same == same[at]) & (same > 0)
             for token in tokens:
                 score = self._score(token, colour) if colour.any() else BLACK
                 if min_iou > 0 and not score > min_iou:
@@ -133,6 +131,17 @@ class FakeSam:
             scaled = (int(height * scale + 0.5), int(width * scale + 0.5))
         features = {"image": torch.from_numpy(image.copy())}
         return Embedding(features, (height, width), scaled)
+
+    def _same(
+        self, embedding: Embedding, colour: NDArray[np.uint8]
+    ) -> NDArray[np.int32]:
+        """Numbered blobs of a colour at low resolution."""
+        key = (id(embedding), *colour.tolist())
+        if key not in self._blobs:
+            alike = (self._low(embedding) == colour).all(-1)
+            # With the embedding, so that its id stays its own.
+            self._blobs[key] = embedding, label(alike, np.ones((3, 3)))[0]
+        return self._blobs[key][1]
 
     def _low(self, embedding: Embedding) -> NDArray[np.uint8]:
         """The image as the decoder sees it, (low, low, 3); padding is black."""

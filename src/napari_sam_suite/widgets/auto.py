@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QComboBox,
-    QFormLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -59,7 +58,7 @@ class BatchField(QWidget):
         self.text = QLineEdit()
         self.text.textChanged.connect(self._check)
         self.range = QLabel()
-        self.range.setMinimumWidth(46)
+        self.range.setFixedWidth(58)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.text, 1)
@@ -132,10 +131,10 @@ class AutoTab(QWidget):
         self.warning.setWordWrap(True)
         self.warning.setVisible(False)
         self.button = QPushButton()
-        self.button.setObjectName("primary")
+        self.button.setMinimumHeight(30)
         self._lay_out()
         self._connect()
-        self._use_preset("quality")
+        self._show_preset()
         self._refresh()
 
     def params(self) -> AutoParams:
@@ -185,19 +184,17 @@ class AutoTab(QWidget):
         self._refresh()
 
     def _lay_out(self) -> None:
-        rows = QFormLayout()
-        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for field in self.batch.values():
-            rows.addRow(field.title, field)
-        rows.addRow(self.warning)
-        rows.addRow("Preset", self.preset)
+        rows = self.form.table
+        for number, field in enumerate(self.batch.values()):
+            rows.insertRow(number, field.title, field)
+        rows.insertRow(len(self.batch), self.warning)
+        rows.insertRow(len(self.batch) + 1, "Preset", self.preset)
         fold = QCollapsible("Advanced")
         fold.setDuration(0)
         fold.addWidget(self.advanced)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 10, 6, 6)
         layout.setSpacing(8)
-        layout.addLayout(rows)
         layout.addWidget(self.form)
         layout.addWidget(fold)
         layout.addWidget(self.button)

@@ -46,7 +46,9 @@ class Footer(QWidget):
         self.status = QLabel("Ready.")
         self.status.setWordWrap(True)
         self.status.setMinimumHeight(34)
-        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.status.setTextInteractionFlags(
+            Qt.TextInteractionFlag.TextSelectableByMouse
+        )
         line = QHBoxLayout()
         line.addWidget(self.bar, 1)
         line.addWidget(self.cancel)

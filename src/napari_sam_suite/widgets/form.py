@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.params import Params
 
 _LARGEST = 10_000_000
-_SUITS = "suits the model"
-_WIDEST = 130
+_SUITS = "auto"
+_WIDEST = 120
 
 
 class Row(QObject):
@@ -178,7 +178,7 @@ class Form(QWidget):
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        layout = QFormLayout(self)
+        layout = self.table = QFormLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.rows: dict[str, Row] = {}
@@ -187,12 +187,13 @@ class Form(QWidget):
             limits = (sliders or {}).get(name)
             row = _Slider(name, field, limits) if limits else make_row(name, field)
             row.set_value(field.default)
-            row.control.setToolTip(field.description or "")
+            tip = f"{field.description or ''} {_open_value(field)}".strip()
+            row.control.setToolTip(tip)
             if not isinstance(row, (_Slider, _Check)):
                 row.control.setMaximumWidth(_WIDEST)
             row.changed.connect(self.changed)
             label = QLabel(field.title or name)
-            label.setToolTip(field.description or "")
+            label.setToolTip(tip)
             layout.addRow(label, row.control)
             self.rows[name] = row
 
@@ -227,6 +228,10 @@ def bounds(field: FieldInfo) -> tuple[Any, Any]:
         below = getattr(found.get("lt"), "lt", None)
         high = _LARGEST if below is None else below - 0.01
     return low, high
+
+
+def _open_value(field: FieldInfo) -> str:
+    return "Auto is what suits the model." if field.default is None else ""
 
 
 def _options(annotation: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from superqt.utils import signals_blocked
 
 from napari_sam_suite.engine.errors import ImageError
 from napari_sam_suite.widgets.layers import (
+    KEY,
     MEANINGS,
     Picture,
     build_picture,
@@ -27,7 +28,6 @@ from napari_sam_suite.widgets.layers import (
     guess_axes,
     leading_sizes,
 )
-from napari_sam_suite.widgets.shapes import KEY
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 
 _ROWS = 4
 _LAYER = Qt.ItemDataRole.UserRole
-_SHOWN = ("colormap", "contrast_limits", "gamma", "visible", "blending", "data", "scale")
+_SHOWN = (
+    "colormap",
+    "contrast_limits",
+    "gamma",
+    "visible",
+    "blending",
+    "data",
+    "scale",
+)
 
 
 class ImageChooser(QWidget):
@@ -86,18 +94,16 @@ class ImageChooser(QWidget):
 
     def layers(self) -> list[Image]:
         """The ticked layers, the lowest first."""
-        items = [self.list.item(row) for row in range(self.list.count())]
         return [
             item.data(_LAYER)
-            for item in reversed(items)
-            if item is not None and item.checkState() == Qt.CheckState.Checked
+            for item in reversed(self._items())
+            if item.checkState() == Qt.CheckState.Checked
         ]
 
     def choose(self, *layers: Image) -> None:
         """Tick exactly these layers."""
         with signals_blocked(self.list):
-            for row in range(self.list.count()):
-                item = self.list.item(row)
+            for item in self._items():
                 ticked = any(item.data(_LAYER) is layer for layer in layers)
                 item.setCheckState(_check(ticked))
         self._show_axes()
@@ -126,6 +132,10 @@ class ImageChooser(QWidget):
     def frame(self) -> tuple[FrameIndex, int]:
         """Frame and channel that the viewer shows of the ticked layers."""
         return current_frame(self.layers()[0], self.letters(), self._viewer.dims.point)
+
+    def _items(self) -> list[QListWidgetItem]:
+        rows = (self.list.item(row) for row in range(self.list.count()))
+        return [item for item in rows if item is not None]
 
     def _refill(self, _: Any = None) -> None:
         """Show the layers that there are; ticks stay where they were."""
@@ -158,8 +168,8 @@ class ImageChooser(QWidget):
     def _fit(self) -> None:
         count = self.list.count()
         self.list.setVisible(count > 0)
-        height = max(22, self.list.sizeHintForRow(0)) if count else 22
-        self.list.setFixedHeight(min(count, _ROWS) * height + 8)
+        height = max(16, self.list.sizeHintForRow(0))
+        self.list.setFixedHeight(min(count, _ROWS) * height + 6)
 
     def _ticked(self, item: QListWidgetItem) -> None:
         """Layers of another shape cannot be channels of the same image."""
@@ -213,8 +223,7 @@ class ImageChooser(QWidget):
 
     def _restyled(self, _: Any = None) -> None:
         with signals_blocked(self.list):
-            for row in range(self.list.count()):
-                item = self.list.item(row)
+            for item in self._items():
                 item.setIcon(_icon(item.data(_LAYER)))
         self.changed.emit()
 
@@ -244,11 +253,9 @@ def _check(ticked: bool) -> Qt.CheckState:
 
 
 def _same_shape(one: Image, other: Image) -> bool:
-    return (
-        one is other
-        or not (one.rgb or other.rgb)
-        and one.data.shape == other.data.shape
-    )
+    if one is other or one.rgb or other.rgb:
+        return one is other
+    return bool(one.data.shape == other.data.shape)
 
 
 def _is_channel_of(layer: Image, first: Image) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.composite import Channel, Composite
     from napari_sam_suite.engine.image import ImageSource
 
+KEY = "napari-sam-suite"
+"""Where a layer's metadata keeps what this plugin knows of it."""
+
 MEANINGS = {"P": "Position", "T": "Time", "Z": "Z", "C": "Channel"}
 """What an axis that is not displayed may be."""
 

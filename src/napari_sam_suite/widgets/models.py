@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 _READY = ("embedded", "installed")
 _STATES = {
-    "embedded": "in the package",
-    "installed": "on this machine",
-    "damaged": "damaged, get it again",
-    "partial": "partly downloaded",
-    "missing": "not on this machine",
+    "embedded": "included",
+    "installed": "installed",
+    "damaged": "damaged",
+    "partial": "partly here",
+    "missing": "not here yet",
 }
 
 
@@ -94,7 +94,7 @@ class ModelChooser(QWidget):
         spec = self.spec
         state = self._state(spec)
         self.info.setText(
-            f"{spec.memory:g} GB of memory, {spec.licence}, {_STATES[state]}"
+            f"{spec.memory:g} GB memory, {spec.licence}, {_STATES[state]}"
         )
         self.combo.setToolTip(
             f"{spec.id}: sees {spec.input_size} × {spec.input_size} px at a time"  # noqa: RUF001

@@ -6,11 +6,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from napari_sam_suite.engine.frames import FrameIndex
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.params import AutoParams
     from napari_sam_suite.widgets.layers import Picture
 
@@ -25,6 +24,7 @@ def record(
     model: str,
     device: str,
     path: str = "",
+    multiscale: bool = False,
 ) -> dict[str, Any]:
     """Everything that decides the result of a run, as JSON can hold it.
 
@@ -40,6 +40,8 @@ def record(
         Which model, and where it runs.
     path : str
         File of the image, where there is one.
+    multiscale : bool
+        Whether the layer is a pyramid, of which the finest level is used.
     """
     return {
         "capability": "auto",
@@ -50,6 +52,8 @@ def record(
             "layers": list(picture.names),
             "axes": picture.letters,
             "path": path,
+            "rgb": picture.image.rgb,
+            "multiscale": multiscale,
             "sizes": picture.image.sizes._asdict(),
         },
         "frames": [list(frame) for frame in frames],
@@ -61,18 +65,9 @@ def record(
 
 def as_python(recipe: dict[str, Any]) -> str:
     """A script that does the same, for napari's console or on its own."""
-    image = recipe["image"]
-    names = image["layers"]
-    if image["path"] and len(names) == 1:
-        opened = f"open_image({image['path']!r})"
-    elif len(names) == 1:
-        opened = f"open_image(viewer.layers[{names[0]!r}].data, axes={_axes(recipe)!r})"
-    else:
-        stacked = ", ".join(f"viewer.layers[{name!r}].data" for name in names)
-        opened = f"open_image(np.stack([{stacked}]), axes={_axes(recipe)!r})"
+    opened, imports = _open(recipe["image"])
     params = ", ".join(f"{k}={v!r}" for k, v in _changed(recipe["params"]).items())
     frames = [f"FrameIndex{tuple(frame)}" for frame in recipe["frames"]]
-    imports = "import numpy as np\n\n" if "np.stack" in opened else ""
     return f"""\
 {imports}from napari_sam_suite.engine import (
     AutoParams, Composite, Engine, FrameIndex, open_image
@@ -89,15 +84,18 @@ objects.save("objects.geojson")
 """
 
 
-def _axes(recipe: dict[str, Any]) -> str:
-    image = recipe["image"]
-    if len(image["layers"]) > 1:
-        return f"C{image['axes']}"
-    return str(image["axes"]) + ("S" if _is_colour(recipe) else "")
-
-
-def _is_colour(recipe: dict[str, Any]) -> bool:
-    return bool(recipe["image"]["sizes"]["channel"] == 3 and "C" not in recipe["image"]["axes"])
+def _open(image: dict[str, Any]) -> tuple[str, str]:
+    """Expression that opens the image, and what it needs."""
+    names, axes = image["layers"], image["axes"]
+    if image["path"] and len(names) == 1 and len(axes) == 2:
+        return f"open_image({image['path']!r})", ""
+    level = "[0]" if image["multiscale"] else ""
+    arrays = [f"viewer.layers[{name!r}].data{level}" for name in names]
+    if len(arrays) == 1:
+        axes += "S" if image["rgb"] else ""
+        return f"open_image({arrays[0]}, axes={axes!r})", ""
+    stacked = f"np.stack([{', '.join(arrays)}])"
+    return f"open_image({stacked}, axes={'C' + axes!r})", "import numpy as np\n\n"
 
 
 def _changed(params: dict[str, Any]) -> dict[str, Any]:

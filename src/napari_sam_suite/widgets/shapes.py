@@ -17,7 +17,7 @@ from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
 from napari_sam_suite.engine.formats.colours import tag_colour
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.widgets.layers import Placement, guess_axes
+from napari_sam_suite.widgets.layers import KEY, Placement, guess_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vertices = NDArray[np.float32]
-
-KEY = "napari-sam-suite"
-"""Where a layer's metadata keeps what this plugin knows of it."""
 
 EDGE = 1.5
 _UNTAGGED = (64, 224, 208)

@@ -1,0 +1,407 @@
+"""The dock: image, model, tabs, progress. It decides nothing that an engine could."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QFileDialog,
+    QFormLayout,
+    QLabel,
+    QScrollArea,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    EngineError,
+    OutOfMemory,
+    OutputError,
+)
+from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.widgets.auto import AutoTab
+from napari_sam_suite.widgets.bridge import Bridge
+from napari_sam_suite.widgets.footer import Footer, duration
+from napari_sam_suite.widgets.images import ImageChooser
+from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.models import ModelChooser
+from napari_sam_suite.widgets.preview import Preview
+from napari_sam_suite.widgets.recipe import as_python
+from napari_sam_suite.widgets.resultbar import ResultBar
+from napari_sam_suite.widgets.results import Results
+from napari_sam_suite.widgets.session import (
+    Session,
+    StartEngine,
+    name_device,
+    start_engine,
+)
+from napari_sam_suite.widgets.settings import preferences
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_sam_suite.engine.jobs import Job, Progress
+    from napari_sam_suite.engine.run import FrameResult
+    from napari_sam_suite.widgets.bridge import Background
+    from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.results import Run
+
+_PATIENCE = 350  # ms that a cancelled run may take before the panel goes on
+_FAREWELL = 10.0  # s that the engine may take to end when napari does
+
+
+class Panel(QWidget):
+    """The SAM Suite dock.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Given by napari.
+    start : callable, optional
+        Makes the engine from a model's id and the preferences.
+    """
+
+    def __init__(
+        self, napari_viewer: Viewer, *, start: StartEngine = start_engine
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.session = Session(start)
+        self.images = ImageChooser(napari_viewer)
+        self.preview_box = QCheckBox("Show what SAM sees")
+        self.preview = Preview(napari_viewer, self)
+        self.models = ModelChooser()
+        self.device = QLabel()
+        self.auto = AutoTab()
+        self.tabs = QTabWidget()
+        self.bar = ResultBar()
+        self.footer = Footer()
+        self.results = Results(napari_viewer, self)
+        self._bridge = Bridge(self)
+        self._loading = Bridge(self)
+        self._run: Run | None = None
+        self._last: Run | None = None
+        self._job: Job[Any] | None = None
+        self._download: Background | None = None
+        self._began = 0.0
+        self._notices: list[str] = []
+        self._lay_out()
+        self._connect()
+        self._end_with_window()
+        self._refresh()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is going on."""
+        return self._run is not None
+
+    # -- what is on it -----------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        self.setMinimumWidth(300)
+        top = QFormLayout()
+        top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        top.addRow("Image", self.images)
+        top.addRow("", self.preview_box)
+        top.addRow("Model", self.models)
+        top.addRow("Device", self.device)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(self.auto)
+        self.tabs.addTab(scroll, "Auto")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 8, 8, 8)
+        layout.setSpacing(8)
+        layout.addLayout(top)
+        layout.addWidget(self.tabs, 1)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.footer)
+        self._show_device("")
+
+    def _connect(self) -> None:
+        self.images.changed.connect(self._refresh)
+        self.models.changed.connect(self._refresh)
+        self.models.download_wanted.connect(self._start_download)
+        self.viewer.dims.events.point.connect(self._refresh)
+        self.preview_box.toggled.connect(self._refresh)
+        self.preview.failed.connect(self.footer.say)
+        self.preview.removed.connect(lambda: self.preview_box.setChecked(False))
+        self.auto.started.connect(self._segment)
+        self.footer.cancelled.connect(self._cancel)
+        self._bridge.progressed.connect(self._advance)
+        self._bridge.found.connect(self._take)
+        self._bridge.noticed.connect(self._notice)
+        self._bridge.finished.connect(self._finish)
+        self._loading.finished.connect(self._loaded)
+        self.results.changed.connect(self._show_results)
+        self.results.failed.connect(self._fail)
+        self.bar.undone.connect(self._undo)
+        self.bar.redone.connect(self._redo)
+        self.bar.copied.connect(self._copy)
+        self.bar.saved.connect(self._save)
+
+    def _end_with_window(self) -> None:
+        session, images = self.session, self.images
+        self.destroyed.connect(lambda: session.close())
+        self.destroyed.connect(lambda: images.disconnect_viewer())
+        application = QApplication.instance()
+        if application is not None:
+            application.aboutToQuit.connect(lambda: session.close(_FAREWELL))
+
+    # -- what can be done now ----------------------------------------------------
+
+    def _refresh(self, _: Any = None) -> None:
+        """Show what the image, the sliders and the model allow."""
+        picture, why = self._look()
+        if picture is not None:
+            self.auto.set_image(picture.image.sizes, self.images.frame()[0])
+        else:
+            self.auto.set_image(Sizes(), FrameIndex())
+        self.auto.block(why or self.models.why_not() or self._running())
+        self.preview_box.setEnabled(picture is not None)
+        self.preview_box.setToolTip(
+            why or "A layer with the colours that the model is given."
+        )
+        if picture is not None and self.preview_box.isChecked():
+            self.preview.show(picture, self.images.frame()[0])
+        else:
+            self.preview.hide()
+        self._show_results()
+
+    def _look(self) -> tuple[Picture | None, str]:
+        try:
+            return self.images.picture(), ""
+        except EngineError as error:
+            return None, str(error)
+
+    def _running(self) -> str:
+        return "Wait for the run to end, or cancel it." if self.busy else ""
+
+    def _show_results(self) -> None:
+        self.bar.show_state(
+            undo=self.results.can_undo,
+            redo=self.results.can_redo,
+            result=self._layer() is not None,
+            busy=self.busy,
+        )
+
+    def _show_device(self, used: str) -> None:
+        wanted = preferences().device
+        self.device.setText(
+            used or {"auto": "chosen at the first run"}.get(wanted, wanted)
+        )
+        self.device.setToolTip("To choose another: Preferences, SAM Suite.")
+
+    # -- a run -------------------------------------------------------------------
+
+    def _segment(self) -> None:
+        try:
+            picture = self.images.picture()
+            frames, params = self.auto.frames(), self.auto.params()
+            engine, fresh = self.session.engine(self.models.spec.id, preferences())
+            naming = engine.submit(name_device, "load the model") if fresh else None
+            self._job = engine.start_segment(
+                picture.image, params, frames=frames, composite=picture.composite
+            )
+        except EngineError as error:
+            self._fail(error)
+            return
+        self._run = self.results.begin(
+            picture, self._record(picture, frames, params), self.bar.mode
+        )
+        self._last = self._run
+        self._notices = []
+        self._began = time.monotonic()
+        self.footer.start(
+            f"Loading {self.models.spec.title}." if fresh else "Starting."
+        )
+        if naming is not None:
+            self._show_device("")
+            self._loading.follow(naming)
+        self._bridge.follow(self._job)
+        self._refresh()
+
+    def _record(self, picture: Picture, frames: Any, params: Any) -> dict[str, Any]:
+        from napari_sam_suite.widgets.recipe import record
+
+        layer = self.images.layers()[0]
+        return record(
+            picture,
+            params,
+            frames,
+            model=self.models.spec.id,
+            device=preferences().device,
+            path=str(layer.source.path or ""),
+            multiscale=bool(layer.multiscale),
+        )
+
+    def _loaded(self, job: Job[str]) -> None:
+        if job.error is None:
+            self._show_device(job.result())
+            self.footer.restart_clock()
+
+    def _advance(self, progress: Progress) -> None:
+        if self._job is not None and not self._job.stopping():
+            self.footer.advance(*progress)
+
+    def _take(self, result: FrameResult) -> None:
+        run = self._last
+        if run is not None:
+            self.results.add(run, result)
+
+    def _notice(self, text: str) -> None:
+        self._notices.append(text)
+
+    def _cancel(self) -> None:
+        if self._download is not None:
+            self._download.cancel()
+        if self._job is not None and self._run is not None:
+            job = self._job
+            job.cancel()
+            # a big encoder cannot be interrupted: the panel goes on without it
+            QTimer.singleShot(_PATIENCE, lambda: self._give_up(job))
+
+    def _give_up(self, job: Job[Any]) -> None:
+        """Let the panel go on; what the job still finishes is taken."""
+        if job is self._job and self._run is not None:
+            self._end(self._count("Stopped."))
+
+    def _finish(self, job: Job[Any]) -> None:
+        late = self._run is None
+        if self._last is not None:
+            self.results.finish(self._last)
+        if late:
+            return
+        if isinstance(job.error, Cancelled):
+            self._end(self._count("Stopped."))
+        elif job.error is not None:
+            self._end("")
+            self._fail(job.error)
+        else:
+            took = duration(time.monotonic() - self._began)
+            self._end(" ".join([self._count(f"Done in {took}:"), *self._notices]))
+
+    def _end(self, text: str) -> None:
+        if self._run is not None:
+            self.results.finish(self._run)
+        self._run = None
+        self._job = None
+        self.footer.stop(text)
+        self._refresh()
+
+    def _count(self, first: str) -> str:
+        run = self._last
+        found, frames = (run.found, run.frames) if run is not None else (0, 0)
+        objects = "1 object" if found == 1 else f"{found} objects"
+        where = "1 frame" if frames == 1 else f"{frames} frames"
+        return f"{first} {objects} in {where}."
+
+    def _fail(self, error: BaseException) -> None:
+        """Say what went wrong in one sentence, here and in napari."""
+        text = explain(error)
+        self.footer.stop(text)
+        show_error(text)
+
+    # -- models ------------------------------------------------------------------
+
+    def _start_download(self) -> None:
+        if self.busy or self._download is not None:
+            return
+        spec = self.models.spec
+        work = self.models.start_download()
+        self._download = work
+        work.progressed.connect(lambda p: self.footer.advance(p[0], p[1], _size(p)))
+        work.done.connect(lambda title: self._downloaded(f"{title} is here."))
+        work.failed.connect(self._not_downloaded)
+        self.models.setEnabled(False)
+        self.footer.start(f"Downloading {spec.title}.")
+        work.start()
+
+    def _downloaded(self, text: str) -> None:
+        self._download = None
+        self.models.setEnabled(True)
+        self.models.refresh()
+        self.footer.stop(text)
+
+    def _not_downloaded(self, error: Exception) -> None:
+        self._downloaded("Stopped; what has arrived is kept.")
+        if not isinstance(error, Cancelled):
+            self._fail(error)
+
+    # -- results -----------------------------------------------------------------
+
+    def _layer(self) -> Any:
+        picture, _ = self._look()
+        return None if picture is None else self.results.layer_of(picture)
+
+    def _undo(self) -> None:
+        self.results.undo()
+        self.footer.say("The run was taken away; Bring back shows it again.")
+
+    def _redo(self) -> None:
+        self.results.redo()
+        self.footer.say("The run is back.")
+
+    def _recipe(self) -> dict[str, Any]:
+        about = self._layer().metadata[KEY]
+        return dict(list(about["runs"].values())[-1])
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(as_python(self._recipe()))
+        self.footer.say("Copied: a script that repeats the last run.")
+
+    def _save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save recipe", "recipe.json", "JSON (*.json)"
+        )
+        if path:
+            self.save_recipe(Path(path))
+
+    def save_recipe(self, path: Path) -> None:
+        """Write what the last run did as JSON."""
+        try:
+            path.write_text(json.dumps(self._recipe(), indent=2), encoding="utf-8")
+        except OSError as error:
+            self._fail(
+                OutputError(
+                    f"{path} cannot be written: {error.strerror}.",
+                    "Choose another folder.",
+                )
+            )
+        else:
+            self.footer.say(f"Saved {path.name}.")
+
+
+def explain(error: BaseException) -> str:
+    """One sentence on what happened and what to do."""
+    if isinstance(error, EngineError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return str(
+            OutOfMemory(
+                "The device has too little memory for this model.",
+                "Choose a smaller model, or the CPU in the preferences.",
+            )
+        )
+    return (
+        f"Something unexpected went wrong: {error}. "
+        "Try again; if it comes back, please report it."
+    )
+
+
+def _size(progress: tuple[int, int, str]) -> str:
+    done, total, text = progress
+    return f"{text or 'Downloading'}: {done / 1e6:.0f} of {total / 1e6:.0f} MB"

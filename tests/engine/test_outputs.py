@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from shapely import box
+
+from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.image import ImageSource, open_image
+from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.outputs import (
+    FORMATS,
+    ImageOutput,
+    check_folder,
+    parse_formats,
+)
+from napari_sam_suite.engine.run import FrameResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHAPE = (30, 40)
+
+
+def image(frames: int = 1, path: Path | None = None) -> ImageSource:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (frames, *SHAPE), dtype=np.uint8)
+    if path is None:
+        return open_image(pixels, axes="TYX", name="cells")
+    tifffile.imwrite(path, pixels, metadata={"axes": "TYX"})
+    return open_image(path)
+
+
+def result(time: int = 0, count: int = 2) -> FrameResult:
+    """Squares of 4 pixels side by side; their first row tells the frame."""
+    objects = Objects([box(time, 5 * i, time + 3, 5 * i + 3) for i in range(count)])
+    frame = FrameIndex(time=time)
+    return FrameResult(frame, objects.with_features(time=time), Losses())
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def full_disk(room: int = 0) -> Iterator[None]:
+    """No file may grow beyond `room` bytes, as on a disk without more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# What to write
+
+
+def test_formats_are_a_list_of_names() -> None:
+    assert parse_formats("labels,geojson") == ("labels", "geojson")
+    assert parse_formats(" overlay , labels ,") == ("overlay", "labels")
+    assert parse_formats("labels,labels") == ("labels",)
+
+
+@pytest.mark.parametrize("text", ["coco", "labels,coco", "", " , "])
+def test_other_formats_are_refused_with_those_there_are(text: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        parse_formats(text)
+    assert all(name in caught.value.hint for name in FORMATS)
+
+
+def test_every_format_makes_a_file_named_after_the_image(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path / "out", image(), FORMATS)
+    output.add(result())
+    output.close()
+    expected = ["cells.geojson", "cells.tif", "cells_overlay.png"]
+    assert names(tmp_path / "out") == expected
+    assert sorted(path.name for path in output.files) == expected
+    assert (output.frames, output.found) == (1, 2)
+
+
+def test_names_may_be_given(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(), ["labels", "overlay"], names={
+        "labels": "a", "overlay": "b"
+    })  # fmt: skip
+    output.add(result())
+    output.close()
+    assert names(tmp_path) == ["a.tif", "b.png"]
+
+
+def test_labels_have_the_images_size_and_the_objects_places(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(), ["labels"])
+    output.add(result(count=3))
+    output.close()
+    labels = tifffile.imread(tmp_path / "cells.tif")
+    assert labels.shape == SHAPE
+    assert labels.dtype == np.uint16
+    assert np.bincount(labels.ravel())[1:].tolist() == [16, 16, 16]
+    assert labels[0, 5] == 2
+
+
+def test_labels_are_those_of_their_frame_whatever_the_order(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(5), ["labels"])
+    for time in (3, 0, 4):
+        output.add(result(time))
+    output.close()
+    labels = tifffile.imread(tmp_path / "cells.tif")
+    assert labels.shape == (5, *SHAPE)
+    first = [np.flatnonzero(page.any(1))[:1].tolist() for page in labels]
+    assert first == [[0], [], [], [3], [4]]
+
+
+def test_one_geojson_holds_all_frames(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(3), ["geojson"])
+    for time in range(3):
+        output.add(result(time))
+    output.close()
+    objects = Objects.load(tmp_path / "cells.geojson")
+    assert objects.features["time"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_each_frame_has_an_overlay_that_says_which(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(2), ["overlay"])
+    output.add(result(0))
+    output.add(result(1))
+    output.close()
+    assert names(tmp_path) == ["cells_overlay_t1.png", "cells_overlay_t2.png"]
+    assert Image.open(tmp_path / "cells_overlay_t1.png").size[0] >= SHAPE[1]
+
+
+def test_a_frame_without_objects_has_empty_files(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(), FORMATS)
+    output.add(FrameResult(FrameIndex(), Objects.empty(), Losses()))
+    output.close()
+    assert not tifffile.imread(tmp_path / "cells.tif").any()
+    content = json.loads((tmp_path / "cells.geojson").read_text())
+    assert content["features"] == []
+
+
+def test_without_a_frame_there_are_no_files(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(), FORMATS)
+    output.close()
+    assert names(tmp_path) == []
+
+
+# Nothing half-written
+
+
+def test_discarding_leaves_nothing_behind(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(), ["labels", "geojson"])
+    output.add(result())
+    output.discard()
+    output.discard()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, name: str
+) -> None:
+    output = ImageOutput(tmp_path, image(), [name])
+    with pytest.raises(OutputError, match="room"), full_disk():
+        output.add(result())
+        output.close()
+    output.discard()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_disk_that_fills_up_at_the_end_keeps_the_old_file(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ImageOutput(tmp_path, image(), [name])
+    first.add(result(count=1))
+    first.close()
+    old = first.files[0].read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    again = ImageOutput(tmp_path, image(), [name])
+    with pytest.raises(OutputError, match="room"):
+        again.add(result(count=5))
+        again.close()
+    assert names(tmp_path) == [first.files[0].name]
+    assert first.files[0].read_bytes() == old
+
+
+@pytest.mark.parametrize("name", ["labels", "overlay"])
+def test_a_file_in_the_folders_place_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputError, match="out"):
+        output = ImageOutput(tmp_path / "out", image(), [name])
+        output.add(result())
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(errno.EROFS, "ead-only"), (errno.ENOSPC, "o space left")]
+)
+def test_a_folder_that_cannot_be_written_to_is_found_out_first(
+    tmp_path: Path, number: int, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(type(tmp_path), "touch", refuse)
+    with pytest.raises(OutputError, match=word) as caught:
+        check_folder(tmp_path / "out")
+    assert "--out" in caught.value.hint
+
+
+def test_the_check_of_a_folder_makes_it_and_leaves_it_empty(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    check_folder(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="cannot be written to"):
+            check_folder(folder)
+
+
+def test_the_labels_never_overwrite_the_image(tmp_path: Path) -> None:
+    path = tmp_path / "cells.tif"
+    source = image(path=path)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="overwrite the image"):
+        ImageOutput(tmp_path, source, ["labels"])
+    os.symlink(tmp_path, tmp_path / "link")
+    with pytest.raises(OutputError, match="overwrite the image"):
+        ImageOutput(tmp_path / "link", source, ["labels"])
+    assert path.read_bytes() == before
+    ImageOutput(tmp_path, source, ["geojson"]).close()

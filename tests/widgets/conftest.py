@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+
+from napari_sam_suite.engine.jobs import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.widgets.panel import Panel
+
+
+def _load_fakes() -> ModuleType:
+    name = "sam_suite_fakes"
+    if name not in sys.modules:
+        path = Path(__file__).parents[1] / "engine" / "fakes.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+class FakeEngine(Engine):
+    """The real engine and its thread, with a model that needs no weights."""
+
+    def __init__(self, model: str, fake: Any) -> None:
+        super().__init__(model, device="cpu")
+        self.fake = fake
+
+    def _load(self) -> Any:
+        return self.fake
+
+
+@pytest.fixture
+def fake() -> Any:
+    """A model that draws the blob of one colour around each click."""
+    return _load_fakes().FakeSam(batch=64)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def panel(viewer: Any, fake: Any, qtbot: Any) -> Iterator[Panel]:
+    from napari_sam_suite.widgets.panel import Panel
+
+    panel = Panel(viewer, start=lambda model, _: FakeEngine(model, fake))
+    viewer.window.add_dock_widget(panel, name="SAM Suite")
+    yield panel
+    panel.session.close(timeout=10)
+
+
+def blobs(*sizes: int) -> NDArray[np.uint8]:
+    """Black with four squares of their own grey, in any number of leading axes."""
+    image = np.zeros((*sizes, 64, 64), np.uint8)
+    for number, (y, x) in enumerate([(8, 8), (8, 40), (40, 8), (40, 40)]):
+        image[..., y : y + 16, x : x + 16] = 255 - 40 * number
+    return image
+
+
+@pytest.fixture(name="blobs")
+def blobs_fixture() -> Callable[..., NDArray[np.uint8]]:
+    return blobs
