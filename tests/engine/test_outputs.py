@@ -91,9 +91,8 @@ def test_every_format_makes_a_file_named_after_the_image(tmp_path: Path) -> None
 
 
 def test_names_may_be_given(tmp_path: Path) -> None:
-    output = ImageOutput(tmp_path, image(), ["labels", "overlay"], names={
-        "labels": "a", "overlay": "b"
-    })  # fmt: skip
+    given = {"labels": "a", "overlay": "b"}
+    output = ImageOutput(tmp_path, image(), ["labels", "overlay"], names=given)
     output.add(result())
     output.close()
     assert names(tmp_path) == ["a.tif", "b.png"]
@@ -136,7 +135,8 @@ def test_each_frame_has_an_overlay_that_says_which(tmp_path: Path) -> None:
     output.add(result(1))
     output.close()
     assert names(tmp_path) == ["cells_overlay_t1.png", "cells_overlay_t2.png"]
-    assert Image.open(tmp_path / "cells_overlay_t1.png").size[0] >= SHAPE[1]
+    with Image.open(tmp_path / "cells_overlay_t1.png") as picture:
+        assert picture.size[0] >= SHAPE[1]
 
 
 def test_a_frame_without_objects_has_empty_files(tmp_path: Path) -> None:

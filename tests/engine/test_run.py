@@ -11,7 +11,12 @@ from engine.fakes import FakeSam, scene
 
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.composite import Channel, Composite
-from napari_sam_suite.engine.errors import Cancelled, FrameError, ImageError
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    FrameError,
+    ImageError,
+    OutOfMemory,
+)
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.objects import Objects
@@ -29,7 +34,6 @@ class Listener:
         self.parts: list[FrameResult] = []
         self.progress: list[tuple[int, int, str]] = []
         self.notices: list[str] = []
-        self.threads: set[str] = set()
         self._stop_after = stop_after
 
     def stopping(self) -> bool:
@@ -77,12 +81,6 @@ def stack(positions: int = 2, times: int = 2, depth: int = 2) -> ImageSource:
     for number, index in enumerate(np.ndindex(positions, times, depth)):
         pixels[index] = grey((2, 2, 10 + number, 20))
     return open_image(pixels, axes="PTZYX", name="stack")
-
-
-def heights(objects: Objects) -> list[int]:
-    return [
-        round(b[2] - b[0] + 1) for b in (p.buffer(-0.5).bounds for p in objects.polygons)
-    ]
 
 
 def test_frames_come_as_positions_then_z_then_time() -> None:
@@ -151,16 +149,10 @@ def test_polygons_are_made_beside_the_models_thread(
 
 
 def test_what_polygons_leave_out_is_told() -> None:
-    pixels = scene((64, 64), (4, 4, 40, 40))
-    pixels[10:30, 40:42] = 0
-    pixels[50:54, 50:54] = pixels[5, 5]
-    pixels[40:50, 45] = pixels[5, 5]
     job = Listener()
-    params = AutoParams(points_per_side=8, padding=-20)
-    objects = run(open_image(pixels, axes="YXS"), params=params, job=job)
+    objects = run(stack(), params=FEW.with_(padding=-20), job=job)
     assert len(objects) == 0
-    assert len(job.notices) == 1
-    assert "vanished when shrunk" in job.notices[0]
+    assert job.notices == ["Of 8 masks: 8 masks vanished when shrunk."]
 
 
 @pytest.mark.parametrize(("padding", "grown"), [(2, 1), (-2, -1)])
@@ -175,23 +167,19 @@ def test_padding_grows_or_shrinks_objects(padding: float, grown: int) -> None:
 
 def test_limits_are_the_same_for_all_frames_of_a_run() -> None:
     pixels = np.array([grey(ONE_BOX, level=100), grey(ONE_BOX, level=1000)])
-    model = FakeSam()
     seen: list[int] = []
-    encode = model.encode
-    model.encode = lambda images: seen.extend(  # type: ignore[method-assign]
-        int(image.max()) for image in images
-    ) or encode(images)
+    model = FakeSam(score=lambda token, colour: seen.append(int(colour[0])) or 0.9)
     run(open_image(pixels, axes="TYX"), model=model)
-    assert seen == [26, 255]
+    assert list(dict.fromkeys(seen)) == [26, 255]
 
 
-def test_limits_of_the_composite_are_used() -> None:
-    composite = Composite(
-        channels=(Channel(index=0, limits=(0, 400), mode="absolute", color="#ff0000"),)
-    )
-    model = FakeSam()
-    run(open_image(grey(ONE_BOX)), model=model, composite=composite)
-    assert len(model.encoded) == 1
+def test_limits_and_colours_are_those_of_the_composite() -> None:
+    channel = Channel(index=0, limits=(0, 400), mode="absolute", color="#ff0000")
+    seen: list[np.ndarray] = []
+    model = FakeSam(score=lambda token, colour: seen.append(colour) or 0.9)
+    image = open_image(grey(ONE_BOX, level=200))
+    run(image, model=model, composite=Composite(channels=(channel,)))
+    assert {tuple(colour) for colour in seen} == {(128, 0, 0)}
 
 
 # Frames in which there is nothing
@@ -322,14 +310,14 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(memory: int) -> None
 def test_after_a_halving_the_next_frame_starts_with_the_smaller_batch() -> None:
     model = FakeSam(memory=4, batch=16)
     run(stack(1, 2, 1), model=model)
-    failed = [n for n in model.decoded if n > 4]
-    assert len(failed) <= 8
-    assert model.decoded[-1] <= 4
+    fitted = np.cumsum([n if n <= 4 else 0 for n in model.decoded])
+    assert fitted[-1] == 2 * 64
+    second = int(np.searchsorted(fitted, 64)) + 1
+    assert max(model.decoded[:second]) == 16
+    assert max(model.decoded[second:]) <= 4
 
 
 def test_if_not_even_one_prompt_fits_it_is_said() -> None:
-    from napari_sam_suite.engine.errors import OutOfMemory
-
     with pytest.raises(OutOfMemory, match="too little memory on cpu for fake"):
         run(stack(1, 1, 1), model=FakeSam(memory=0))
 

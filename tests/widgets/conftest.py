@@ -35,18 +35,18 @@ def _load_fakes() -> ModuleType:
 class FakeEngine(Engine):
     """The real engine and its thread, with a model that needs no weights."""
 
-    def __init__(self, model: str, fake: Any) -> None:
+    def __init__(self, model: str, fake: dict[str, Any]) -> None:
         super().__init__(model, device="cpu")
-        self.fake = fake
+        self._fake = _load_fakes().FakeSam(**fake)
 
     def _load(self) -> Any:
-        return self.fake
+        return self._fake
 
 
 @pytest.fixture
-def fake() -> Any:
-    """A model that draws the blob of one colour around each click."""
-    return _load_fakes().FakeSam(batch=64)
+def fake() -> dict[str, Any]:
+    """Options of the model that draws the blob of one colour around each click."""
+    return {"batch": 64}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def viewer(make_napari_viewer_proxy: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def panel(viewer: Any, fake: Any, qtbot: Any) -> Iterator[Panel]:
+def panel(viewer: Any, fake: dict[str, Any], qtbot: Any) -> Iterator[Panel]:
     from napari_sam_suite.widgets.panel import Panel
 
     panel = Panel(viewer, start=lambda model, _: FakeEngine(model, fake))

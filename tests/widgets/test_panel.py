@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
 

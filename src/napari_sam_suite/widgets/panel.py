@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
@@ -29,7 +29,7 @@ from napari_sam_suite.engine.errors import (
 )
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.widgets.auto import AutoTab
-from napari_sam_suite.widgets.bridge import Bridge
+from napari_sam_suite.widgets.bridge import Background, Bridge
 from napari_sam_suite.widgets.footer import Footer, duration
 from napari_sam_suite.widgets.images import ImageChooser
 from napari_sam_suite.widgets.layers import KEY
@@ -41,7 +41,9 @@ from napari_sam_suite.widgets.results import Results
 from napari_sam_suite.widgets.session import (
     Session,
     StartEngine,
+    is_prepared,
     name_device,
+    prepare,
     start_engine,
 )
 from napari_sam_suite.widgets.settings import preferences
@@ -50,13 +52,25 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_sam_suite.engine.jobs import Job, Progress
+    from napari_sam_suite.engine.models.registry import ModelSpec
+    from napari_sam_suite.engine.params import AutoParams
     from napari_sam_suite.engine.run import FrameResult
-    from napari_sam_suite.widgets.bridge import Background
     from napari_sam_suite.widgets.layers import Picture
-    from napari_sam_suite.widgets.results import Run
+    from napari_sam_suite.widgets.results import Mode, Run
 
 _PATIENCE = 350  # ms that a cancelled run may take before the panel goes on
 _FAREWELL = 10.0  # s that the engine may take to end when napari does
+
+
+class Plan(NamedTuple):
+    """A run as it was when the button was pressed."""
+
+    picture: Picture
+    params: AutoParams
+    frames: list[FrameIndex]
+    spec: ModelSpec
+    mode: Mode
+    recipe: dict[str, Any]
 
 
 class Panel(QWidget):
@@ -88,6 +102,7 @@ class Panel(QWidget):
         self.results = Results(napari_viewer, self)
         self._bridge = Bridge(self)
         self._loading = Bridge(self)
+        self._starting: Plan | None = None
         self._run: Run | None = None
         self._last: Run | None = None
         self._job: Job[Any] | None = None
@@ -102,7 +117,7 @@ class Panel(QWidget):
     @property
     def busy(self) -> bool:
         """Whether a run is going on."""
-        return self._run is not None
+        return self._run is not None or self._starting is not None
 
     # -- what is on it -----------------------------------------------------------
 
@@ -209,23 +224,54 @@ class Panel(QWidget):
         try:
             picture = self.images.picture()
             frames, params = self.auto.frames(), self.auto.params()
-            engine, fresh = self.session.engine(self.models.spec.id, preferences())
-            naming = engine.submit(name_device, "load the model") if fresh else None
-            self._job = engine.start_segment(
-                picture.image, params, frames=frames, composite=picture.composite
-            )
         except EngineError as error:
             self._fail(error)
             return
-        self._run = self.results.begin(
-            picture, self._record(picture, frames, params), self.bar.mode
+        plan = Plan(
+            picture,
+            params,
+            frames,
+            self.models.spec,
+            self.bar.mode,
+            self._record(picture, frames, params),
         )
+        self._starting = plan
+        self._began = time.monotonic()
+        self.footer.start(f"Loading {plan.spec.title}.")
+        self._refresh()
+        if is_prepared():
+            self._launch(plan)
+            return
+        work = Background(prepare, self)
+        work.done.connect(lambda _: self._launch(plan))
+        work.failed.connect(self._not_started)
+        work.start()
+
+    def _not_started(self, error: Exception) -> None:
+        self._starting = None
+        self._fail(error)
+        self._refresh()
+
+    def _launch(self, plan: Plan) -> None:
+        """Hand the run to the engine, unless it was cancelled meanwhile."""
+        if self._starting is not plan:
+            return
+        self._starting = None
+        try:
+            engine, fresh = self.session.engine(plan.spec.id, preferences())
+            naming = engine.submit(name_device, "load the model") if fresh else None
+            self._job = engine.start_segment(
+                plan.picture.image,
+                plan.params,
+                frames=plan.frames,
+                composite=plan.picture.composite,
+            )
+        except EngineError as error:
+            self._not_started(error)
+            return
+        self._run = self.results.begin(plan.picture, plan.recipe, plan.mode)
         self._last = self._run
         self._notices = []
-        self._began = time.monotonic()
-        self.footer.start(
-            f"Loading {self.models.spec.title}." if fresh else "Starting."
-        )
         if naming is not None:
             self._show_device("")
             self._loading.follow(naming)
@@ -266,7 +312,10 @@ class Panel(QWidget):
     def _cancel(self) -> None:
         if self._download is not None:
             self._download.cancel()
-        if self._job is not None and self._run is not None:
+        if self._starting is not None:
+            self._starting = None
+            self._end("Stopped.")
+        elif self._job is not None:
             job = self._job
             job.cancel()
             # a big encoder cannot be interrupted: the panel goes on without it

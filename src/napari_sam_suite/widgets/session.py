@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +12,23 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.widgets.settings import Preferences
 
+_HEAVY = ("auto", "jobs", "models.load", "objects", "suppression")
+
 StartEngine = Callable[[str, "Preferences"], "Engine"]
+
+
+def prepare(*_: object) -> None:
+    """Import what runs models: seconds, so not on the main thread."""
+    from napari_sam_suite.engine.models.preload import load_triton
+
+    load_triton()
+    for module in _HEAVY:
+        import_module(f"napari_sam_suite.engine.{module}")
+
+
+def is_prepared() -> bool:
+    """Whether `prepare` has nothing left to do."""
+    return all(f"napari_sam_suite.engine.{module}" in sys.modules for module in _HEAVY)
 
 
 def start_engine(model: str, chosen: Preferences) -> Engine:

