@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
-from engine.fakes import FakeSam, scene
 from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner, Result
 
+from engine.fakes import FakeSam, scene
 from napari_sam_suite import __version__
 from napari_sam_suite.cli import app
 from napari_sam_suite.engine.models import load
@@ -69,7 +69,7 @@ def stack(path: Path, frames: int, *, blank: tuple[int, ...] = ()) -> Path:
     for i in range(frames):
         if i not in blank:
             pixels[i, 10 : 20 + i % 20, 10:40] = 1000
-    tifffile.imwrite(path, pixels, metadata={"axes": "TYX"})
+    tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": "TYX"})
     return path
 
 
@@ -115,6 +115,15 @@ def test_a_command_that_is_not_complete_says_how_to_use_it(
     assert result.exit_code == 2
     assert "Usage" in result.stderr
     assert result.stdout == ""
+
+
+def test_the_command_line_is_there_before_anything_heavy_is_loaded() -> None:
+    code = "import sys, napari_sam_suite.cli; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "pandas", "skimage", "scipy", "shapely", "tifffile", "bioio"}
+    assert not heavy & set(answer.stdout.split())
 
 
 # Segment
@@ -542,11 +551,11 @@ def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
 def test_a_disk_that_is_really_full_is_one_sentence(cells: Path, out: Path) -> None:
     import resource
 
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    def room_for_little() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
     arguments = ["--out", out, "--points-per-side", "2", "--device", "cpu"]
-    process = start("segment", cells, *arguments, preexec_fn=no_room)
+    process = start("segment", cells, *arguments, preexec_fn=room_for_little)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "no room left" in stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -178,6 +179,60 @@ def correction_points(
     return points.float(), kinds
 
 
+@dataclass
+class Task:
+    """What the prompts of one batch ask for."""
+
+    full: Tensor
+    share: Tensor
+    part: Tensor
+    weights: Tensor
+    leak: float
+    balance: float
+
+    def first(self, count: int) -> Task:
+        """The first ``count`` prompts of each image, without parts."""
+        part = torch.zeros_like(self.part[:, :count])
+        return replace(
+            self, full=self.full[:, :count], share=self.share[:, :count], part=part
+        )
+
+    def loss(self, logits: Tensor, iou: Tensor) -> dict[str, Tensor]:
+        """Loss of the answers (B, K, 4, ...) to these prompts."""
+        return _answer_loss(
+            logits.float(),
+            iou.float(),
+            self.share,
+            self.part,
+            self.weights,
+            self.leak,
+            self.balance,
+        )
+
+
+def noisy_boxes(full: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Boxes of bool masks as two corner points, a tenth of them far off."""
+    corners = boxes_of(full)
+    size = (corners[..., 2:] - corners[..., :2]).repeat(1, 1, 2)
+    sloppy = torch.rand(corners.shape[:2], generator=generator) < 0.1
+    spread = torch.where(sloppy, 0.1, 0.02)[..., None].to(size.device) * size
+    jitter = torch.randn(corners.shape, generator=generator).to(size.device)
+    corners = (corners + jitter * spread.clamp(max=10)).unflatten(-1, (2, 2))
+    return corners, torch.tensor([2, 3], device=size.device).expand(corners.shape[:3])
+
+
+def corrections(
+    task: Task, clicks: Tensor, kinds: Tensor, old: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Up to two clicks where the answer ``old`` is wrong, usually with its mask."""
+    masks = old.detach().clamp(-32, 32)
+    for _ in range(int(torch.randint(0, 3, (1,), generator=generator))):
+        more, kind = correction_points(masks, task.full, generator)
+        clicks, kinds = torch.cat([clicks, more], 2), torch.cat([kinds, kind], 2)
+    bare = torch.rand(1, generator=generator) < 0.25
+    return clicks, kinds, None if bare else masks
+
+
 def prompt_loss(
     network: Trainee,
     encoded: Encoded,
@@ -186,65 +241,50 @@ def prompt_loss(
     weights: Tensor,
     done: float,
     generator: torch.Generator,
-    count: int = 14,
+    count: int = 12,
 ) -> dict[str, Tensor]:
-    """Clicks on everything, then boxes or corrections on a share of the objects."""
-    ids, parts = labels[:, 0], labels[:, 1]
-    leak = 0.1 if done < 0.3 else 0.03
-    balance = float(min(1.0, max(0.0, 1 - (done - 0.08) / 0.4)))
-    points = choose_points(ids, count, generator)
-    chosen = pick_ids(ids, points)
-    full, share = pooled_masks(ids, chosen)
-    nucleus = pick_ids(parts, points)
-    part = pooled_masks(parts, nucleus)[1] if parts.any() else torch.zeros_like(share)
-    clicks = points.flip(-1)[:, :, None].float()
-    clicks = clicks + torch.rand(clicks.shape, generator=generator) - 0.5
-    kinds = torch.ones(clicks.shape[:3], dtype=torch.long)
-    logits, iou = network.decode(encoded, window, clicks, kinds)
-    first = _answer_loss(
-        logits.float(), iou.float(), share, part, weights, leak, balance
-    )
-    if done < 0.12 and torch.rand(1, generator=generator) < 0.6:
-        return {("one_point" if k == "reached" else k): v for k, v in first.items()}
+    """Clicks on everything; boxes on half of it; corrections of a third, at times.
 
-    use = slice(0, max(4, count // 3))
-    share, part, full = share[:, use], torch.zeros_like(part[:, use]), full[:, use]
-    masks = None
-    if torch.rand(1, generator=generator) < 0.5:
-        corners = boxes_of(full)
-        size = (corners[..., 2:] - corners[..., :2]).repeat(1, 1, 2)
-        jitter = torch.randn(corners.shape, generator=generator)
-        corners = corners + jitter * (0.04 * size).clamp(max=8)
-        again = corners.unflatten(-1, (2, 2))
-        kinds = torch.tensor([2, 3]).expand(again.shape[:3])
-    else:
-        best = iou[:, use, 1:].argmax(-1)[..., None, None, None]
-        old = logits[:, use, 1:].gather(2, best.expand(-1, -1, 1, *logits.shape[-2:]))[
-            :, :, 0
-        ]
-        masks = old.detach().clamp(-32, 32)
-        again, kinds = clicks[:, use], kinds[:, use]
-        for _ in range(int(torch.randint(1, 3, (1,), generator=generator))):
-            more, kind = correction_points(masks, full, generator)
-            again = torch.cat([again, more], 2)
-            kinds = torch.cat([kinds, kind], 2)
-        if torch.rand(1, generator=generator) < 0.25:
-            masks = None
-    real = (share.sum((-2, -1)) > 0).float()
-    logits, iou = network.decode(encoded, window, again, kinds, masks)
-    second = _answer_loss(
-        logits.float(),
-        iou.float(),
+    ``done`` is the share of the training time gone by: it moves the weights of the
+    masks' entropy from balanced to exact, and lets the three answers specialise.
+    """
+    ids, parts = labels[:, 0], labels[:, 1]
+    points = choose_points(ids.cpu(), count, generator).to(ids.device)
+    full, share = pooled_masks(ids, pick_ids(ids, points))
+    part = torch.zeros_like(share)
+    if parts.any():
+        part = pooled_masks(parts, pick_ids(parts, points))[1]
+    task = Task(
+        full,
         share,
         part,
-        torch.zeros_like(weights),
-        leak,
-        balance,
+        weights,
+        leak=0.1 if done < 0.3 else 0.03,
+        balance=float(min(1.0, max(0.0, 1 - (done - 0.08) / 0.4))),
     )
-    return {
-        "loss": first["loss"] + 0.5 * second["loss"],
-        "iou_error": first["iou_error"],
-        "one_point": first["reached"],
-        "refined": second["reached"],
-        "objects": real.mean(),
-    }
+    clicks = points.flip(-1)[:, :, None].float()
+    jitter = torch.rand(clicks.shape, generator=generator) - 0.5
+    clicks = clicks + jitter.to(clicks.device)
+    kinds = torch.ones(clicks.shape[:3], dtype=torch.long, device=clicks.device)
+    logits, iou = network.decode(encoded, window, clicks, kinds)
+    parts = task.loss(logits, iou)
+    named = {"one_point": parts["reached"], "iou_error": parts["iou_error"]}
+    total = parts["loss"]
+
+    some = task.first(max(4, count // 2))
+    boxes, corners = noisy_boxes(some.full, generator)
+    answer = some.loss(*network.decode(encoded, window, boxes, corners))
+    total = total + 0.5 * answer["loss"]
+    named["box"] = answer["reached"]
+
+    if done > 0.1 and torch.rand(1, generator=generator) < 0.4:
+        few = task.first(max(4, count // 3))
+        size = few.share.shape[1]
+        best = iou[:, :size, 1:].argmax(-1)[..., None, None, None]
+        best = best.expand(-1, -1, 1, *logits.shape[-2:])
+        old = logits[:, :size, 1:].gather(2, best)[:, :, 0]
+        again = corrections(few, clicks[:, :size], kinds[:, :size], old, generator)
+        answer = few.loss(*network.decode(encoded, window, *again))
+        total = total + 0.5 * answer["loss"]
+        named["corrected"] = answer["reached"]
+    return named | {"loss": total}

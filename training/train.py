@@ -49,6 +49,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--frozen", type=float, default=0.15, help="share of time")
     parser.add_argument("--prime", action="store_true", help="first prompts run")
+    parser.add_argument("--finish", action="store_true", help="settled schedules")
+    parser.add_argument("--name", help="of the checkpoint; the stage by default")
     parser.add_argument("--log-every", type=int, default=50)
     parser.add_argument("--start", type=Path, help="checkpoint to begin from")
     parser.add_argument("--resume", action="store_true")
@@ -94,7 +96,7 @@ def main() -> None:
     train, _ = split(load_real(args.data))
     train += load_synthetic(args.out / "pool.npz")
     network = Trainee(build_nano(pretrained=False)).to(device)
-    checkpoint = args.out / f"{args.stage}.pt"
+    checkpoint = args.out / f"{args.name or args.stage}.pt"
     source = checkpoint if args.resume and checkpoint.is_file() else args.start
     state = torch.load(source, weights_only=True) if source else None
     resumed = source == checkpoint and state is not None
@@ -161,7 +163,7 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
         from prompts import prompt_loss
     batches = iter(loader(train, args.size, args.batch, args.seed + step, args.workers))
     generator = torch.Generator().manual_seed(args.seed + step)
-    log = (args.out / f"{args.stage}.jsonl").open("a")
+    log = checkpoint.with_suffix(".jsonl").open("a")
     lanes = Lanes(network, args.threads if device == "cpu" else 1)
     began, saved, sums, count = time.time(), time.time(), {}, 0
     network.train()
@@ -177,8 +179,9 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
                 return {"loss": dense}
             seed = (args.seed * 1_000_003 + step) * 16 + lane
             dice = torch.Generator().manual_seed(seed)
+            stand = 1.0 if args.finish else done
             parts = prompt_loss(
-                network, encoded, window, labels, weights, done, dice, args.prompts
+                network, encoded, window, labels, weights, stand, dice, args.prompts
             )
             return parts | {"loss": 0.3 * dense + parts["loss"], "dense": dense}
 

@@ -211,7 +211,7 @@ class Batch:
         return composite.model_copy(update={"channels": channels})
 
     def _say(self, row: Row) -> None:
-        if row.error and not row.frames:
+        if not row.frames:
             return
         console = Console()
         frames = "1 frame" if row.frames == 1 else f"{row.frames} frames"

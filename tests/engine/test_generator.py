@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from engine.fakes import FakeSam, scene
 
+from engine.fakes import FakeSam, scene
 from napari_sam_suite.engine.errors import CheckpointMissing, ImageError, ModelError
 from napari_sam_suite.engine.generator import (
     SIZES,
@@ -103,16 +103,20 @@ def test_the_builder_has_the_defaults_people_know() -> None:
         name: parameter.default
         for name, parameter in inspect.signature(build_sam_generator).parameters.items()
     }
-    assert defaults | {
-        "model_size": "large",
-        "points_per_side": 32,
-        "points_per_batch": 64,
-        "pred_iou_thresh": 0.7,
-        "stability_score_thresh": 0.92,
-        "box_nms_thresh": 0.7,
-        "crop_n_layers": 1,
-        "stability_score_offset": 0.7,
-    } == defaults
+    assert (
+        defaults
+        | {
+            "model_size": "large",
+            "points_per_side": 32,
+            "points_per_batch": 64,
+            "pred_iou_thresh": 0.7,
+            "stability_score_thresh": 0.92,
+            "box_nms_thresh": 0.7,
+            "crop_n_layers": 1,
+            "stability_score_offset": 0.7,
+        }
+        == defaults
+    )
 
 
 def test_what_is_given_to_the_builder_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import gc
+import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -582,6 +584,62 @@ def test_jpeg_opens(tmp_path: Path, suffix: str) -> None:
     assert image.frame(FrameIndex()).planes[:, 2, 2] == pytest.approx(
         [254, 0, 0], abs=2
     )
+
+
+def test_a_palette_becomes_the_colours_it_stands_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (5, 7, 3), dtype=np.uint8))
+    indexed = picture.quantize(16)
+    indexed.save(tmp_path / "a.png")
+    indexed.save(tmp_path / "b.png", transparency=0)
+    expected = np.asarray(indexed.convert("RGB")).transpose(2, 0, 1)
+    for name in ("a.png", "b.png"):
+        image = open_image(tmp_path / name)
+        assert image.rgb
+        planes = image.frame(FrameIndex()).planes
+        np.testing.assert_array_equal(planes, expected)
+
+
+def test_colours_of_sixteen_bits_are_not_silently_cut(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        sum_ = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", sum_)
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" + np.arange(6, dtype=">u2").tobytes())
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(ImageError, match="16 bits"):
+        open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("jpeg", "a.png"), ("png", "a.jpg")])
+def test_the_content_of_a_picture_counts_not_its_suffix(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    Image.new("L", (7, 5), 100).save(tmp_path / name, kind)
+    planes = open_image(tmp_path / name).frame(FrameIndex()).planes
+    assert planes.shape == (1, 5, 7)
+    assert (planes == 100).all()
+
+
+def test_a_picture_is_not_turned_by_its_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (7, 5)).save(tmp_path / "a.jpg", exif=exif)
+    assert open_image(tmp_path / "a.jpg").sizes == Sizes(y=5, x=7)
+
+
+def test_a_large_scan_is_not_taken_for_an_attack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (70, 50)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert open_image(tmp_path / "a.png").sizes == Sizes(y=50, x=70)
 
 
 def test_a_printers_jpeg_is_not_taken_for_rgb(tmp_path: Path) -> None:

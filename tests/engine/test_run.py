@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine.fakes import FakeSam, scene
 
+from engine.fakes import FakeSam, scene
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import (
@@ -214,9 +215,7 @@ def test_the_one_blank_frame_that_was_asked_for_is_named() -> None:
 
 @pytest.mark.parametrize("blank", [0, 1, 3])
 @pytest.mark.parametrize("value", [0.0, 50.0, np.nan])
-def test_a_blank_frame_among_others_is_empty_and_told(
-    blank: int, value: float
-) -> None:
+def test_a_blank_frame_among_others_is_empty_and_told(blank: int, value: float) -> None:
     pixels = np.array([grey(ONE_BOX)] * 4, np.float32)
     pixels[blank] = value
     job, model = Listener(), FakeSam()
@@ -291,6 +290,15 @@ def test_frames_finished_before_a_failure_are_kept() -> None:
     assert [part.frame.time for part in job.parts] == [0, 1, 2]
 
 
+def test_what_overlaps_leave_is_not_below_the_smallest_area() -> None:
+    outer, inner = (4, 4, 24, 24), (4, 4, 16, 20)
+    image = scene((32, 32), outer, inner)
+    params = FEW.with_(min_area=250)
+    masks = automatic_masks(FakeSam(), image, params)
+    assert masks.area.tolist() == []
+    assert automatic_masks(FakeSam(), image, FEW).area.sum() == 400
+
+
 # Memory of the device
 
 
@@ -315,6 +323,27 @@ def test_after_a_halving_the_next_frame_starts_with_the_smaller_batch() -> None:
     second = int(np.searchsorted(fitted, 64)) + 1
     assert max(model.decoded[:second]) == 16
     assert max(model.decoded[second:]) <= 4
+
+
+def test_a_batch_size_asked_for_is_not_tried_again_and_again() -> None:
+    model = FakeSam(memory=4)
+    automatic_masks(model, scene((32, 32), ONE_BOX), FEW.with_(points_per_batch=64))
+    assert [n for n in model.decoded if n > 4] == [64, 32, 16, 8]
+
+
+def test_a_failed_attempt_is_forgotten_before_the_next() -> None:
+    class Heavy(FakeSam):
+        alive: weakref.ref[np.ndarray] | None = None
+
+        def decode(self, *args: Any, **kwargs: Any) -> Any:
+            assert self.alive is None or self.alive() is None
+            tensors = np.zeros(1000)
+            self.alive = weakref.ref(tensors)
+            return super().decode(*args, **kwargs)
+
+    model = Heavy(memory=4)
+    assert len(automatic_masks(model, scene((32, 32), ONE_BOX), FEW)) == 1
+    assert max(model.decoded) > 4
 
 
 def test_if_not_even_one_prompt_fits_it_is_said() -> None:

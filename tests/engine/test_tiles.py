@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from engine.fakes import FakeSam, scene
 
+from engine.fakes import FakeSam, scene
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.tiles import Region, crop_regions, tile_regions
+from napari_sam_suite.engine.tiles import (
+    Region,
+    crop_regions,
+    join_tiles,
+    tile_regions,
+)
 
 LARGE = (150, 170)
 TILE = 64
@@ -44,7 +52,7 @@ def test_neighbouring_tiles_share_a_quarter(length: int) -> None:
     tiles = tile_regions((40, length), 64, 256)
     starts = [tile.x0 for tile in tiles]
     assert starts == sorted(starts)
-    for before, after in zip(tiles, tiles[1:], strict=False):
+    for before, after in pairwise(tiles):
         assert before.x1 - after.x0 >= 15  # a quarter of 64, less what rounding takes
 
 
@@ -185,6 +193,21 @@ def test_a_small_image_is_the_same_with_tiles_and_without() -> None:
     without = automatic_masks(FakeSam(), image, AutoParams(tile="off"))
     np.testing.assert_array_equal(with_tiles.boxes, without.boxes)
     np.testing.assert_array_equal(with_tiles.scores, without.scores)
+
+
+def test_pieces_that_go_on_where_nothing_was_found_are_no_object() -> None:
+    tiles = [Region(0, x, 64, x + 64, is_crop=False) for x in (0, 48, 96)]
+    found = [row_mask(10, 64), row_mask(48, 112), Masks.empty((64, 160))]
+    joined = join_tiles(row_mask(10, 150), found, tiles)
+    assert joined.boxes.tolist() == [[20, 10, 40, 150]]
+    without = join_tiles(Masks.empty((64, 160)), found, tiles)
+    assert len(without) == 0
+
+
+def row_mask(x0: int, x1: int) -> Masks:
+    builder = MaskBuilder((64, 160))
+    builder.add(np.ones((20, x1 - x0), bool), (20, x0))
+    return builder.build()
 
 
 def test_every_tile_and_the_whole_are_encoded_once() -> None:

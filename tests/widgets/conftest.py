@@ -75,3 +75,11 @@ def blobs(*sizes: int) -> NDArray[np.uint8]:
 @pytest.fixture(name="blobs")
 def blobs_fixture() -> Callable[..., NDArray[np.uint8]]:
     return blobs
+
+
+@pytest.fixture
+def make_engine(fake: dict[str, Any]) -> Callable[..., FakeEngine]:
+    def make(model: str, **_: Any) -> FakeEngine:
+        return FakeEngine(model, fake)
+
+    return make

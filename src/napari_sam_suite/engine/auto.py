@@ -92,6 +92,8 @@ class _Search:
     stop: Stop | None
     done: int = 0
     total: int = 0
+    most: int = 0
+    """Points at once, since memory ran out; 0 before."""
 
     def run(self, image: NDArray[np.uint8]) -> Masks:
         p = self.params
@@ -106,7 +108,10 @@ class _Search:
         if p.min_mask_region_area:
             masks = self._clean(masks)
         masks = within_area(masks, p.min_area, p.max_area)
-        return make_exclusive(masks) if p.overlap == "exclusive" else masks
+        if p.overlap == "allow":
+            return masks
+        # What better masks took may leave too little.
+        return within_area(make_exclusive(masks), p.min_area, 0)
 
     def _grid(self, region: Region) -> NDArray[np.float64]:
         """Points (n, 2) in a region's own (y, x), row by row as upstream."""
@@ -128,26 +133,41 @@ class _Search:
         )
         embedding = self.model.encode([pixels])[0]
         builder = MaskBuilder(shape)
-        for points in self._batches(grid):
-            for decoded, asked in self._decode(embedding, points):
-                self._keep(decoded, asked, embedding, region, builder)
+        for decoded, points in self._decode(embedding, grid):
+            self._keep(decoded, points, embedding, region, builder)
             self.done += len(points)
             self._pause("Finding objects")
         masks = builder.build()
         threshold = self.params.box_nms_thresh or 0.0
         return drop_duplicates(masks, masks.scores, threshold, region.origin)
 
-    def _batches(self, grid: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-        size = self.params.points_per_batch or self.model.batch
-        for start in range(0, len(grid), size):
-            yield grid[start : start + size]
-
     def _decode(
-        self, embedding: Embedding, points: NDArray[np.float64]
+        self, embedding: Embedding, grid: NDArray[np.float64]
     ) -> Iterator[tuple[Decoded, NDArray[np.float64]]]:
-        """Decode a batch, halving it for as long as memory runs out."""
+        """Decode a grid in batches, halved for as long as memory runs out."""
+        start = 0
+        while start < len(grid):
+            size = self.params.points_per_batch or self.model.batch
+            points = grid[start : start + min(size, self.most or size)]
+            decoded = self._ask_if_it_fits(embedding, points)
+            if decoded is not None:
+                yield decoded, points
+                start += len(points)
+                continue
+            self.most = half = len(points) // 2
+            self.model.batch = min(self.model.batch, half)
+            logger.warning("out of memory: %d points at a time from here", half)
+            release_memory()
+
+    def _ask_if_it_fits(
+        self, embedding: Embedding, points: NDArray[np.float64]
+    ) -> Decoded | None:
+        """The answer, or None when memory ran out.
+
+        The error ends in here: it holds on to all that the attempt had allocated.
+        """
         try:
-            decoded = self._ask(embedding, points)
+            return self._ask(embedding, points)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -157,14 +177,7 @@ class _Search:
                     f"{self.model.spec.id}.",
                     "Choose a smaller model or the CPU.",
                 ) from error
-            half = len(points) // 2
-            self.model.batch = max(1, half)
-            logger.warning("out of memory: %d points at a time from here", half)
-            release_memory()
-            yield from self._decode(embedding, points[:half])
-            yield from self._decode(embedding, points[half:])
-        else:
-            yield decoded, points
+            return None
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         p = self.params

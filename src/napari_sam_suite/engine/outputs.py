@@ -1,18 +1,20 @@
-"""The files of one image's results, written whole or not at all."""
+"""The files of one image's results, written whole or not at all.
+
+The command line's flags need the names in here, so what is heavy is imported late.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.errors import OutputError, ParameterError
-from napari_sam_suite.engine.formats.labels import LabelWriter
-from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.formats.labels import LabelWriter
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.run import FrameResult
@@ -72,6 +74,8 @@ class ImageOutput:
         composite: Composite | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
+        from napari_sam_suite.engine.formats.labels import LabelWriter
+
         self.folder = folder
         self.image = image
         self.formats = tuple(formats)
@@ -109,6 +113,8 @@ class ImageOutput:
 
     def close(self) -> None:
         """Write everything that was taken; nothing, if nothing was."""
+        from napari_sam_suite.engine.objects import Objects
+
         if not self._results:
             self.discard()
             return

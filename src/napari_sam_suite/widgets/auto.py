@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -56,9 +57,10 @@ class BatchField(QWidget):
         self.length = 1
         self.current = 0
         self.text = QLineEdit()
+        self.text.setMinimumWidth(60)
         self.text.textChanged.connect(self._check)
         self.range = QLabel()
-        self.range.setFixedWidth(58)
+        self.range.setFixedWidth(52)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.text, 1)
@@ -70,8 +72,8 @@ class BatchField(QWidget):
         """Say how long the axis is and what is shown of it (0-based)."""
         self.length, self.current = size, current
         self.setEnabled(size > 1)
-        self.range.setText(f"of 1-{size}" if size > 1 else "only one")
-        self.text.setPlaceholderText(f"{current + 1} (shown now)" if size > 1 else "")
+        self.range.setText(f"of 1-{size}" if size > 1 else "of 1")
+        self.text.setPlaceholderText(f"{current + 1} (shown)" if size > 1 else "")
         self.setToolTip(
             f"Such as 1-{min(3, size)} or all; blank is the one shown now."
             if size > 1
@@ -123,6 +125,7 @@ class AutoTab(QWidget):
         self._why = ""
         self.batch = {axis: BatchField(title) for axis, title in _AXES.items()}
         self.preset = QComboBox()
+        self.preset.setMinimumWidth(80)
         self.preset.addItems([*(name.capitalize() for name in PRESETS), _OWN])
         self.form = Form(AutoParams, _SLIDERS, _SLIDERS)
         hidden = [n for n in AutoParams.model_fields if n not in _SLIDERS]
@@ -189,17 +192,28 @@ class AutoTab(QWidget):
             rows.insertRow(number, field.title, field)
         rows.insertRow(len(self.batch), self.warning)
         rows.insertRow(len(self.batch) + 1, "Preset", self.preset)
-        fold = QCollapsible("Advanced")
-        fold.setDuration(0)
-        fold.addWidget(self.advanced)
+        self.fold = QCollapsible("Advanced")
+        self.fold.setDuration(0)
+        self.fold.addWidget(self.advanced)
+        margins = self.fold.layout()
+        if margins is not None:
+            margins.setContentsMargins(0, 0, 0, 0)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(6, 10, 6, 6)
+        column.setSpacing(8)
+        column.addWidget(self.form)
+        column.addWidget(self.fold)
+        column.addStretch()
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inside)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 10, 6, 6)
-        layout.setSpacing(8)
-        layout.addWidget(self.form)
-        layout.addWidget(fold)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll, 1)
         layout.addWidget(self.button)
-        layout.addStretch()
-        self.fold = fold
 
     def _connect(self) -> None:
         for field in self.batch.values():

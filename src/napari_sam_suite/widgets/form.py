@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 10_000_000
 _SUITS = "auto"
-_WIDEST = 120
+_WIDTH = 100
 
 
 class Row(QObject):
@@ -74,7 +74,7 @@ class _Choice(Row):
         super().__init__(name, field)
         self.control: QComboBox = QComboBox()
         self.control.addItems(list(words))
-        self.control.setEditable(int in get_args(field.annotation))
+        self.control.setEditable(int in _options(field.annotation))
         self.control.currentTextChanged.connect(self.changed)
 
     def value(self) -> Any:
@@ -139,6 +139,7 @@ class _Slider(Row):
             slider.setDecimals(2)
         slider.setOrientation(Qt.Orientation.Horizontal)
         slider.setRange(low, high)
+        slider.setMinimumWidth(110)
         slider.valueChanged.connect(lambda _: self.changed.emit())
         self.control: Any = slider
 
@@ -190,7 +191,7 @@ class Form(QWidget):
             tip = f"{field.description or ''} {_open_value(field)}".strip()
             row.control.setToolTip(tip)
             if not isinstance(row, (_Slider, _Check)):
-                row.control.setMaximumWidth(_WIDEST)
+                row.control.setFixedWidth(_WIDTH)
             row.changed.connect(self.changed)
             label = QLabel(field.title or name)
             label.setToolTip(tip)
@@ -237,4 +238,11 @@ def _open_value(field: FieldInfo) -> str:
 def _options(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return [annotation]
-    return list(get_args(annotation)) or [annotation]
+    options = get_args(annotation) or (annotation,)
+    return [
+        getattr(one, "__origin__", one) if _is_noted(one) else one for one in options
+    ]
+
+
+def _is_noted(annotation: Any) -> bool:
+    return get_origin(annotation) is Annotated

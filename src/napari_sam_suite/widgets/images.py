@@ -62,6 +62,9 @@ class ImageChooser(QWidget):
         super().__init__()
         self._viewer = viewer
         self._known: list[Image] = []
+        self._meant: dict[int, str] = {}
+        self._shown: Image | None = None
+        self._lengths: tuple[int, ...] = ()
         self.list = QListWidget()
         self.list.setIconSize(QSize(10, 10))
         self.list.setToolTip(
@@ -152,6 +155,8 @@ class ImageChooser(QWidget):
         for layer in new:
             self._listen(layer, connect=True)
         self._known = images
+        alive = {id(layer) for layer in images}
+        self._meant = {k: meant for k, meant in self._meant.items() if k in alive}
         ticked = [layer for layer in ticked if layer in images]
         for layer in new:
             if not ticked or _is_channel_of(layer, ticked[0]):
@@ -182,18 +187,29 @@ class ImageChooser(QWidget):
 
     def _show_axes(self) -> None:
         layers = self.layers()
-        for combo in self.combos:
-            self._axis_line.removeWidget(combo)
-            combo.deleteLater()
-        self.combos = []
-        if layers:
-            self._add_axes(layers[0])
-        self.axes.setVisible(bool(self.combos))
+        first = layers[0] if layers else None
+        lengths = () if first is None else leading_sizes(first)
+        if (first, lengths) != (self._shown, self._lengths):
+            self._shown, self._lengths = first, lengths
+            for combo in self.combos:
+                self._axis_line.removeWidget(combo)
+                combo.deleteLater()
+            self.combos = []
+            if first is not None:
+                self._add_axes(first)
+            self.axes.setVisible(bool(self.combos))
+        self.changed.emit()
+
+    def _remember(self) -> None:
+        """Keep what the user says of the axes of a layer, for as long as it lives."""
+        self._meant[id(self._shown)] = self.letters()
         self.changed.emit()
 
     def _add_axes(self, layer: Image) -> None:
         try:
-            letters = guess_axes(layer.axis_labels)
+            letters = self._meant.get(id(layer), "")
+            if len(letters) != layer.ndim:
+                letters = guess_axes(layer.axis_labels)
         except ImageError:
             letters = "P" * layer.ndim
         for number, size in enumerate(leading_sizes(layer)):
@@ -205,7 +221,7 @@ class ImageChooser(QWidget):
             combo.setToolTip(
                 f"What axis {number} of the image ({layer.axis_labels[number]}) is."
             )
-            combo.currentIndexChanged.connect(lambda _: self.changed.emit())
+            combo.currentIndexChanged.connect(lambda _: self._remember())
             self._axis_line.addWidget(combo, 1)
             self.combos.append(combo)
 
@@ -225,7 +241,7 @@ class ImageChooser(QWidget):
         with signals_blocked(self.list):
             for item in self._items():
                 item.setIcon(_icon(item.data(_LAYER)))
-        self.changed.emit()
+        self._show_axes()
 
 
 def _item(layer: Image, ticked: bool) -> QListWidgetItem:
@@ -259,5 +275,4 @@ def _same_shape(one: Image, other: Image) -> bool:
 
 
 def _is_channel_of(layer: Image, first: Image) -> bool:
-    additive = str(layer.blending) == str(first.blending) == "additive"
-    return additive and _same_shape(layer, first)
+    return str(layer.blending) == "additive" and _same_shape(layer, first)

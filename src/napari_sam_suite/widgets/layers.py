@@ -47,7 +47,7 @@ class Placement:
         Letter of every axis of the result layer: P, T, Z, C, Y, X.
     options : mapping
         Keyword arguments that put a layer of these axes onto the image: scale,
-        translate, units, axis_labels.
+        translate, units, axis_labels, and rotate and affine where there are any.
     channel : int
         Place on the channel axis, where the result has one.
     """
@@ -62,6 +62,14 @@ class Placement:
             self.channel if letter == "C" else getattr(frame, _FIELDS[letter])
             for letter in self.axes[:-2]
         )
+
+    def flat(self) -> dict[str, Any]:
+        """The same options for a layer of y and x alone."""
+        kept = {"rotate": 2, "affine": 3}
+        return {
+            name: values[-kept[name] :, -kept[name] :] if name in kept else values[-2:]
+            for name, values in self.options.items()
+        }
 
     def frame(self, leading: Sequence[float]) -> FrameIndex:
         """Frame of coordinates on the axes before y and x."""
@@ -187,14 +195,16 @@ def composite_of(
 
     Contrast limits, gamma and visibility are those of each layer. A colormap that
     runs from black to one colour gives that colour, any other counts as grey.
-    Additive layers are added; where others cover each other, the lighter one wins.
+    Layers that are additive on the lowest are added; where others cover each other,
+    the lighter one wins.
     """
     from napari_sam_suite.engine.composite import Composite
 
     if "C" in letters or (layers[0].rgb and image.dtype.kind != "f"):
         return Composite.default(image)
     channels = tuple(_channel(layer, i) for i, layer in enumerate(layers))
-    added = all(str(layer.blending) == "additive" for layer in layers)
+    # what the lowest one is added to is black
+    added = all(str(layer.blending) == "additive" for layer in layers[1:])
     return Composite(channels=channels, blend="add" if added else "lighten")
 
 
@@ -306,4 +316,17 @@ def _place(layer: Image, letters: str, channel: int) -> Placement:
         "units": [str(unit) for unit in layer.units[first:]],
         "axis_labels": [str(label) for label in layer.axis_labels[first:]],
     }
-    return Placement(letters[first:], options, channel)
+    return Placement(letters[first:], options | _turns(layer, first), channel)
+
+
+def _turns(layer: Image, first: int) -> dict[str, Any]:
+    """What a layer has of rotation and affine transform, without leading axes."""
+    found = {}
+    for name, matrix in (
+        ("rotate", np.asarray(layer.rotate)),
+        ("affine", np.asarray(layer.affine.affine_matrix)),
+    ):
+        inner = matrix[first:, first:]
+        if not np.allclose(inner, np.eye(len(inner))):
+            found[name] = inner
+    return found

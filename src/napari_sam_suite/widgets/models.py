@@ -28,7 +28,7 @@ _STATES = {
     "installed": "installed",
     "damaged": "damaged",
     "partial": "partly here",
-    "missing": "not here yet",
+    "missing": "to get",
 }
 
 
@@ -57,13 +57,13 @@ class ModelChooser(QWidget):
         self.button = QPushButton()
         self.button.clicked.connect(self.download_wanted)
         line = QHBoxLayout()
-        line.addWidget(self.combo, 1)
+        line.addWidget(self.info, 1)
         line.addWidget(self.button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
+        layout.addWidget(self.combo)
         layout.addLayout(line)
-        layout.addWidget(self.info)
         for spec in MODELS.values():
             self.combo.addItem(spec.title, spec.id)
         self.combo.setCurrentIndex(self.combo.findData(DEFAULT_MODEL))
@@ -89,13 +89,12 @@ class ModelChooser(QWidget):
         """Look at the disk again."""
         for row, spec in enumerate(MODELS.values()):
             here = self._state(spec) in _READY
-            size = "" if here else f"  ({spec.size_mb:.0f} MB to download)"
+            size = "" if here else f" ({spec.size_mb:.0f} MB to get)"
             self.combo.setItemText(row, spec.title + size)
         spec = self.spec
         state = self._state(spec)
-        self.info.setText(
-            f"{spec.memory:g} GB memory, {spec.licence}, {_STATES[state]}"
-        )
+        self.info.setText(f"{spec.memory:g} GB, {spec.licence}, {_STATES[state]}")
+        self.info.setToolTip("Memory that one image needs, licence, and where it is.")
         self.combo.setToolTip(
             f"{spec.id}: sees {spec.input_size} × {spec.input_size} px at a time"  # noqa: RUF001
         )

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
     QFileDialog,
     QFormLayout,
     QLabel,
-    QScrollArea,
     QTabWidget,
     QVBoxLayout,
     QWidget,
@@ -34,6 +33,7 @@ from napari_sam_suite.widgets.footer import Footer, duration
 from napari_sam_suite.widgets.images import ImageChooser
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.models import ModelChooser
+from napari_sam_suite.widgets.overview import MANY, start_overview
 from napari_sam_suite.widgets.preview import Preview
 from napari_sam_suite.widgets.recipe import as_python
 from napari_sam_suite.widgets.resultbar import ResultBar
@@ -47,6 +47,7 @@ from napari_sam_suite.widgets.session import (
     start_engine,
 )
 from napari_sam_suite.widgets.settings import preferences
+from napari_sam_suite.widgets.tags import TagTab
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -100,6 +101,7 @@ class Panel(QWidget):
         self.bar = ResultBar()
         self.footer = Footer()
         self.results = Results(napari_viewer, self)
+        self.tags = TagTab(napari_viewer, self._layer)
         self._bridge = Bridge(self)
         self._loading = Bridge(self)
         self._starting: Plan | None = None
@@ -122,19 +124,15 @@ class Panel(QWidget):
     # -- what is on it -----------------------------------------------------------
 
     def _lay_out(self) -> None:
-        self.setMinimumWidth(300)
+        self.setMinimumWidth(336)
         top = QFormLayout()
         top.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         top.addRow("Image", self.images)
         top.addRow("", self.preview_box)
         top.addRow("Model", self.models)
         top.addRow("Device", self.device)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(self.auto)
-        self.tabs.addTab(scroll, "Auto")
+        self.tabs.addTab(self.auto, "Auto")
+        self.tabs.addTab(self.tags, "Tags")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(8)
@@ -160,16 +158,26 @@ class Panel(QWidget):
         self._bridge.finished.connect(self._finish)
         self._loading.finished.connect(self._loaded)
         self.results.changed.connect(self._show_results)
+        self.results.changed.connect(self.tags.refresh)
+        self.tags.said.connect(self.footer.say)
         self.results.failed.connect(self._fail)
         self.bar.undone.connect(self._undo)
         self.bar.redone.connect(self._redo)
         self.bar.copied.connect(self._copy)
         self.bar.saved.connect(self._save)
+        self.bar.drawn.connect(self._draw_labels)
 
     def _end_with_window(self) -> None:
-        session, images = self.session, self.images
-        self.destroyed.connect(lambda: session.close())
-        self.destroyed.connect(lambda: images.disconnect_viewer())
+        session, images, tags = self.session, self.images, self.tags
+        point, refresh = self.viewer.dims.events.point, self._refresh
+
+        def leave() -> None:
+            session.close()
+            images.disconnect_viewer()
+            tags.disconnect_viewer()
+            point.disconnect(refresh)
+
+        self.destroyed.connect(lambda: leave())
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(lambda: session.close(_FAREWELL))
@@ -339,7 +347,10 @@ class Panel(QWidget):
             self._fail(job.error)
         else:
             took = duration(time.monotonic() - self._began)
-            self._end(" ".join([self._count(f"Done in {took}:"), *self._notices]))
+            said = [self._count(f"Done in {took}:"), *self._notices]
+            if self._last is not None and self._last.found > MANY:
+                said.append("More, Show as labels, is quicker to look at.")
+            self._end(" ".join(said))
 
     def _end(self, text: str) -> None:
         if self._run is not None:
@@ -352,6 +363,8 @@ class Panel(QWidget):
     def _count(self, first: str) -> str:
         run = self._last
         found, frames = (run.found, run.frames) if run is not None else (0, 0)
+        if not found:
+            return f"{first} nothing was found; lower the thresholds under Advanced."
         objects = "1 object" if found == 1 else f"{found} objects"
         where = "1 frame" if frames == 1 else f"{frames} frames"
         return f"{first} {objects} in {where}."
@@ -401,6 +414,20 @@ class Panel(QWidget):
     def _redo(self) -> None:
         self.results.redo()
         self.footer.say("The run is back.")
+
+    def _draw_labels(self) -> None:
+        picture, _ = self._look()
+        layer = self._layer()
+        if picture is None or layer is None:
+            return
+        try:
+            work = start_overview(layer, picture, self)
+        except EngineError as error:
+            self._fail(error)
+            return
+        work.done.connect(lambda made: self.viewer.add_labels(made[0], **made[1]))
+        work.failed.connect(self._fail)
+        work.start()
 
     def _recipe(self) -> dict[str, Any]:
         about = self._layer().metadata[KEY]

@@ -92,9 +92,7 @@ class Preview(QObject):
         self._next()
 
     def _place(self, picture: Picture, rgb: Any) -> None:
-        options = {
-            name: values[-2:] for name, values in picture.placement.options.items()
-        }
+        options = picture.placement.flat()
         if self._layer is not None:
             self._layer.data = rgb
             self._layer.scale = options["scale"]

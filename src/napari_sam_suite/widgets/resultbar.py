@@ -29,14 +29,15 @@ class ResultBar(QWidget):
 
     Signals
     -------
-    undone(), redone(), copied(), saved()
-        Undo run, bring back, copy as Python, save recipe.
+    undone(), redone(), copied(), saved(), drawn()
+        Undo run, bring back, copy as Python, save recipe, show as labels.
     """
 
     undone = Signal()
     redone = Signal()
     copied = Signal()
     saved = Signal()
+    drawn = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class ResultBar(QWidget):
         menu = QMenu(self.more)
         menu.setToolTipsVisible(True)
         self.copy = menu.addAction("Copy as Python", self.copied.emit)
+        self.labels = menu.addAction("Show as labels", self.drawn.emit)
         self.save = menu.addAction("Save recipe...", self.saved.emit)
         self.more.setMenu(menu)
         self.undo.clicked.connect(self.undone)

@@ -92,36 +92,36 @@ class Results(QObject):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._flush)
-        self._run: Run | None = None
+        self._waiting: list[Run] = []
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a run to take away."""
-        return bool(self._done) and self._work is None
+        return bool(self._done) and self.settled
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a run to bring back."""
-        return bool(self._undone) and self._work is None
+        return bool(self._undone) and self.settled
 
     @property
     def settled(self) -> bool:
         """Whether everything that was found is in the viewer."""
-        return self._work is None and not (self._run and self._run.pending)
+        return self._work is None and not self._waiting
 
     def begin(self, picture: Picture, recipe: dict[str, Any], mode: Mode) -> Run:
         """Start a run; its recipe goes into the layer's metadata."""
-        self._flush()
         name = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {uuid.uuid4().hex[:4]}"
         run = Run(name, picture, recipe, mode)
         if mode != "new":
             run.layer = self.layer_of(picture)
-        self._run = run
         return run
 
     def add(self, run: Run, result: FrameResult) -> None:
         """Take a finished frame; it is drawn soon."""
         run.pending.append(result)
+        if run not in self._waiting:
+            self._waiting.append(run)
         run.frames += 1
         run.found += len(result.objects)
         if not self._timer.isActive():
@@ -131,7 +131,7 @@ class Results(QObject):
         """Draw what is left; from here on the run can be undone."""
         self._timer.stop()
         self._flush()
-        if run.frames and run not in self._done:
+        if (run.found or len(run.replaced)) and run not in self._done:
             self._done.append(run)
             self._undone.clear()
         self.changed.emit()
@@ -167,11 +167,11 @@ class Results(QObject):
     # -- drawing -----------------------------------------------------------------
 
     def _flush(self) -> None:
-        run = self._run
-        if run is None or not run.pending or self._work is not None:
-            return
         from napari_sam_suite.engine.objects import Objects
 
+        if not self._waiting or self._work is not None:
+            return
+        run = self._waiting.pop(0)
         start = time.perf_counter()
         results, run.pending = run.pending, []
         new = Objects.concat(result.objects for result in results)
@@ -238,7 +238,9 @@ class Results(QObject):
             to_vertices(new, picture.placement),
             shape_type="polygon",
             edge_width=EDGE,
-            edge_color=colours(new.features["tag"].tolist()),
+            edge_color=colours(
+                new.features["tag"].tolist(), layer.metadata[KEY].get("colours")
+            ),
             face_color=np.zeros((len(new), 4)),
         )
         layer.features = pd.concat([before, new.features], ignore_index=True)

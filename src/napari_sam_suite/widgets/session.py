@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.settings import Preferences
 
 _HEAVY = ("auto", "jobs", "models.load", "objects", "suppression")
+_prepared = threading.Event()
 
 StartEngine = Callable[[str, "Preferences"], "Engine"]
 
@@ -24,11 +25,12 @@ def prepare(*_: object) -> None:
     load_triton()
     for module in _HEAVY:
         import_module(f"napari_sam_suite.engine.{module}")
+    _prepared.set()
 
 
 def is_prepared() -> bool:
     """Whether `prepare` has nothing left to do."""
-    return all(f"napari_sam_suite.engine.{module}" in sys.modules for module in _HEAVY)
+    return _prepared.is_set()
 
 
 def start_engine(model: str, chosen: Preferences) -> Engine:

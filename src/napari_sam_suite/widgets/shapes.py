@@ -75,9 +75,21 @@ def layer_options(
     }
 
 
-def colours(tags: Iterable[str]) -> NDArray[np.float32]:
-    """RGBA of every object, by its tag."""
+def colours(
+    tags: Iterable[str], chosen: Mapping[str, str] | None = None
+) -> NDArray[np.float32]:
+    """RGBA of every object, by its tag.
+
+    Parameters
+    ----------
+    tags : iterable of str
+        One per object.
+    chosen : mapping, optional
+        Tags that have a colour of the user's, ``#rrggbb``.
+    """
     known: dict[str, list[float]] = {}
+    for tag, colour in (chosen or {}).items():
+        known[tag] = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] + [1.0]
     rows = []
     for tag in tags:
         if tag not in known:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from napari_sam_suite.engine.errors import ModelError, ParameterError
+from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.models.device import (
     choose_device,
     choose_precision,
@@ -108,7 +108,7 @@ def test_a_precision_is_taken_by_its_name(name: Any) -> None:
 
 @pytest.mark.parametrize("name", ["int8", "", "half"])
 def test_another_precision_is_answered_with_those_there_are(name: Any) -> None:
-    with pytest.raises(ParameterError, match="precision") as caught:
+    with pytest.raises(ModelError, match="precision") as caught:
         choose_precision(name, CPU, "sam2")
     assert "bfloat16" in caught.value.hint
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_sam_suite.engine.errors import ModelError, ParameterError
+from napari_sam_suite.engine.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def choose_precision(
 
     Raises
     ------
-    ParameterError
+    ModelError
         If the precision has another name.
     """
     formats = {
@@ -67,7 +67,7 @@ def choose_precision(
         "float16": torch.float16,
     }
     if precision not in ("auto", *formats):
-        raise ParameterError(
+        raise ModelError(
             f"There is no precision called {precision!r}.",
             f"Use auto, {', '.join(formats)}.",
         )

@@ -51,9 +51,8 @@ def load_model(
     CheckpointMissing
         If its weights are not on this machine; the hint says how to get them.
     ModelError
-        If the model is unknown, damaged or of another architecture.
-    ParameterError
-        If there is no such precision.
+        If the model is unknown, damaged or of another architecture, or there is no
+        such device or precision.
     """
     spec = model if isinstance(model, ModelSpec) else find_model(model)
     where = choose_device(device)
@@ -115,7 +114,8 @@ def _build(spec: ModelSpec) -> Any:
     if spec.config == "nano":
         from napari_sam_suite.engine.models.nano.config import build_nano
 
-        return build_nano(pretrained=False)
+        with _needs("SAM 2", "sam2"):
+            return build_nano(pretrained=False)
     if spec.family == "sam1":
         with _needs("SAM", "segment-anything"):
             from segment_anything import sam_model_registry

@@ -7,6 +7,7 @@ symbols of the two mix and the process dies. Bound to its own symbols, Triton lo
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -32,7 +33,7 @@ def load_triton() -> bool:
     before = sys.getdlopenflags()
     sys.setdlopenflags(os.RTLD_NOW | os.RTLD_LOCAL | os.RTLD_DEEPBIND)
     try:
-        import triton  # noqa: F401
+        importlib.import_module("triton")
     finally:
         sys.setdlopenflags(before)
     return True

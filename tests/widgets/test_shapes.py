@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+from napari.layers import Shapes
+from shapely import MultiPolygon, Polygon, box
+
+from napari_sam_suite.contributions import read_geojson, write_geojson
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.raster import draw_labels
+from napari_sam_suite.widgets.layers import KEY, Placement
+from napari_sam_suite.widgets.shapes import (
+    layer_options,
+    placement_of,
+    to_objects,
+    to_vertices,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RING = Polygon(
+    box(2, 2, 22, 22).exterior.coords, [list(box(8, 8, 16, 16).exterior.coords)]
+)
+TWO = MultiPolygon([box(30, 2, 36, 8), box(30, 12, 36, 18)])
+PLAIN = Polygon([(2, 30), (12, 30), (12, 44), (7, 40)])
+STACK = Placement("TZYX", {"scale": [1.0, 2.0, 0.5, 0.5]})
+
+
+@pytest.fixture
+def objects() -> Objects:
+    return Objects(
+        [RING, TWO, PLAIN],
+        pd.DataFrame(
+            {
+                "tag": ["a", "unassigned", "b"],
+                "score": [0.5, 0.6, 0.7],
+                "time": [0, 1, 2],
+                "z": [3, 4, 5],
+                "run": "first",
+            }
+        ),
+    )
+
+
+def as_layer(objects: Objects, placement: Placement) -> Shapes:
+    options = layer_options(objects, placement, "cells", {"runs": {}})
+    return Shapes(to_vertices(objects, placement), **options)
+
+
+def test_objects_come_back_from_a_layer_as_they_went_in(objects: Objects) -> None:
+    layer = as_layer(objects, STACK)
+    assert layer.ndim == 4 and set(layer.shape_type) == {"polygon"}
+    back = to_objects(layer.data, layer.shape_type, layer.features, STACK)
+    for one, other in zip(back.polygons, objects.polygons, strict=True):
+        assert one.symmetric_difference(other).area < 1e-3
+    pd.testing.assert_frame_equal(back.features, objects.features, check_dtype=False)
+
+
+def test_a_polygon_lies_in_its_own_frame(objects: Objects) -> None:
+    for vertices, time, z in zip(
+        as_layer(objects, STACK).data, (0, 1, 2), (3, 4, 5), strict=True
+    ):
+        assert (vertices[:, :2] == (time, z)).all()
+
+
+def test_holes_and_parts_are_drawn_as_such(objects: Objects) -> None:
+    flat = objects.with_features(time=0, z=0)
+    layer = as_layer(flat, Placement("YX", {}))
+    for drawn, polygon in zip(layer.to_masks((48, 48)), objects.polygons, strict=True):
+        wanted = draw_labels([polygon], np.array([1]), (48, 48)) > 0
+        # napari also counts the pixels of the outline
+        assert not (wanted & ~drawn).any()
+        assert np.count_nonzero(drawn & ~wanted) < 120
+    assert not layer.to_masks((48, 48))[0][10:14, 10:14].any()
+
+
+def test_edges_have_the_colour_of_the_tag_and_faces_none(objects: Objects) -> None:
+    layer = as_layer(objects, STACK)
+    assert len(np.unique(layer.edge_color, axis=0)) == 3
+    assert (layer.face_color[:, 3] == 0).all()
+
+
+def test_shapes_drawn_by_hand_become_objects() -> None:
+    square = np.array([[0, 0], [0, 10], [10, 10], [10, 0]])
+    crossed = np.array([[20, 20], [30, 30], [30, 20], [20, 30]])
+    kinds = ["rectangle", "ellipse", "path", "line", "polygon"]
+    data = [square, square, square, square[:2], crossed]
+    objects = to_objects(data, kinds, pd.DataFrame(), Placement("YX", {}))
+    areas = [polygon.area for polygon in objects.polygons]
+    assert areas == pytest.approx([100, np.pi * 25, 50], rel=0.01)
+    assert all(polygon.is_valid for polygon in objects.polygons)
+    assert set(objects.features["tag"]) == {"unassigned"}
+
+
+def test_a_layer_goes_through_geojson(objects: Objects, tmp_path: Path) -> None:
+    layer = as_layer(objects, STACK)
+    path = str(tmp_path / "cells.geojson")
+    data, meta, _ = layer.as_layer_data_tuple()
+    assert write_geojson(path, data, meta) == [path]
+    read = read_geojson(path)
+    assert read is not None
+    [(vertices, options, kind)] = read(path)
+    again = Shapes(vertices, **options)
+    assert kind == "shapes" and again.ndim == 4
+    assert again.features["tag"].tolist() == ["a", "unassigned", "b"]
+    assert again.features["id"].tolist() == objects.features["id"].tolist()
+    for one, other in zip(again.data, layer.data, strict=True):
+        assert {tuple(v) for v in np.round(one, 3)} == {
+            tuple(v) for v in np.round(other, 3)
+        }
+
+
+def test_other_files_are_left_to_other_readers() -> None:
+    assert read_geojson("cells.tif") is None
+    assert read_geojson(["a.geojson", "b.csv"]) is None
+
+
+def test_a_layer_of_unknown_origin_is_understood_by_its_labels() -> None:
+    meta = {"metadata": {}, "axis_labels": ("time", "z", "y", "x")}
+    assert placement_of(meta).axes == "TZYX"
+    meta["metadata"] = {KEY: {"axes": "PTYX"}}
+    assert placement_of(meta).axes == "PTYX"

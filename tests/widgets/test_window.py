@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+OPEN = """
+import sys, time
+import napari
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer()
+viewer.add_image(__import__("numpy").zeros((64, 64), "uint8"))
+QApplication.processEvents()
+start = time.perf_counter()
+dock, panel = viewer.window.add_plugin_dock_widget("napari-sam-suite")
+QApplication.processEvents()
+seconds = time.perf_counter() - start
+assert not {"torch", "sam2", "segment_anything"} & set(sys.modules)
+"""
+
+CLOSE = (
+    OPEN
+    + """
+from qtpy.QtCore import QTimer
+panel.auto.button.click()
+
+def wait():
+    if panel.session._engine is None or not panel.session._engine._current:
+        return QTimer.singleShot(50, wait)
+    print("running", flush=True)
+    viewer.close()
+
+QTimer.singleShot(50, wait)
+napari.run()
+print("closed", flush=True)
+"""
+)
+
+
+def run(code: str) -> str:
+    answer = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert "Traceback" not in answer.stderr, answer.stderr
+    return answer.stdout
+
+
+@pytest.mark.slow
+def test_the_panel_opens_at_once_and_without_torch() -> None:
+    seconds = float(run(OPEN + "print(seconds); viewer.close()"))
+    print(f"the panel opened in {seconds:.2f} s")
+    assert seconds < 3, "1 s on a machine that has nothing else to do"
+
+
+@pytest.mark.slow
+def test_closing_the_window_during_a_run_ends_cleanly() -> None:
+    assert run(CLOSE).split() == ["running", "closed"]
