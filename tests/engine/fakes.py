@@ -57,7 +57,6 @@ class FakeSam:
     """
 
     spec = FAKE
-    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -70,6 +69,7 @@ class FakeSam:
         memory: int | None = None,
         delay: float = 0.0,
     ) -> None:
+        self.device = torch.device("cpu")
         self.input_size = input_size
         self.batch = batch
         self.memory = memory
@@ -80,6 +80,11 @@ class FakeSam:
         self._keep_aspect = keep_aspect
         self._blobs: dict[tuple[int, ...], tuple[Embedding, NDArray[np.int32]]] = {}
         self._score = score or (lambda token, colour: scores[token])
+
+    def move(self, device: torch.device) -> None:
+        """Another device has memory of its own."""
+        self.device = device
+        self.memory = None
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         return [self._embed(image) for image in images]

@@ -114,7 +114,12 @@ def test_same_masks_as_sam2_for_every_setting(random_nano, settings):
 def test_same_masks_as_sam2_with_the_embedded_weights(nano):
     scene = synthesize("nuclei", (256, 256), seed=5)
     image = np.ascontiguousarray(np.broadcast_to(scene.image[..., None], (256, 256, 3)))
-    settings = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.5}
+    settings = {
+        "pred_iou_thresh": 0.5,
+        "stability_score_thresh": 0.5,
+        "stability_score_offset": 1.0,
+        "box_nms_thresh": 0.7,
+    }
     assert compare(nano, image, points_per_side=12, **settings) > 3
 
 

@@ -351,6 +351,19 @@ def test_if_not_even_one_prompt_fits_it_is_said() -> None:
         run(stack(1, 1, 1), model=FakeSam(memory=0))
 
 
+def test_a_device_that_is_full_is_left_for_the_cpu_and_the_user_is_told() -> None:
+    image = stack(1, 1, 1)
+    expected = run(image, model=FakeSam())
+    model, job = FakeSam(memory=0), Listener()
+    model.device = torch.device("cuda")
+    found = run(image, model=model, job=job)
+    assert model.device == torch.device("cpu")
+    assert len(found) == len(expected) > 0
+    assert job.notices == [
+        "The memory of cuda is full; going on with the CPU, which is slower."
+    ]
+
+
 def test_another_error_of_torch_is_not_taken_for_a_full_memory() -> None:
     model = FakeSam()
     model.failure = torch.linalg.LinAlgError("singular")

@@ -131,7 +131,7 @@ class _Search:
         pixels = np.ascontiguousarray(
             image[region.y0 : region.y1, region.x0 : region.x1]
         )
-        embedding = self.model.encode([pixels])[0]
+        embedding = self._encode(pixels)
         builder = MaskBuilder(shape)
         for decoded, points in self._decode(embedding, grid):
             self._keep(decoded, points, embedding, region, builder)
@@ -140,6 +140,21 @@ class _Search:
         masks = builder.build()
         threshold = self.params.box_nms_thresh or 0.0
         return drop_duplicates(masks, masks.scores, threshold, region.origin)
+
+    def _encode(self, pixels: NDArray[np.uint8]) -> Embedding:
+        try:
+            return self.model.encode([pixels])[0]
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._too_little() from error
+
+    def _too_little(self) -> OutOfMemory:
+        return OutOfMemory(
+            f"There is too little memory on {self.model.device} for "
+            f"{self.model.spec.id}.",
+            "Choose a smaller model or the CPU.",
+        )
 
     def _decode(
         self, embedding: Embedding, grid: NDArray[np.float64]
@@ -172,11 +187,7 @@ class _Search:
             if not is_out_of_memory(error):
                 raise
             if len(points) == 1:
-                raise OutOfMemory(
-                    f"There is too little memory on {self.model.device} for "
-                    f"{self.model.spec.id}.",
-                    "Choose a smaller model or the CPU.",
-                ) from error
+                raise self._too_little() from error
             return None
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from napari_sam_suite.engine.composite import Composite, compose
-from napari_sam_suite.engine.errors import Cancelled, ImageError
+from napari_sam_suite.engine.errors import Cancelled, ImageError, OutOfMemory
 from napari_sam_suite.engine.frames import FrameIndex, resolve_frames
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor, Future
 
     import numpy as np
@@ -76,8 +76,6 @@ def segment_frames(
     Cancelled
         If the job was stopped; frames finished by then were handed to `job`.
     """
-    from napari_sam_suite.engine.auto import automatic_masks
-
     chosen = resolve_frames(image.sizes, frames)
     fixed = (composite or Composite.default(image)).resolve(image, chosen)
     source = describe(image, model, params, fixed)
@@ -116,9 +114,7 @@ def segment_frames(
                 masks = Masks.empty((image.sizes.y, image.sizes.x))
                 report(1, 1, "Nothing to see")
             else:
-                masks = automatic_masks(
-                    model, rgb, params, report=report, stop=job.stopping
-                )
+                masks = _find(model, rgb, params, report, job)
             last, pending = pending, pool.submit(outline, masks, frame)
             collect(last)
     finally:
@@ -129,6 +125,29 @@ def segment_frames(
     if lost:
         job.notice(lost.summary())
     return Objects.concat([Objects.empty(source), *(r.objects for r in results)])
+
+
+def _find(
+    model: SamModel,
+    rgb: NDArray[np.uint8],
+    params: AutoParams,
+    report: Callable[[int, int, str], None],
+    job: Listener,
+) -> Masks:
+    """Masks of one frame; a device whose memory is full is left for the CPU."""
+    from napari_sam_suite.engine.auto import automatic_masks, release_memory
+    from napari_sam_suite.engine.models.device import choose_device
+
+    try:
+        return automatic_masks(model, rgb, params, report=report, stop=job.stopping)
+    except OutOfMemory:
+        if model.device.type == "cpu":
+            raise
+    full = model.device
+    model.move(choose_device("cpu"))
+    release_memory()
+    job.notice(f"The memory of {full} is full; going on with the CPU, which is slower.")
+    return automatic_masks(model, rgb, params, report=report, stop=job.stopping)
 
 
 def describe(

@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 )
 from superqt.utils import signals_blocked
 
-from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
@@ -93,6 +92,10 @@ class TagTab(QWidget):
 
     def tags(self) -> list[str]:
         """All tags of the layer, those without an object included."""
+        if self._layer is None:
+            return []
+        from napari_sam_suite.engine.features import UNASSIGNED
+
         used = sorted(set(self._values()), key=lambda tag: (tag != UNASSIGNED, tag))
         return list(dict.fromkeys([*self._about().get("tags", []), *used]))
 
@@ -202,6 +205,8 @@ class TagTab(QWidget):
         layer = self._layer
         if layer is None:
             return np.empty(0, dtype=object)
+        from napari_sam_suite.engine.features import UNASSIGNED
+
         if "tag" not in layer.features:
             return np.full(len(layer.data), UNASSIGNED, dtype=object)
         values = layer.features["tag"].fillna(UNASSIGNED).astype(str)
