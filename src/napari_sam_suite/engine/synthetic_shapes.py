@@ -88,7 +88,7 @@ def stamp(
         claim = ndimage.binary_dilation(part, disk(gap)) if gap else part
         if np.any(there[claim]):
             return False
-    elif np.count_nonzero(there[part]) > overlap * max(np.count_nonzero(part), 1):
+    elif np.count_nonzero(there[part]) > overlap * max(int(part.sum()), 1):
         return False
     free = part & (there == 0)
     if np.count_nonzero(free) < 8:
@@ -141,7 +141,8 @@ def tessellate(
     seeds = (grid.reshape(-1, 2) - 0.5) * (np.array(shape) / (steps - 2))
     seeds = seeds + rng.normal(0, 0.24 * diameter, seeds.shape)
     warp = rng.uniform(0.02, 0.12) * diameter
-    points = np.stack(np.mgrid[: shape[0], : shape[1]], -1).astype(np.float32)
+    rows, columns = np.indices(shape, np.float32)
+    points = np.stack([rows, columns], -1)
     for axis in range(2):
         points[..., axis] += warp * texture(rng, shape, diameter / 3)
     owner = cKDTree(seeds).query(points.reshape(-1, 2))[1].reshape(shape)
@@ -177,7 +178,7 @@ def per_object(
 
 def borders(labels: Labels, mode: str = "thick") -> NDArray[np.bool_]:
     """Pixels on the outlines of objects; ``mode`` as in scikit-image."""
-    found: NDArray[np.bool_] = segmentation.find_boundaries(labels, mode=mode)  # type: ignore[no-untyped-call]
+    found: NDArray[np.bool_] = segmentation.find_boundaries(labels, mode=mode)
     return found
 
 
