@@ -48,7 +48,7 @@ class Scene:
         jitter = rng.uniform(-0.25, 0.25, (2, 256)) * self.low / 16
         self.centres = np.stack([y.ravel() + jitter[0], x.ravel() + jitter[1]], 1)
         self.radii = rng.uniform(0.25, 0.42, 256) * self.low / 16
-        self.quality = rng.normal(0.92, 0.035, (self.low, self.low)).clip(0, 1)
+        self.quality = rng.beta(55, 5, (self.low, self.low))
         self.asked = self.passed = 0
         self.spent = np.zeros(2)
         self._points = np.zeros((0, 2))

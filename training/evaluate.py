@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 PROMPTS = ("point", "chosen", "box", "three")
 GRID = {
-    "pred_iou": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75),
-    "stability": (0.3, 0.5, 0.6, 0.7, 0.8, 0.9),
-    "nms": (0.3, 0.5, 0.7),
+    "pred_iou": (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7),
+    "stability": (0.2, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "nms": (0.2, 0.3, 0.5),
 }
 
 
@@ -211,7 +211,9 @@ def spread(items: list[Item], most: int) -> list[Item]:
     return chosen
 
 
-def report(model, items: list[Item], setting: Setting | None) -> dict:
+def report(
+    model, items: list[Item], setting: Setting | None, only_auto: bool = False
+) -> dict:
     """Scores per group; calibrates if no setting is given."""
     found, prompts, seconds = [], {}, 0.0
     for item in items:
@@ -219,6 +221,8 @@ def report(model, items: list[Item], setting: Setting | None) -> dict:
         found.append((item, candidates(model, as_rgb(item.image))))
         seconds += time.perf_counter() - began
         own = prompts.setdefault(item.group, {k: [] for k in PROMPTS})
+        if only_auto:
+            continue
         for name, values in prompt_scores(model, item).items():
             own[name] += values
     table: dict[str, float] = {}
@@ -259,6 +263,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--out", type=Path, default=Path("training/runs/report.json"))
     parser.add_argument("--calibrate", action="store_true")
+    parser.add_argument("--only-auto", action="store_true", help="no prompts")
     parser.add_argument("--setting", type=float, nargs=3, help="IoU, stability, NMS")
     parser.add_argument("--most", type=int, default=1000, help="images of a group")
     parser.add_argument("--threads", type=int, default=1)
@@ -268,7 +273,7 @@ def main() -> None:
     setting = None if args.calibrate else Setting(*(args.setting or ()))
     spec = find_model(weights_of(args.weights), family="sam2", config="nano")
     model = load_model(spec, device="cpu")
-    result = report(model, spread(items, args.most), setting)
+    result = report(model, spread(items, args.most), setting, args.only_auto)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     args.out.with_suffix(".md").write_text(markdown(result), encoding="utf-8")

@@ -39,11 +39,14 @@ def errors(
 
 
 def print_error(error: EngineError, *, as_json: bool, about: str = "") -> None:
-    """Print a sentence and its hint: on standard error, or as JSON."""
+    """Print a sentence and its hint: on standard error, or as JSON.
+
+    A sentence that does not name what it is `about` is led by it.
+    """
     if as_json:
         print_json({"error": error.message, "hint": error.hint})
         return
-    lead = f"{escape(about)}: " if about else ""
+    lead = f"{escape(about)}: " if about and about not in error.message else ""
     text = f"[red]Error:[/red] {lead}{escape(error.message)}\n{escape(error.hint)}"
     Console(stderr=True).print(text.rstrip(), soft_wrap=True)
 

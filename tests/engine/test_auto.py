@@ -123,6 +123,18 @@ def test_same_masks_as_sam2_with_the_embedded_weights(nano):
     assert compare(nano, image, points_per_side=12, **settings) > 3
 
 
+def test_a_stability_just_at_the_threshold_passes_as_upstream(random_nano):
+    image = photo((512, 512))
+    settings = EVERYTHING | {"points_per_side": 4, "stability_score_offset": 0.02}
+    everything = automatic_masks(
+        random_nano, image, AutoParams(tile="off", overlap="allow", **settings)
+    )
+    middle = float(np.sort(everything.stability)[len(everything) // 2])
+    # The next number above it is the same one in float32, in which upstream compares.
+    settings["stability_score_thresh"] = float(np.nextafter(middle, 1.0))
+    assert 0 < compare(random_nano, image, **settings) < len(everything)
+
+
 @pytest.mark.slow
 def test_same_masks_as_sam2_tiny():
     model = load_model("sam2.1_hiera_tiny", device="cpu", random_weights=True)

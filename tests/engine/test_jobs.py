@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from engine.fakes import FakeSam, scene
-from napari_sam_suite.engine.errors import Cancelled, EngineError, ModelError
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    EngineError,
+    ModelError,
+    OutOfMemory,
+)
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.jobs import Engine, Job, JobState, Progress
 from napari_sam_suite.engine.models import load
@@ -228,6 +233,14 @@ def test_nothing_a_task_raises_ends_the_engine(
     with pytest.raises(kind, match="oops"):
         job.result()
     assert engine.submit(lambda m, j: 1, "next").result(10) == 1
+
+
+def test_an_image_that_memory_does_not_hold_is_one_sentence(engine: Engine) -> None:
+    def greedy(model: SamModel, job: Job[Any]) -> Any:
+        return np.empty((2**30, 2**30), np.uint8)
+
+    with pytest.raises(OutOfMemory, match="too little memory for this image"):
+        engine.submit(greedy, "greedy").result(10)
 
 
 def test_frames_before_a_failure_are_kept(engine: Engine, model: FakeSam) -> None:

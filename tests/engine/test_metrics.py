@@ -140,6 +140,20 @@ def test_folders_are_paired_by_stem(tmp_path):
     assert (total.truth, total.matched, total.images) == (3, 2, 3)
 
 
+def test_a_prediction_of_the_same_name_comes_before_longer_names(tmp_path):
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    for folder, names in ((truth, ["b1", "ab1", "c [1]"]), (found, ["b1", "ab1"])):
+        folder.mkdir()
+        for name in [*names, "c [1]"]:
+            tifffile.imwrite(folder / f"{name}.tif", bars((0, 20)).astype(np.uint16))
+    pairs = pair_label_files(found, truth)
+    assert [pair.predicted and pair.predicted.stem for pair in pairs] == [
+        "ab1",
+        "b1",
+        "c [1]",
+    ]
+
+
 def test_two_files_are_a_pair(tmp_path):
     for name in ("a.tif", "b.tif"):
         tifffile.imwrite(tmp_path / name, bars((0, 20)).astype(np.uint16))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,13 @@ def test_each_frame_has_an_overlay_that_says_which(tmp_path: Path) -> None:
         assert picture.size[0] >= SHAPE[1]
 
 
+def test_overlays_of_many_frames_sort_by_time(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(12), ["overlay"])
+    for time in (1, 10):
+        output.add(result(time))
+    assert names(tmp_path) == ["cells_overlay_t02.png", "cells_overlay_t11.png"]
+
+
 def test_a_frame_without_objects_has_empty_files(tmp_path: Path) -> None:
     output = ImageOutput(tmp_path, image(), FORMATS)
     output.add(FrameResult(FrameIndex(), Objects.empty(), Losses()))
@@ -216,7 +224,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_out_first(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(type(tmp_path), "touch", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(OutputError, match=word) as caught:
         check_folder(tmp_path / "out")
     assert "--out" in caught.value.hint
@@ -228,10 +236,16 @@ def test_the_check_of_a_folder_makes_it_and_leaves_it_empty(tmp_path: Path) -> N
     assert names(tmp_path / "a" / "b") == []
 
 
+def test_runs_into_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(check_folder, [tmp_path / "out"] * 400))
+    assert names(tmp_path / "out") == []
+
+
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(OutputError, match="cannot be written to"):
+        with pytest.raises(OutputError, match="a file of that name is in the way"):
             check_folder(folder)
 
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,22 +11,10 @@ from napari_sam_suite.engine.jobs import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.panel import Panel
-
-
-def _load_fakes() -> ModuleType:
-    name = "sam_suite_fakes"
-    if name not in sys.modules:
-        path = Path(__file__).parents[1] / "engine" / "fakes.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 class FakeEngine(Engine):
@@ -37,7 +22,10 @@ class FakeEngine(Engine):
 
     def __init__(self, model: str, fake: dict[str, Any]) -> None:
         super().__init__(model, device="cpu")
-        self._fake = _load_fakes().FakeSam(**fake)
+        # not at the top: the panel loads torch itself
+        from engine.fakes import FakeSam
+
+        self._fake = FakeSam(**fake)
 
     def _load(self) -> Any:
         return self._fake

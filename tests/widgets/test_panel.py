@@ -114,7 +114,7 @@ def test_cancel_takes_effect_at_once_and_keeps_what_is_done(
     qtbot.mouseClick(panel.footer.cancel, LEFT)
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
     assert time.perf_counter() - start < 0.5
-    assert say(panel).startswith("Stopped.") and panel.auto.button.isEnabled()
+    assert say(panel).startswith("Stopped; kept: ") and panel.auto.button.isEnabled()
     done = len(results(panel)[0].data)
     assert 0 < done < 36
     segment(panel, qtbot)
@@ -183,7 +183,7 @@ def test_a_run_replaces_adds_or_starts_anew_and_can_be_undone(
     assert count() == [8]
     assert set(results(panel)[0].features["id"]) == set(first)
     qtbot.mouseClick(panel.bar.undo, LEFT)
-    assert count() == [] and not panel.bar.undo.isEnabled()
+    assert count() == [0] and not panel.bar.undo.isEnabled()
     qtbot.mouseClick(panel.bar.redo, LEFT)
     qtbot.mouseClick(panel.bar.redo, LEFT)
     assert count() == [12]

@@ -75,10 +75,10 @@ def test_a_recipe_is_saved_as_json(
 ) -> None:
     viewer.add_image(blobs(), name="cells")
     layer = run(panel, qtbot)
-    panel.save_recipe(tmp_path / "recipe.json")
+    panel.outcome.save(tmp_path / "recipe.json")
     saved = json.loads((tmp_path / "recipe.json").read_text())
     assert [saved] == list(layer.metadata[KEY]["runs"].values())
     assert saved["frames"] == [[0, 0, 0]] and saved["image"]["layers"] == ["cells"]
     assert AutoParams(**saved["params"]) == panel.auto.params()
-    panel.save_recipe(tmp_path / "missing" / "recipe.json")
+    panel.outcome.save(tmp_path / "missing" / "recipe.json")
     assert "cannot be written" in panel.footer.status.text()

@@ -230,7 +230,8 @@ class _Search:
         scores = decoded.iou.cpu().numpy()
         asked = points[decoded.prompt.cpu().numpy()]
         levels = decoded.token.cpu().numpy()
-        required = p.stability_score_thresh or 0.0
+        # In float32 as upstream: 19 of 20 pixels is stable enough for 0.95.
+        required = float(np.float32(p.stability_score_thresh or 0.0))
         for k in range(len(scores)):
             found = measure(
                 logits[k],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 from psygnal import Signal, SignalInstance
 
-from napari_sam_suite.engine.errors import Cancelled, EngineError
+from napari_sam_suite.engine.errors import Cancelled, EngineError, OutOfMemory
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.run import segment_frames
@@ -150,6 +150,9 @@ class Job(Generic[T]):
             self.error, self.state = error, JobState.CANCELLED
         except EngineError as error:
             self.error, self.state = error, JobState.FAILED
+        except MemoryError as error:
+            self.error, self.state = _too_little_memory(), JobState.FAILED
+            self.error.__cause__ = error
         except BaseException as error:
             # Whatever it is, it belongs to the one who waits, not to this thread.
             self.error, self.state = error, JobState.FAILED
@@ -166,6 +169,13 @@ class Job(Generic[T]):
         except Exception:
             # A listener's mistake must stop neither the work nor the thread.
             logger.exception("a listener to %s failed", self.name)
+
+
+def _too_little_memory() -> OutOfMemory:
+    return OutOfMemory(
+        "There is too little memory for this image.",
+        "Close other programs, or cut the image into smaller ones.",
+    )
 
 
 class Engine:

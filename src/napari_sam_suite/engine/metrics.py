@@ -7,6 +7,7 @@ with the greatest IoU. AP follows the Data Science Bowl 2018: the mean over IoU 
 
 from __future__ import annotations
 
+import glob
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,8 +273,8 @@ def pair_label_files(predicted: str | Path, truth: str | Path) -> list[LabelPair
     predicted, truth : str or Path
         Two files, or two folders. Truth is named ``lab_<stem>.tif``, or else every TIFF
         of the folder counts. The prediction is the first of ``lab_<stem>.tif``,
-        ``img_<stem>.tif``, ``img_<stem>*.tif`` and ``*<stem>*.tif`` that is there, in
-        the folder or below.
+        ``img_<stem>.tif``, ``<stem>.tif``, ``img_<stem>*.tif`` and ``*<stem>*.tif``
+        that is there, in the folder or below.
 
     Returns
     -------
@@ -344,7 +345,9 @@ def evaluate_files(
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    for pattern in (f"lab_{stem}", f"img_{stem}", f"img_{stem}*", f"*{stem}*"):
+    plain = glob.escape(stem)
+    patterns = (f"lab_{plain}", f"img_{plain}", plain, f"img_{plain}*", f"*{plain}*")
+    for pattern in patterns:
         hits = sorted(
             path for suffix in _SUFFIXES for path in folder.rglob(pattern + suffix)
         )

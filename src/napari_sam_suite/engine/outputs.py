@@ -5,6 +5,7 @@ The command line's flags need the names in here, so what is heavy is imported la
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.errors import OutputError, ParameterError
@@ -153,11 +154,16 @@ def check_folder(folder: Path) -> None:
     OutputError
         If not.
     """
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        # Nameless, so that two runs into one folder do not meet.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f"{folder} cannot be a folder: a file of that name is in the way.",
+            "Choose another folder with --out.",
+        ) from error
     except OSError as error:
         raise OutputError(
             f"The folder {folder} cannot be written to: {error.strerror}.",
@@ -174,11 +180,13 @@ def _spare_input(path: Path, image: ImageSource) -> None:
 
 
 def _frame_suffix(frame: FrameIndex, image: ImageSource) -> str:
-    """``_p2_t1_z3``, with only the axes that the image has."""
+    """``_p2_t01_z3``: only axes that the image has, as wide as names sort by it."""
     sizes = image.sizes
     axes = (
         ("p", frame.position, sizes.position),
         ("t", frame.time, sizes.time),
         ("z", frame.z, sizes.z),
     )
-    return "".join(f"_{letter}{index + 1}" for letter, index, n in axes if n > 1)
+    return "".join(
+        f"_{letter}{index + 1:0{len(str(n))}}" for letter, index, n in axes if n > 1
+    )

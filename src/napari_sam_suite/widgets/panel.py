@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari.utils.notifications import show_error
@@ -12,7 +10,6 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
-    QFileDialog,
     QFormLayout,
     QLabel,
     QTabWidget,
@@ -24,18 +21,16 @@ from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
     OutOfMemory,
-    OutputError,
 )
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.widgets.auto import AutoTab
 from napari_sam_suite.widgets.bridge import Background, Bridge
 from napari_sam_suite.widgets.footer import Footer, duration
 from napari_sam_suite.widgets.images import ImageChooser
-from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.models import ModelChooser
-from napari_sam_suite.widgets.overview import MANY, start_overview
+from napari_sam_suite.widgets.outcome import Outcome
+from napari_sam_suite.widgets.overview import MANY
 from napari_sam_suite.widgets.preview import Preview
-from napari_sam_suite.widgets.recipe import as_python
 from napari_sam_suite.widgets.resultbar import ResultBar
 from napari_sam_suite.widgets.results import Results
 from napari_sam_suite.widgets.session import (
@@ -101,7 +96,8 @@ class Panel(QWidget):
         self.bar = ResultBar()
         self.footer = Footer()
         self.results = Results(napari_viewer, self)
-        self.tags = TagTab(napari_viewer, self._layer)
+        self.outcome = Outcome(napari_viewer, self.bar, self.results, self._look, self)
+        self.tags = TagTab(napari_viewer, self.outcome.layer)
         self._bridge = Bridge(self)
         self._loading = Bridge(self)
         self._starting: Plan | None = None
@@ -160,12 +156,9 @@ class Panel(QWidget):
         self.results.changed.connect(self._show_results)
         self.results.changed.connect(self.tags.refresh)
         self.tags.said.connect(self.footer.say)
+        self.outcome.said.connect(self.footer.say)
+        self.outcome.failed.connect(self._fail)
         self.results.failed.connect(self._fail)
-        self.bar.undone.connect(self._undo)
-        self.bar.redone.connect(self._redo)
-        self.bar.copied.connect(self._copy)
-        self.bar.saved.connect(self._save)
-        self.bar.drawn.connect(self._draw_labels)
 
     def _end_with_window(self) -> None:
         session, images, tags = self.session, self.images, self.tags
@@ -215,7 +208,7 @@ class Panel(QWidget):
         self.bar.show_state(
             undo=self.results.can_undo,
             redo=self.results.can_redo,
-            result=self._layer() is not None,
+            result=self.outcome.layer() is not None,
             busy=self.busy,
         )
 
@@ -322,7 +315,7 @@ class Panel(QWidget):
             self._download.cancel()
         if self._starting is not None:
             self._starting = None
-            self._end("Stopped.")
+            self._end("Stopped before it began.")
         elif self._job is not None:
             job = self._job
             job.cancel()
@@ -332,7 +325,7 @@ class Panel(QWidget):
     def _give_up(self, job: Job[Any]) -> None:
         """Let the panel go on; what the job still finishes is taken."""
         if job is self._job and self._run is not None:
-            self._end(self._count("Stopped."))
+            self._end(f"Stopped; kept: {self._count()}.")
 
     def _finish(self, job: Job[Any]) -> None:
         late = self._run is None
@@ -341,13 +334,13 @@ class Panel(QWidget):
         if late:
             return
         if isinstance(job.error, Cancelled):
-            self._end(self._count("Stopped."))
+            self._end(f"Stopped; kept: {self._count()}.")
         elif job.error is not None:
             self._end("")
             self._fail(job.error)
         else:
             took = duration(time.monotonic() - self._began)
-            said = [self._count(f"Done in {took}:"), *self._notices]
+            said = [f"Done in {took}: {self._count()}.", *self._notices]
             if self._last is not None and self._last.found > MANY:
                 said.append("More, Show as labels, is quicker to look at.")
             self._end(" ".join(said))
@@ -360,19 +353,22 @@ class Panel(QWidget):
         self.footer.stop(text)
         self._refresh()
 
-    def _count(self, first: str) -> str:
+    def _count(self) -> str:
         run = self._last
         found, frames = (run.found, run.frames) if run is not None else (0, 0)
-        if not found:
-            return f"{first} nothing was found; lower the thresholds under Advanced."
+        if frames and not found:
+            return "no objects; lower the thresholds under Advanced to find more"
         objects = "1 object" if found == 1 else f"{found} objects"
         where = "1 frame" if frames == 1 else f"{frames} frames"
-        return f"{first} {objects} in {where}."
+        return f"{objects} in {where}"
 
     def _fail(self, error: BaseException) -> None:
         """Say what went wrong in one sentence, here and in napari."""
         text = explain(error)
-        self.footer.stop(text)
+        if self.busy:
+            self.footer.say(text)
+        else:
+            self.footer.stop(text)
         show_error(text)
 
     # -- models ------------------------------------------------------------------
@@ -400,65 +396,6 @@ class Panel(QWidget):
         self._downloaded("Stopped; what has arrived is kept.")
         if not isinstance(error, Cancelled):
             self._fail(error)
-
-    # -- results -----------------------------------------------------------------
-
-    def _layer(self) -> Any:
-        picture, _ = self._look()
-        return None if picture is None else self.results.layer_of(picture)
-
-    def _undo(self) -> None:
-        self.results.undo()
-        self.footer.say("The run was taken away; Bring back shows it again.")
-
-    def _redo(self) -> None:
-        self.results.redo()
-        self.footer.say("The run is back.")
-
-    def _draw_labels(self) -> None:
-        picture, _ = self._look()
-        layer = self._layer()
-        if picture is None or layer is None:
-            return
-        try:
-            work = start_overview(layer, picture, self)
-        except EngineError as error:
-            self._fail(error)
-            return
-        work.done.connect(lambda made: self.viewer.add_labels(made[0], **made[1]))
-        work.failed.connect(self._fail)
-        work.start()
-
-    def _recipe(self) -> dict[str, Any]:
-        about = self._layer().metadata[KEY]
-        return dict(list(about["runs"].values())[-1])
-
-    def _copy(self) -> None:
-        clipboard = QApplication.clipboard()
-        if clipboard is not None:
-            clipboard.setText(as_python(self._recipe()))
-        self.footer.say("Copied: a script that repeats the last run.")
-
-    def _save(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save recipe", "recipe.json", "JSON (*.json)"
-        )
-        if path:
-            self.save_recipe(Path(path))
-
-    def save_recipe(self, path: Path) -> None:
-        """Write what the last run did as JSON."""
-        try:
-            path.write_text(json.dumps(self._recipe(), indent=2), encoding="utf-8")
-        except OSError as error:
-            self._fail(
-                OutputError(
-                    f"{path} cannot be written: {error.strerror}.",
-                    "Choose another folder.",
-                )
-            )
-        else:
-            self.footer.say(f"Saved {path.name}.")
 
 
 def explain(error: BaseException) -> str:

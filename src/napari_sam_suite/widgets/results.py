@@ -148,11 +148,16 @@ class Results(QObject):
         return None
 
     def undo(self) -> None:
-        """Take the last run away, and bring back what it had replaced."""
+        """Take the last run away, and bring back what it had replaced.
+
+        The layer stays, even if nothing is left in it: drivers have crashed at the
+        next redraw where a Shapes layer was removed.
+        """
         run = self._done.pop()
         run.withdrawn = self._take(run, self._rows(run, "run", [run.id]))
+        if run.layer is not None:
+            run.layer.metadata[KEY]["runs"].pop(run.id, None)
         self._show(run, run.replaced)
-        self._drop_empty(run)
         self._undone.append(run)
         self.changed.emit()
 
@@ -276,10 +281,6 @@ class Results(QObject):
         if run.layer is None or not self._alive(run.layer):
             return np.zeros(0, dtype=bool)
         return np.asarray(run.layer.features[column].isin(list(values)), dtype=bool)
-
-    def _drop_empty(self, run: Run) -> None:
-        if run.layer is not None and self._alive(run.layer) and not run.layer.data:
-            self._viewer.layers.remove(run.layer)
 
     def _alive(self, layer: Shapes | None) -> bool:
         return layer is not None and layer in self._viewer.layers

@@ -1,0 +1,128 @@
+"""What can be done with results once they are there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
+
+from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.overview import start_overview
+from napari_sam_suite.widgets.recipe import as_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.components import ViewerModel
+    from napari.layers import Shapes
+
+    from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.resultbar import ResultBar
+    from napari_sam_suite.widgets.results import Results
+
+
+class Outcome(QObject):
+    """Does what the buttons below the tabs say.
+
+    Parameters
+    ----------
+    bar : ResultBar
+        The buttons.
+    results : Results
+        The runs.
+    look : callable
+        Gives the chosen image, or None, and why there is none.
+
+    Signals
+    -------
+    said(str), failed(Exception)
+        What happened.
+    """
+
+    said = Signal(str)
+    failed = Signal(object)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        bar: ResultBar,
+        results: Results,
+        look: Callable[[], tuple[Picture | None, str]],
+        parent: QWidget,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._results = results
+        self._look = look
+        self._window = parent
+        bar.undone.connect(self.undo)
+        bar.redone.connect(self.redo)
+        bar.copied.connect(self.copy)
+        bar.saved.connect(self.ask_and_save)
+        bar.drawn.connect(self.draw_labels)
+
+    def layer(self) -> Shapes | None:
+        """Results of the chosen image, if there are any."""
+        picture, _ = self._look()
+        return None if picture is None else self._results.layer_of(picture)
+
+    def undo(self) -> None:
+        """Take the last run away."""
+        self._results.undo()
+        self.said.emit("The run was taken away; Bring back shows it again.")
+
+    def redo(self) -> None:
+        """Bring it back."""
+        self._results.redo()
+        self.said.emit("The run is back.")
+
+    def recipe(self) -> dict[str, Any]:
+        """What the last run of the image did; empty if there is none."""
+        layer = self.layer()
+        runs = {} if layer is None else layer.metadata[KEY]["runs"]
+        return dict(list(runs.values())[-1]) if runs else {}
+
+    def copy(self) -> None:
+        """Put a script that repeats the last run onto the clipboard."""
+        clipboard = QApplication.clipboard()
+        recipe = self.recipe()
+        if clipboard is not None and recipe:
+            clipboard.setText(as_python(recipe))
+            self.said.emit("Copied: a script that repeats the last run.")
+
+    def ask_and_save(self) -> None:
+        """Save the recipe where the user wants it."""
+        path, _ = QFileDialog.getSaveFileName(
+            self._window, "Save recipe", "recipe.json", "JSON (*.json)"
+        )
+        if path:
+            self.save(Path(path))
+
+    def save(self, path: Path) -> None:
+        """Write what the last run did as JSON."""
+        try:
+            path.write_text(json.dumps(self.recipe(), indent=2), encoding="utf-8")
+        except OSError as error:
+            reason = f"{path} cannot be written: {error.strerror}."
+            self.failed.emit(OutputError(reason, "Choose another folder."))
+        else:
+            self.said.emit(f"Saved {path.name}.")
+
+    def draw_labels(self) -> None:
+        """Add a labels layer of all objects."""
+        picture, _ = self._look()
+        layer = self.layer()
+        if picture is None or layer is None:
+            return
+        try:
+            work = start_overview(layer, picture, self)
+        except EngineError as error:
+            self.failed.emit(error)
+            return
+        work.done.connect(lambda made: self._viewer.add_labels(made[0], **made[1]))
+        work.failed.connect(self.failed)
+        work.start()
