@@ -21,7 +21,20 @@ from napari_sam_suite.engine.models.nano.config import (
 )
 
 
-def write_card(path: Path, network: Trainee, state: dict, report: dict) -> None:
+def history(checkpoint: Path) -> dict[str, dict[str, float]]:
+    """Steps and minutes of each stage up to this one, from the logs beside it."""
+    stages = {}
+    for name in ("dense", "prompts", "finish"):
+        log = checkpoint.with_name(f"{name}.jsonl")
+        if log.is_file():
+            last = json.loads(log.read_text().splitlines()[-1])
+            stages[name] = {"steps": last["step"], "minutes": last["minutes"]}
+        if name == checkpoint.stem:
+            break
+    return stages
+
+
+def write_card(path: Path, network: Trainee, stages: dict, report: dict) -> None:
     """Write ``card.json``: how to feed the model, its scores, its settings."""
     setting = report.get("setting", {})
     card = {
@@ -32,13 +45,14 @@ def write_card(path: Path, network: Trainee, state: dict, report: dict) -> None:
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
         "weights": "float16",
-        "training": {"steps": state["step"], "minutes": round(state["spent"], 1)},
+        "training": stages,
         "recommended": {
             "pred_iou_thresh": setting.get("pred_iou", 0.6),
             "stability_score_thresh": setting.get("stability", 0.6),
             "stability_score_offset": 1.0,
             "box_nms_thresh": setting.get("nms", 0.5),
             "points_per_side": setting.get("points_per_side", 32),
+            "tile": 0.5,
         },
         "scores_held_out": report.get("scores", {}),
     }
@@ -58,7 +72,7 @@ def main() -> None:
     network.load_state_dict(state["average"])
     report = json.loads(args.report.read_text()) if args.report else {}
     export(network, WEIGHTS)
-    write_card(CARD, network, state, report)
+    write_card(CARD, network, history(args.checkpoint), report)
 
 
 if __name__ == "__main__":

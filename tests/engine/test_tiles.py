@@ -23,7 +23,7 @@ TILE = 64
 
 def found(image: np.ndarray, **params: object) -> list[tuple[int, ...]]:
     """Boxes that a run finds, from top left to bottom right."""
-    values = {"points_per_side": 16, "tile": TILE} | params
+    values = {"points_per_side": 80, "tile": TILE} | params
     masks = automatic_masks(FakeSam(), image, AutoParams(**values))
     for i in range(len(masks)):
         assert masks.area[i] == masks.crop(i)[0].size, "not a rectangle"
@@ -163,7 +163,7 @@ def overlaps(tile: Region, box: tuple[int, int, int, int]) -> bool:
 )
 def test_an_object_larger_than_a_tile_is_one(box: tuple[int, int, int, int]) -> None:
     masks = automatic_masks(
-        FakeSam(), scene(LARGE, box), AutoParams(points_per_side=8, tile=TILE)
+        FakeSam(), scene(LARGE, box), AutoParams(points_per_side=40, tile=TILE)
     )
     assert len(masks) == 1
     truth = np.zeros(LARGE, bool)

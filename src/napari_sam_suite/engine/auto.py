@@ -32,7 +32,13 @@ from napari_sam_suite.engine.suppression import (
     make_exclusive,
     within_area,
 )
-from napari_sam_suite.engine.tiles import Region, crop_regions, join_tiles, tile_regions
+from napari_sam_suite.engine.tiles import (
+    STANDARD_TILE,
+    Region,
+    crop_regions,
+    join_tiles,
+    tile_regions,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,8 +105,9 @@ class _Search:
         p = self.params
         shape = (image.shape[0], image.shape[1])
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
-        tiles = tile_regions(shape, p.tile, self.model.input_size)
-        grids = {region: self._grid(region) for region in (*crops, *tiles)}
+        model = self.model
+        tiles = tile_regions(shape, p.tile, model.input_size, model.spec.auto.tile)
+        grids = {r: self._grid(r, tiled=bool(tiles)) for r in (*crops, *tiles)}
         self.total = sum(len(g) for g in grids.values())
         whole = self._merge_crops([self._look(image, r, grids[r]) for r in crops])
         found = [self._look(image, region, grids[region]) for region in tiles]
@@ -113,10 +120,20 @@ class _Search:
         # What better masks took may leave too little.
         return within_area(make_exclusive(masks), p.min_area, 0)
 
-    def _grid(self, region: Region) -> NDArray[np.float64]:
-        """Points (n, 2) in a region's own (y, x), row by row as upstream."""
+    def _grid(self, region: Region, *, tiled: bool) -> NDArray[np.float64]:
+        """Points (n, 2) in a region's own (y, x), row by row as upstream.
+
+        Tiles have as many as keeps their distance the same at every tile size, and
+        beside tiles the whole image is searched for large objects only.
+        """
         p = self.params
-        n = int(p.points_per_side / p.crop_n_points_downscale_factor**region.layer)
+        n = p.points_per_side / p.crop_n_points_downscale_factor**region.layer
+        if not region.is_crop:
+            standard = STANDARD_TILE * self.model.input_size
+            n = max(1, round(n * max(region.shape) / standard))
+        elif tiled:
+            n = max(1, n / 2)
+        n = int(n)
         line = np.linspace(1 / (2 * n), 1 - 1 / (2 * n), n) if n else np.zeros(0)
         y, x = np.meshgrid(line, line, indexing="ij")
         points: NDArray[np.float64] = np.stack([y, x], -1).reshape(-1, 2)

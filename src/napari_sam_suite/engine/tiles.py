@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _EDGE = 20
 """Upstream's distance in pixels at which a box counts as cut by its crop."""
-_TILE = 1.25
-"""Default tile side over the model's input side."""
+STANDARD_TILE = 1.25
+"""Tile side over the model's input side, at which a tile gets the whole grid."""
 _TILE_OVERLAP = 0.25
 """Part of a tile that it shares with its neighbour, at least."""
 _AGREE = 0.5
@@ -101,9 +101,14 @@ def crop_regions(
 
 
 def tile_regions(
-    shape: tuple[int, int], tile: int | Literal["auto", "off"], input_size: int
+    shape: tuple[int, int],
+    tile: int | Literal["auto", "off"],
+    input_size: int,
+    scale: float = STANDARD_TILE,
 ) -> list[Region]:
     """Overlapping tiles that cover an image, or none if it needs no tiles.
+
+    ``"auto"`` makes them `scale` times as large as the model's input.
 
     Raises
     ------
@@ -112,7 +117,7 @@ def tile_regions(
     """
     if tile == "off":
         return []
-    side = round(_TILE * input_size) if tile == "auto" else tile
+    side = round(scale * input_size) if tile == "auto" else tile
     if side < 32:
         raise ParameterError(
             f"A tile of {side} pixels is too small.", "Use at least 32, auto or off."

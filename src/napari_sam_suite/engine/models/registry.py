@@ -37,12 +37,16 @@ class AutoDefaults:
         Thresholds in 0..1.
     stability_score_offset : float
         Distance of the two cut-offs from the mask threshold, in logits.
+    tile : float
+        Side of the tiles of large images, as a multiple of the model's input side:
+        below 1, tiles are enlarged.
     """
 
     pred_iou_thresh: float
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
+    tile: float = 1.25
 
 
 _AUTO = {
