@@ -528,7 +528,7 @@ def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
         "--format", "labels,geojson,overlay", "--json",
     )  # fmt: skip
     end = time.monotonic() + 120
-    while not any(out.glob("*_t3.png")) and time.monotonic() < end:
+    while not any(out.glob("*_t0003.png")) and time.monotonic() < end:
         assert process.poll() is None, process.stderr
         time.sleep(0.05)
     pressed = time.monotonic()
