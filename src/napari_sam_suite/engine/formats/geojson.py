@@ -315,8 +315,10 @@ def _to_table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFra
 def _restore(column: pd.Series[Any], dtype: str) -> pd.Series[Any]:
     if dtype in ("str", "object", "string"):
         return pd.Series(["" if pd.isna(v) else str(v) for v in column], dtype="str")
+    kind: Any = dtype
     try:
-        return column.astype(dtype)  # type: ignore[call-overload, no-any-return]
+        restored: pd.Series[Any] = column.astype(kind)
+        return restored
     except (TypeError, ValueError):
         return column
 
