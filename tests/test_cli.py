@@ -526,6 +526,8 @@ def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
     process = start(
         "segment", path, "--out", out, "--points-per-side", "3", "--device", "cpu",
         "--format", "labels,geojson,overlay", "--json",
+        # A shell that runs the tests in the background makes children deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     end = time.monotonic() + 120
     while not any(out.glob("*_t0003.png")) and time.monotonic() < end:
