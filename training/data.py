@@ -29,8 +29,9 @@ SHARES = {
     "fluo": 0.21,
     "color": 0.24,
     "bright": 0.03,
-    "phase": 0.22,
-    "synthetic": 0.30,
+    "phase": 0.20,
+    "tissue": 0.08,
+    "synthetic": 0.24,
 }
 FOLD_SEED = 7
 HELD_OUT = 0.12
@@ -116,17 +117,24 @@ def load_synthetic(path: Path) -> list[Item]:
         parts = pool.get(f"p{index}", None)
         image, labels = pool[f"i{index}"], pool[f"l{index}"]
         kind = str(pool[f"k{index}"])
-        items.append(Item(image, labels, "synthetic", parts=parts, name=kind))
+        group = "tissue" if kind == "immunostained" else "synthetic"
+        items.append(Item(image, labels, group, parts=parts, name=kind))
     return items
 
 
+TILE_SCALE = 2.0
+
+
 def _crop_scale(rng: np.random.Generator, item: Item) -> float:
-    """Model pixels per image pixel: as at inference, or any object size."""
+    """Model pixels per image pixel: as in tiles, as in a whole image, or any."""
     side = max(item.image.shape[:2])
-    if rng.random() < 0.45:
+    chance = rng.random()
+    if chance < 0.5:
+        scale = TILE_SCALE * np.exp(rng.normal(0, 0.3))
+    elif chance < 0.65:
         scale = FRAME / side * np.exp(rng.normal(0, 0.3))
     else:
-        scale = np.exp(rng.uniform(np.log(9), np.log(150))) / item.diameter
+        scale = np.exp(rng.uniform(np.log(12), np.log(170))) / item.diameter
     return float(np.clip(scale, FRAME / side / 2.2, 12.0))
 
 

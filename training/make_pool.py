@@ -17,7 +17,7 @@ def main() -> None:
     """Draw from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("training/runs/nano/pool.npz"))
-    parser.add_argument("--count", type=int, default=1800)
+    parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1000)
     args = parser.parse_args()

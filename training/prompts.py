@@ -124,8 +124,12 @@ def _answer_loss(
     weights: Tensor,
     leak: float,
     balance: float,
+    single: bool,
 ) -> dict[str, Tensor]:
     """Loss of four answers per prompt: min over the last three, IoU on all.
+
+    ``single`` says that the first answer is the one used for such prompts (boxes,
+    several clicks): it then learns most, else the other three do.
 
     ``share`` is the object's mask, ``part`` an equally good answer where there is
     one (else zeros); prompts on the background have neither.
@@ -139,13 +143,14 @@ def _answer_loss(
         other = mask_losses(logits[..., 1:, :, :], part, balance).min(dim=-1).values
         best = best + has_part * other
     count = real.sum().clamp(min=1)
-    mask_loss = ((best + 0.5 * losses[..., 0]) * real).sum() / count
+    shares = (1.0, 0.3) if single else (0.3, 1.0)
+    mask_loss = ((shares[1] * best + shares[0] * losses[..., 0]) * real).sum() / count
     with torch.no_grad():
         truth = torch.maximum(actual_iou(logits, share), actual_iou(logits, part))
         truth = truth * torch.maximum(real, has_part)[..., None]
     importance = torch.where(real > 0, 1.0, weights[:, None])[..., None]
     iou_loss = ((iou - truth).square() * importance).mean()
-    reached = truth[..., 1:].max(-1).values
+    reached = truth[..., 0] if single else truth[..., 1:].max(-1).values
     return {
         "loss": mask_loss + 3.0 * iou_loss,
         "iou_error": iou_loss,
@@ -189,12 +194,17 @@ class Task:
     weights: Tensor
     leak: float
     balance: float
+    single: bool = False
 
     def first(self, count: int) -> Task:
-        """The first ``count`` prompts of each image, without parts."""
+        """The first ``count`` prompts of each image, as unambiguous ones."""
         part = torch.zeros_like(self.part[:, :count])
         return replace(
-            self, full=self.full[:, :count], share=self.share[:, :count], part=part
+            self,
+            full=self.full[:, :count],
+            share=self.share[:, :count],
+            part=part,
+            single=True,
         )
 
     def loss(self, logits: Tensor, iou: Tensor) -> dict[str, Tensor]:
@@ -207,6 +217,7 @@ class Task:
             self.weights,
             self.leak,
             self.balance,
+            self.single,
         )
 
 
