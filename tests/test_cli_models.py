@@ -62,7 +62,7 @@ def test_an_unknown_model_is_one_sentence_and_exit_code_1(tmp_path: Path) -> Non
     assert "There is no model 'sam2.1_hiera_tinny'." in result.stderr
     assert "Traceback" not in result.output
     told = answer("models", "info", "sam2.1_hiera_tinny")
-    assert "Did you mean 'sam2.1_hiera_tiny'?" in told["hint"]
+    assert "Did you mean 'sam2.1_hiera_tiny'?" in told["error"]["hint"]
 
 
 def test_verify_fails_on_a_file_that_is_not_the_published_one(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_verify_fails_on_a_file_that_is_not_the_published_one(tmp_path: Path) ->
     assert run(*arguments).exit_code == 1
     (row,) = answer(*arguments)
     assert not row["ok"]
-    assert "not the published sam2_hiera_tiny" in row["error"]
+    assert "not the published sam2_hiera_tiny" in row["error"]["message"]
 
 
 def test_verify_without_names_reads_what_is_here(tmp_path: Path) -> None:
@@ -119,3 +119,10 @@ def test_doctor_prints_a_table_and_json_and_succeeds_here(tmp_path: Path) -> Non
 def test_square_brackets_reach_the_reader(tmp_path: Path) -> None:
     told = run("models", "info", tmp_path / "[all]" / "x.pt")
     assert "[all]" in told.stderr
+
+
+def test_tables_are_not_cut_in_a_pipe(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20)
+    text = run("models", "info", "sam_vit_b_01ec64", "--checkpoints", folder).stdout
+    assert str(folder / "sam_vit_b_01ec64.pth") in text
+    assert "1024 px" in text and "375 MB" in text and "1.9 GB" in text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import zipfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,20 +50,74 @@ def test_a_real_image_comes_with_scikit_image() -> None:
     assert kind == "image" and options["rgb"] and data.shape == (512, 512, 3)
 
 
-def test_napari_saves_and_opens_geojson(
-    request: pytest.FixtureRequest, tmp_path: Path
+SQUARE = np.array([[1, 2], [1, 9], [8, 9], [8, 2]])
+
+
+@pytest.mark.parametrize("ending", ["geojson", "json", "zip"])
+def test_napari_saves_and_opens_polygons(
+    request: pytest.FixtureRequest, tmp_path: Path, ending: str
 ) -> None:
     components = pytest.importorskip("napari.components")
     manager = request.getfixturevalue("npe2pm")
-    square = np.array([[1, 2], [1, 9], [8, 9], [8, 2]])
     with manager.tmp_plugin(package="napari-sam-suite"):
         viewer = components.ViewerModel()
-        layer = viewer.add_shapes([square], shape_type="polygon")
-        path = str(tmp_path / "cells.geojson")
+        layer = viewer.add_shapes(
+            [SQUARE, SQUARE + 20],
+            shape_type="polygon",
+            features={
+                "tag": ["cell", "unassigned"],
+                "score": [0.5, 0.25],
+                "width": [1.5, 2.5],
+            },
+        )
+        path = str(tmp_path / f"cells.{ending}")
         assert layer.save(path, plugin="napari-sam-suite") == [path]
         [read] = viewer.open(path, plugin="napari-sam-suite")
-    assert read.features["tag"].tolist() == ["unassigned"]
-    assert {tuple(v) for v in read.data[0]} == {tuple(v) for v in square}
+    assert read.features["tag"].tolist() == ["cell", "unassigned"]
+    assert read.features["score"].tolist() == [0.5, 0.25]
+    assert read.features["width"].tolist() == [1.5, 2.5]
+    assert {tuple(v) for v in read.data[0]} == {tuple(v) for v in SQUARE}
+
+
+@pytest.mark.parametrize("save_rejected", [False, True])
+@pytest.mark.parametrize("name", ["geojson", "coco", "rois"])
+def test_rejected_objects_are_saved_only_by_choice(
+    tmp_path: Path, name: str, save_rejected: bool
+) -> None:
+    pytest.importorskip("napari")
+    meta = {
+        "shape_type": ["polygon"] * 3,
+        "features": {"review": ["", "rejected", "accepted"]},
+        "metadata": {"napari-sam-suite": {"save_rejected": save_rejected}},
+    }
+    path = str(tmp_path / "a.zip")
+    write = getattr(contributions, f"write_{name}")
+    write(path, [SQUARE, SQUARE + 20, SQUARE + 40], meta)
+    [(data, options, _)] = contributions._reader(path, name, (".zip",))(path)
+    assert len(data) == 2 + save_rejected
+    kept = ["", "rejected", "accepted"] if save_rejected else ["", "accepted"]
+    assert options["features"]["review"].tolist() == kept
+
+
+def test_a_saved_layer_knows_its_image(tmp_path: Path) -> None:
+    pytest.importorskip("napari")
+    sizes = {"position": 1, "time": 1, "z": 1, "channel": 1, "y": 30, "x": 40}
+    run = {"image": {"name": "cells", "path": "/data/cells.tif", "sizes": sizes}}
+    meta = {"metadata": {"napari-sam-suite": {"runs": {"r1": run}}}}
+    contributions.write_coco(str(tmp_path / "a.json"), [SQUARE], meta)
+    [image] = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert (image["file_name"], image["height"]) == ("cells.tif", 30)
+
+
+def test_files_of_another_kind_are_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"type": "FeatureCollection", "features": []}')
+    (tmp_path / "b.zip").write_bytes(b"no zip")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as file:
+        file.writestr("a.txt", "hello")
+    assert contributions.read_coco(str(tmp_path / "a.json")) is None
+    assert contributions.read_rois(str(tmp_path / "b.zip")) is None
+    assert contributions.read_rois(str(tmp_path / "c.zip")) is None
+    assert contributions.read_geojson(str(tmp_path / "a.tif")) is None
 
 
 def test_the_preferences_decide_the_device_and_the_folder(
@@ -80,6 +136,27 @@ def test_the_preferences_decide_the_device_and_the_folder(
         page = get_plugin_settings("napari-sam-suite").engine
         page.device = "cpu"
         page.checkpoint_dir = str(tmp_path)
-        assert preferences() == ("cpu", tmp_path)
+        assert preferences() == ("cpu", tmp_path, 2**29)
         with pytest.raises(ValueError, match="device"):
             page.device = "abacus"
+
+
+def test_the_preferences_decide_the_autosave_and_the_cache(
+    request: pytest.FixtureRequest,
+) -> None:
+    pytest.importorskip("napari")
+    request.getfixturevalue("plugin_settings")
+    manager = request.getfixturevalue("npe2pm")
+    from napari.settings import get_plugin_settings
+
+    from napari_sam_suite.widgets.settings import autosave_wanted, preferences
+
+    with manager.tmp_plugin(package="napari-sam-suite"):
+        assert autosave_wanted() and preferences().cache_bytes == 2**29
+        page = get_plugin_settings("napari-sam-suite").engine
+        page.autosave = False
+        page.cache_mb = 3
+        assert not autosave_wanted()
+        assert preferences().cache_bytes == 3 * 2**20
+        with pytest.raises(ValueError, match="cache_mb"):
+            page.cache_mb = -1

@@ -108,3 +108,9 @@ def test_the_help_tells_range_default_and_choice() -> None:
     assert "A share. (default: suits the model)" in shown
     assert "One of: one, two. (default: one)" in shown
     assert "One of: a number, auto. (default: auto)" in shown
+    assert "(default: no)" in shown
+
+
+def test_every_parameter_of_automatic_masks_is_in_one_group() -> None:
+    grouped = [name for _, names in AutoParams.groups for name in names]
+    assert sorted(grouped) == sorted(AutoParams.model_fields)

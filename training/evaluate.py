@@ -26,25 +26,21 @@ from data import Item, load_real, split
 from network import Trainee, export
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from typing import TYPE_CHECKING
-
-from napari_sam_suite.engine.auto import automatic_masks
+from napari_sam_suite.engine.auto import Automatic
+from napari_sam_suite.engine.filters import Candidates, refilter
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.nano.config import WEIGHTS, build_nano
 from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.suppression import drop_duplicates, make_exclusive
-
-if TYPE_CHECKING:
-    from napari_sam_suite.engine.masks import Masks
 
 PROMPTS = ("point", "chosen", "box", "three")
 GRID = {
-    "pred_iou": (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7),
-    "stability": (0.2, 0.4, 0.5, 0.6, 0.7, 0.8),
-    "nms": (0.2, 0.3, 0.5),
+    "pred_iou": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7),
+    "stability": (0.3, 0.5, 0.65, 0.8),
+    "nms": (0.2, 0.4),
 }
 
 
@@ -67,23 +63,30 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def candidates(model, rgb: np.ndarray) -> Masks:
+def candidates(model, rgb: np.ndarray, tile: int) -> Candidates:
     """Everything the grid finds, with almost no threshold."""
     params = AutoParams(
         pred_iou_thresh=GRID["pred_iou"][0],
         stability_score_thresh=GRID["stability"][0],
         stability_score_offset=1.0,
-        box_nms_thresh=0.95,
-        overlap="allow",
+        box_nms_thresh=GRID["nms"][-1],
+        tile=tile,
     )
-    return automatic_masks(model, rgb, params)
+    find = Automatic(params, keep_candidates=True)
+    found = find(model, rgb, FrameIndex(), report=lambda *_: None, stop=lambda: False)
+    return found.candidates
 
 
-def paint(masks: Masks, setting: Setting, shape: tuple[int, int]) -> np.ndarray:
-    """Labels of the candidates that pass ``setting``."""
-    good = (masks.scores >= setting.pred_iou) & (masks.stability >= setting.stability)
-    masks = masks.select(np.flatnonzero(good))
-    masks = make_exclusive(drop_duplicates(masks, masks.scores, setting.nms))
+def paint(found: Candidates, setting: Setting, shape: tuple[int, int]) -> np.ndarray:
+    """Labels of what a run with ``setting`` gives."""
+    masks = refilter(
+        found,
+        found.params.with_(
+            pred_iou_thresh=setting.pred_iou,
+            stability_score_thresh=setting.stability,
+            box_nms_thresh=setting.nms,
+        ),
+    )
     labels = np.zeros(shape, np.uint16)
     for i in range(len(masks)):
         crop, (y, x) = masks.crop(i)
@@ -91,7 +94,7 @@ def paint(masks: Masks, setting: Setting, shape: tuple[int, int]) -> np.ndarray:
     return labels
 
 
-def calibrate(found: list[tuple[Item, Masks]]) -> tuple[Setting, dict[str, float]]:
+def calibrate(found: list[tuple[Item, Candidates]]) -> tuple[Setting, dict[str, float]]:
     """The setting with the best mean F1 over groups."""
     table = {}
     for choice in itertools.product(*GRID.values()):
@@ -103,7 +106,7 @@ def calibrate(found: list[tuple[Item, Masks]]) -> tuple[Setting, dict[str, float
 
 
 def automatic_scores(
-    found: list[tuple[Item, Masks]], setting: Setting
+    found: list[tuple[Item, Candidates]], setting: Setting
 ) -> dict[str, Scores]:
     """Scores of automatic masks per group."""
     totals: dict[str, Scores] = {}
@@ -212,13 +215,17 @@ def spread(items: list[Item], most: int) -> list[Item]:
 
 
 def report(
-    model, items: list[Item], setting: Setting | None, only_auto: bool = False
+    model,
+    items: list[Item],
+    setting: Setting | None,
+    tile: int,
+    only_auto: bool = False,
 ) -> dict:
     """Scores per group; calibrates if no setting is given."""
     found, prompts, seconds = [], {}, 0.0
     for item in items:
         began = time.perf_counter()
-        found.append((item, candidates(model, as_rgb(item.image))))
+        found.append((item, candidates(model, as_rgb(item.image), tile)))
         seconds += time.perf_counter() - began
         own = prompts.setdefault(item.group, {k: [] for k in PROMPTS})
         if only_auto:
@@ -239,7 +246,7 @@ def report(
         for group, total in automatic_scores(found, setting).items()
     }
     return {
-        "setting": vars(setting),
+        "setting": vars(setting) | {"tile": tile},
         "scores": scores,
         "seconds_per_image": round(seconds / len(items), 2),
         "calibration": table,
@@ -265,6 +272,7 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--only-auto", action="store_true", help="no prompts")
     parser.add_argument("--setting", type=float, nargs=3, help="IoU, stability, NMS")
+    parser.add_argument("--tile", type=int, default=256, help="side in image px")
     parser.add_argument("--most", type=int, default=1000, help="images of a group")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -273,7 +281,7 @@ def main() -> None:
     setting = None if args.calibrate else Setting(*(args.setting or ()))
     spec = find_model(weights_of(args.weights), family="sam2", config="nano")
     model = load_model(spec, device="cpu")
-    result = report(model, spread(items, args.most), setting, args.only_auto)
+    result = report(model, spread(items, args.most), setting, args.tile, args.only_auto)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     args.out.with_suffix(".md").write_text(markdown(result), encoding="utf-8")

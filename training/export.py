@@ -24,7 +24,7 @@ from napari_sam_suite.engine.models.nano.config import (
 def history(checkpoint: Path) -> dict[str, dict[str, float]]:
     """Steps and minutes of each stage up to this one, from the logs beside it."""
     stages = {}
-    for name in ("dense", "prompts", "finish"):
+    for name in ("dense", "prompts", "long", "finish"):
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():
             last = json.loads(log.read_text().splitlines()[-1])
@@ -52,7 +52,7 @@ def write_card(path: Path, network: Trainee, stages: dict, report: dict) -> None
             "stability_score_offset": 1.0,
             "box_nms_thresh": setting.get("nms", 0.5),
             "points_per_side": setting.get("points_per_side", 32),
-            "tile": 0.5,
+            "tile": setting.get("tile", 256) / IMAGE_SIZE,
         },
         "scores_held_out": report.get("scores", {}),
     }

@@ -1,4 +1,4 @@
-"""Find, learn and edit objects in microscopy images with SAM 1 and SAM 2."""
+"""Find and edit objects in microscopy images with SAM 1 and SAM 2."""
 
 from __future__ import annotations
 

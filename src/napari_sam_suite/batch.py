@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import queue
+import os
+import sys
+import threading
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -13,7 +15,11 @@ from rich.markup import escape
 
 from napari_sam_suite.console import (
     INTERRUPTED,
+    Presses,
     Show,
+    counted_interrupts,
+    error_as_dict,
+    flag,
     print_error,
     print_json,
     progress_bar,
@@ -22,19 +28,24 @@ from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
     ModelError,
+    OutputError,
     ParameterError,
+    reworded,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.outputs import ImageOutput
     from napari_sam_suite.engine.params import AutoParams
+    from napari_sam_suite.engine.run import FrameResult
 
 
 @dataclass
@@ -47,7 +58,91 @@ class Row:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    error: str = ""
+    error: dict[str, str] | None = None
+
+
+class Intake:
+    """Finished frames on their way from the engine's thread, in their order.
+
+    The engine waits while `most` of them have not been asked for, so that a slow disk
+    or many overlays leave neither a backlog in memory nor work after Ctrl-C.
+    """
+
+    def __init__(self, job: Job[Objects], most: int = 3) -> None:
+        self._job = job
+        self._most = most
+        self._taken = 0
+        self._change = threading.Condition()
+        job.found.connect(self._hold)
+
+    def next(self, timeout: float) -> FrameResult | None:
+        """The next frame, or None if none came in `timeout` seconds."""
+        parts = self._job.parts
+        with self._change:
+            if self._taken == len(parts):
+                self._change.wait(timeout)
+            if self._taken == len(parts):
+                return None
+            self._taken += 1
+            self._change.notify_all()
+            part: FrameResult = parts[self._taken - 1]
+            return part
+
+    def _hold(self, _part: object) -> None:
+        with self._change:
+            self._change.notify_all()
+            while self._waiting() > self._most and not self._job.stopping():
+                self._change.wait(0.1)
+
+    def _waiting(self) -> int:
+        return len(self._job.parts) - self._taken
+
+
+class Task(Protocol):
+    """What a command does to each image."""
+
+    def start(
+        self,
+        engine: Engine,
+        image: ImageSource,
+        frames: list[FrameIndex],
+        composite: Composite,
+    ) -> Job[Objects]:
+        """Queue the work on one image."""
+
+    def advice(self, spec: ModelSpec) -> str:
+        """What to try when nothing was found."""
+
+
+@dataclass(frozen=True)
+class Segmenting:
+    """Automatic masks as a `Task`."""
+
+    params: AutoParams
+
+    def start(
+        self,
+        engine: Engine,
+        image: ImageSource,
+        frames: list[FrameIndex],
+        composite: Composite,
+    ) -> Job[Objects]:
+        """Queue automatic segmentation."""
+        return engine.start_segment(
+            image, self.params, frames=frames, composite=composite
+        )
+
+    def advice(self, spec: ModelSpec) -> str:
+        """Name the thresholds as they were."""
+        params = self.params.resolved(spec)
+        limited = params.min_area or params.max_area
+        return (
+            "Nothing was found. Try "
+            f"{'other --min-area and --max-area, ' if limited else ''}"
+            f"a lower --pred-iou-thresh (now {params.pred_iou_thresh:g}) or more "
+            f"--points-per-side (now {params.points_per_side}); --format overlay shows "
+            "what the model sees."
+        )
 
 
 @dataclass
@@ -66,13 +161,14 @@ class Batch:
 
     out: Path
     formats: Sequence[str]
-    params: AutoParams
+    task: Task
     as_json: bool = False
     selection: tuple[str, str, str] = ("all", "all", "all")
     channels: str = "all"
     names: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
+    abandoned: bool = False
 
     def run(
         self,
@@ -101,9 +197,14 @@ class Batch:
             progress_bar(quiet=self.as_json) as show,
         ):
             for open_one in openers:
-                self._one(engine, open_one, show)
+                try:
+                    self._one(engine, open_one, show)
+                except KeyboardInterrupt:
+                    self.interrupted = True
                 if self.interrupted:
                     break
+            if self.abandoned:
+                engine.close(timeout=0)
 
     def finish(self) -> None:
         """Say what was done, and leave with the exit code that it deserves."""
@@ -114,6 +215,13 @@ class Batch:
                 self._say(row)
         if self.interrupted:
             typer.echo("Stopped; finished frames are kept.", err=True)
+        if self.abandoned:
+            # The engine's thread is in the middle of something that cannot be broken
+            # off. All files are written; the usual exit would wait for it or crash.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        if self.interrupted:
             raise typer.Exit(INTERRUPTED)
         if any(row.error for row in self.rows):
             raise typer.Exit(1)
@@ -121,7 +229,7 @@ class Batch:
     def _one(
         self, engine: Engine, open_one: Callable[[], ImageSource], show: Show | None
     ) -> None:
-        from napari_sam_suite.engine.frames import COMMAND_FIELDS, select_frames
+        from napari_sam_suite.engine.frames import select_frames
         from napari_sam_suite.engine.outputs import ImageOutput
 
         start = time.perf_counter()
@@ -130,63 +238,89 @@ class Batch:
         try:
             image = open_one()
             row.image = image.name
-            frames = select_frames(image.sizes, *self.selection, fields=COMMAND_FIELDS)
-            composite = self._composite(image)
+            frames = select_frames(image.sizes, *self.selection)
+            # What cannot be read is found out before a model is loaded for it.
+            image.frame(frames[0])
+            composite = self._composite(image).resolve(image, frames)
             output = ImageOutput(
                 self.out, image, self.formats, composite, names=self.names
             )
-            job = engine.start_segment(
-                image, self.params, frames=frames, composite=composite
-            )
-            self._follow(job, output, row, show)
+            try:
+                job = self.task.start(engine, image, frames, composite)
+            except EngineError:
+                output.discard()
+                raise
+            self._follow(job, output, row, show, len(frames))
+            if not (row.objects or row.notices or self.interrupted):
+                row.notices.append(self.task.advice(engine.spec))
         except ModelError:
             # It would be the same for every image.
             raise
-        except EngineError as error:
-            row.error = str(error)
+        except (EngineError, MemoryError) as error:
+            row.error = error_as_dict(error)
             if not self.as_json:
                 print_error(error, as_json=False, about=row.image)
         row.seconds = round(time.perf_counter() - start, 2)
 
     def _follow(
-        self, job: Job[Objects], output: ImageOutput, row: Row, show: Show | None
+        self,
+        job: Job[Objects],
+        output: ImageOutput,
+        row: Row,
+        show: Show | None,
+        count: int,
     ) -> None:
         """Write frames as they come; whatever ends the job, finished ones are kept."""
-        parts: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        job.found.connect(parts.put)
-        for part in job.parts:  # found before anybody listened
-            parts.put(part)
-        taken: set[Any] = set()
-
-        def take() -> None:
-            while not parts.empty():
-                result = parts.get()
-                if result.frame not in taken:
-                    taken.add(result.frame)
-                    output.add(result)
-
+        failure: OutputError | None = None
         try:
-            try:
-                while not job.wait(0.1):
-                    take()
-                    if show is not None and job.progress.total:
-                        done, total, text = job.progress
-                        show(done, total, f"{row.image}: {text}")
-            except KeyboardInterrupt:
-                self.interrupted = True
-                job.cancel()
-                job.wait()
-            take()
-            output.close()
+            with counted_interrupts() as presses:
+                for part in self._parts(job, presses, row, show):
+                    try:
+                        output.add(part)
+                    except OutputError as error:
+                        failure = failure or error
+                        job.cancel()
+                try:
+                    output.close()
+                except OutputError as error:
+                    failure = failure or error
         except BaseException:
             job.cancel()
             output.discard()
             raise
         row.frames, row.objects = output.frames, output.found
         row.files = [str(path) for path in output.files]
-        row.notices = job.notices
+        row.notices = [reworded(text, flag) for text in job.notices]
+        if failure is not None:
+            row.notices.append(
+                f"{row.frames} of {count} frames were finished and kept."
+            )
+            raise failure
         if not self.interrupted:
             _raise(job)
+
+    def _parts(
+        self, job: Job[Objects], presses: Presses, row: Row, show: Show | None
+    ) -> Iterator[FrameResult]:
+        """Finished frames until the job ends or is not worth waiting for."""
+        intake = Intake(job)
+        while True:
+            ended, pressed = job.wait(0), presses.count
+            if pressed:
+                self.interrupted = True
+                job.cancel()
+            if (part := intake.next(0.1)) is not None:
+                yield part
+            elif ended:
+                return
+            elif pressed > 1 or (pressed and not job.progress.total):
+                # Nothing is lost before the first frame: a model is being loaded.
+                self.abandoned = True
+                return
+            if show is not None and job.progress.total:
+                done, total, text = job.progress
+                text = "stopping; Ctrl-C again leaves now" if pressed else text
+                show(done, total, f"{row.image}: {text}")
 
     def _composite(self, image: ImageSource) -> Composite:
         from napari_sam_suite.engine.composite import Composite
@@ -198,10 +332,10 @@ class Batch:
         if image.rgb:
             raise ParameterError(
                 f"{image.name!r} is RGB, so it has no channels to choose.",
-                "Leave --channels out.",
+                "Leave `channels` out.",
             )
         count = image.sizes.channel
-        visible = parse_selection(self.channels, count, field="--channels")
+        visible = parse_selection(self.channels, count, field="`channels`")
         # One channel is grey, as it would be alone in its file.
         grey = {"color": "#ffffff"} if len(visible) == 1 else {}
         channels = tuple(

@@ -8,20 +8,38 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from napari_sam_suite import __version__
+from napari_sam_suite import __version__, cli_fewshot, cli_prompt
 from napari_sam_suite.cli_models import doctor_command, models_app
-from napari_sam_suite.console import Json, errors, print_json
+from napari_sam_suite.console import Json, errors, print_json, print_table
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
-from napari_sam_suite.engine.outputs import FORMATS, parse_formats
+from napari_sam_suite.engine.outputs import parse_formats
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.flags import with_params
+from napari_sam_suite.flags import GroupedCommand, with_params
+from napari_sam_suite.options import (
+    AsJson,
+    Axes,
+    Channels,
+    Device,
+    Folder,
+    Formats,
+    Images,
+    Model,
+    Out,
+    Planes,
+    Positions,
+    Precision,
+    Random,
+    Times,
+)
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.metrics import LabelPair, Scores
 
 app = typer.Typer(
     name="napari-sam-suite",
@@ -32,39 +50,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command("doctor")(doctor_command)
-
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Model = Annotated[str, typer.Option("--model", help="Model id or checkpoint file.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
-Precision = Annotated[
-    str, typer.Option("--precision", help="auto, float32, bfloat16 or float16.")
-]
-Folder = Annotated[
-    Path | None,
-    typer.Option("--checkpoints", help="Folder of checkpoints.", show_default=False),
-]
-Random = Annotated[bool, typer.Option("--random-weights", hidden=True)]
-
-
-def _selection(axis: str, flag: str) -> Any:
-    text = f'{axis}, for example "1-3, 5" (counted from 1).'
-    return typer.Option(flag, help=text)
-
-
-Positions = Annotated[str, _selection("Positions", "--positions")]
-Planes = Annotated[str, _selection("Planes", "--z")]
-Times = Annotated[str, _selection("Time points", "--time")]
-Axes = Annotated[
-    str | None,
-    typer.Option("--axes", help="Axes of the image, such as TZCYX, if not stored."),
-]
-Channels = Annotated[
-    str, typer.Option("--channels", help="Channels to look at, counted from 1.")
-]
-Formats = Annotated[
-    str, typer.Option("--format", help="Any of labels,geojson,overlay.")
-]
+cli_prompt.register(app)
+cli_fewshot.register(app)
 
 
 def _version(asked: bool) -> None:
@@ -98,46 +85,53 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Segment a bundled microscopy image: a picture in seconds, offline."""
-    from napari_sam_suite.batch import Batch
+    from napari_sam_suite.batch import Batch, Segmenting
     from napari_sam_suite.engine.samples import demo_image
 
     with errors(as_json=as_json):
-        batch = Batch(out, FORMATS, AutoParams(), as_json=as_json)
-        batch.names = {"labels": "labels", "geojson": "objects", "overlay": "overlay"}
+        names = {"labels": "labels", "geojson": "objects", "overlay": "overlay"}
+        batch = Batch(out, tuple(names), Segmenting(AutoParams()), as_json=as_json)
+        batch.names = names
         batch.run([demo_image], DEFAULT_MODEL, device=device)
     batch.finish()
 
 
-@app.command()
+@app.command(cls=GroupedCommand)
 @with_params(AutoParams)
 def segment(
     images: Images,
-    out: Out,
     params: dict[str, Any],
-    model: Model = DEFAULT_MODEL,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="speed, quality or coverage.")
-    ] = None,
+    *,
     positions: Positions = "all",
     z: Planes = "all",
     time_points: Times = "all",
     axes: Axes = None,
     channels: Channels = "all",
+    out: Out,
     formats: Formats = "labels,geojson",
+    as_json: AsJson = False,
+    model: Model = DEFAULT_MODEL,
     device: Device = "auto",
     precision: Precision = "auto",
     folder: Folder = None,
     random_weights: Random = False,
-    as_json: Json = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            help="speed, quality or coverage; flags beside it win.",
+            rich_help_panel="Grid",
+        ),
+    ] = None,
 ) -> None:
     """Find everything in images: one label image and one GeoJSON file for each."""
-    from napari_sam_suite.batch import Batch, check_names
+    from napari_sam_suite.batch import Batch, Segmenting, check_names
     from napari_sam_suite.engine.image import open_image
 
     with errors(as_json=as_json):
         chosen = AutoParams.preset(preset, **params) if preset else AutoParams(**params)
         check_names(images)
-        batch = Batch(out, parse_formats(formats), chosen, as_json=as_json)
+        batch = Batch(out, parse_formats(formats), Segmenting(chosen), as_json=as_json)
         batch.selection = (positions, z, time_points)
         batch.channels = channels
         batch.run(
@@ -163,7 +157,10 @@ def evaluate(
     ] = 20,
     as_json: Json = False,
 ) -> None:
-    """Score label images against the truth: precision, recall, F1 and AP."""
+    """Score label images against the truth: precision, recall, F1 and AP.
+
+    A label image without a prediction counts as nothing found, and the command fails.
+    """
     from napari_sam_suite.engine.metrics import evaluate_files
 
     with errors(as_json=as_json):
@@ -174,7 +171,15 @@ def evaluate(
         images = {pair.name: scores.as_dict() for pair, scores in rows}
         total_row = total.as_dict()
         print_json({"images": images, "total": total_row, "missing": missing})
-        return
+    else:
+        _print_scores(rows, total)
+    if missing:
+        if not as_json:
+            typer.echo(f"No prediction for: {', '.join(missing)}", err=True)
+        raise typer.Exit(1)
+
+
+def _print_scores(rows: list[tuple[LabelPair, Scores]], total: Scores) -> None:
     numbers = ("objects", "found", "precision", "recall", "F1", "AP", "IoU")
     table = Table("image", *(Column(n, justify="right") for n in numbers))
     for name, scores in [*((p.name, s) for p, s in rows), ("total", total)]:
@@ -189,9 +194,7 @@ def evaluate(
         )
         counts = (str(scores.truth), str(scores.predicted))
         table.add_row(escape(name), *counts, *(f"{x:.3f}" for x in shares))
-    Console().print(table)
-    if missing:
-        typer.echo(f"No prediction for: {', '.join(missing)}", err=True)
+    print_table(table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from napari_sam_suite.console import Json, errors, print_json, progress_bar
+from napari_sam_suite.console import (
+    Json,
+    error_as_dict,
+    errors,
+    print_error,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from napari_sam_suite.engine.errors import EngineError
 
 if TYPE_CHECKING:
@@ -68,7 +76,7 @@ def list_models(folder: _Folder = None, as_json: Json = False) -> None:
             f"{row['memory']:.1f} GB",
             _coloured(row["state"]),
         )
-    Console().print(table)
+    print_table(table)
 
 
 @models_app.command()
@@ -125,11 +133,9 @@ def info(name: _Name, folder: _Folder = None, as_json: Json = False) -> None:
         print_json(row)
         return
     table = Table("", Column("", overflow="fold"), show_header=False, box=None)
-    for key, value in row.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
-        table.add_row(key, escape(str(value)))
-    Console().print(table)
+    for key, value in _for_people(row).items():
+        table.add_row(key, escape(value))
+    print_table(table)
 
 
 def doctor_command(folder: _Folder = None, as_json: Json = False) -> None:
@@ -150,7 +156,7 @@ def doctor_command(folder: _Folder = None, as_json: Json = False) -> None:
         for check in checks:
             state = _coloured(check.status)
             table.add_row(check.name, state, escape(check.detail), escape(check.todo))
-        Console().print(table)
+        print_table(table)
     if failed:
         raise typer.Exit(1)
 
@@ -175,19 +181,31 @@ def _describe(spec: ModelSpec, folder: Path | None) -> dict[str, Any]:
     return {**row, "state": checkpoint_state(spec, folder), "path": str(path)}
 
 
+def _for_people(row: dict[str, Any]) -> dict[str, str]:
+    """What `_describe` tells, with units."""
+    told = row | {
+        "weights": f"{row['size_mb']:.0f} MB",
+        "input": f"{row['input_size']} px",
+        "memory": f"{row['memory']:.1f} GB",
+        "auto": ", ".join(f"{k} {v:g}" for k, v in row["auto"].items()),
+    }
+    return {k: str(v) for k, v in told.items() if k not in ("size_mb", "input_size")}
+
+
 def _verified(spec: ModelSpec, folder: Path | None, *, quiet: bool) -> dict[str, Any]:
     from napari_sam_suite.engine.models import checkpoints
 
-    row: dict[str, Any] = {"id": spec.id, "ok": True, "sha256": "", "error": ""}
+    row: dict[str, Any] = {"id": spec.id, "ok": True, "sha256": "", "error": None}
     try:
         with progress_bar(quiet=quiet, download=True) as progress:
             row["sha256"] = checkpoints.verify(spec, folder, progress=progress)
     except EngineError as error:
-        row |= {"ok": False, "error": str(error)}
-    if not quiet:
-        state = _coloured("ok" if row["ok"] else "fail")
-        text = row["error"] or f"sha256 {row['sha256']}"
-        Console().print(f"{state} {spec.id}: {escape(text)}", soft_wrap=True)
+        row |= {"ok": False, "error": error_as_dict(error)}
+        if not quiet:
+            print_error(error, as_json=False, about=spec.id)
+    if row["ok"] and not quiet:
+        text = f"{_coloured('ok')} {spec.id}: sha256 {row['sha256']}"
+        Console().print(text, soft_wrap=True, highlight=False)
     return row
 
 

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.engine.errors import EngineError, OutOfMemory
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
+    from rich.table import Table
 
 Show = Callable[[int, int, str], None]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 INTERRUPTED = 130
 """Exit code of a command stopped with Ctrl-C."""
+
+# Flags that are not called as in Python.
+_FLAGS = {"folder": "--checkpoints", "formats": "--format"}
+# Columns of a table that nobody wraps: a path, a checksum and an address fit.
+_WIDE = 300
+_TOO_LITTLE = OutOfMemory(
+    "There is too little memory for this.",
+    "Close other programs, or give less at once.",
+)
 
 
 @contextmanager
@@ -30,7 +44,7 @@ def errors(
     """Turn what can go wrong into one sentence and an exit code."""
     try:
         yield
-    except EngineError as error:
+    except (EngineError, MemoryError) as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
@@ -38,17 +52,71 @@ def errors(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def print_error(error: EngineError, *, as_json: bool, about: str = "") -> None:
+@dataclass
+class Presses:
+    """How often Ctrl-C was pressed since `counted_interrupts` began."""
+
+    count: int = 0
+
+
+@contextmanager
+def counted_interrupts(most: int = 2) -> Iterator[Presses]:
+    """Count Ctrl-C instead of breaking off in the middle of whatever is done.
+
+    Parameters
+    ----------
+    most : int
+        Further ones are raised as `KeyboardInterrupt` as usual.
+    """
+    presses = Presses()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        # Whoever started us ignores Ctrl-C, or has a use for it.
+        yield presses
+        return
+
+    def press(*_: object) -> None:
+        presses.count += 1
+        if presses.count > most:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def flag(name: str) -> str:
+    """How the command line calls what Python calls `name`."""
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def error_as_dict(error: EngineError | MemoryError) -> dict[str, str]:
+    """An error for machines: ``message`` and ``hint``, the same in every command."""
+    message, hint = _worded(error)
+    return {"message": message, "hint": hint}
+
+
+def print_error(
+    error: EngineError | MemoryError, *, as_json: bool, about: str = ""
+) -> None:
     """Print a sentence and its hint: on standard error, or as JSON.
 
     A sentence that does not name what it is `about` is led by it.
     """
     if as_json:
-        print_json({"error": error.message, "hint": error.hint})
+        print_json({"error": error_as_dict(error)})
         return
-    lead = f"{escape(about)}: " if about and about not in error.message else ""
-    text = f"[red]Error:[/red] {lead}{escape(error.message)}\n{escape(error.hint)}"
-    Console(stderr=True).print(text.rstrip(), soft_wrap=True)
+    message, hint = _worded(error)
+    lead = f"{escape(about)}: " if about and about not in message else ""
+    text = f"[red]Error:[/red] {lead}{escape(message)}\n{escape(hint)}"
+    Console(stderr=True).print(text.rstrip(), soft_wrap=True, highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table: as wide as the terminal, or as it likes to be in a pipe."""
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 @contextmanager
@@ -89,3 +157,9 @@ def progress_bar(*, quiet: bool, download: bool = False) -> Iterator[Show | None
 def print_json(content: object) -> None:
     """Print `content` for machines."""
     typer.echo(json.dumps(content, indent=2))
+
+
+def _worded(error: EngineError | MemoryError) -> tuple[str, str]:
+    if isinstance(error, EngineError):
+        return error.worded(flag)
+    return _TOO_LITTLE.worded(flag)

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Reader = Callable[[Any], list["LayerData"]]
+
 LayerData = tuple[Any, dict[str, Any], str]
+Paths = str | list[str]
 
 _SIDE = 512
 _STACK_SIDE = 256
@@ -73,48 +76,113 @@ def sample_ihc() -> list[LayerData]:
     return [(immunohistochemistry(), options, "image")]
 
 
-def read_geojson(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
+def read_geojson(path: Paths) -> Reader | None:
     """Offer to read GeoJSON files, ours, QuPath's or others'."""
+    return _reader(path, "geojson", (".geojson",))
+
+
+def read_coco(path: Paths) -> Reader | None:
+    """Offer to read JSON files that are COCO with outlines or masks."""
+    from pathlib import Path
+
+    from napari_sam_suite.engine.formats.coco import is_coco
+
+    reader = _reader(path, "coco", (".json",))
     paths = [path] if isinstance(path, str) else path
-    if not paths or not all(one.lower().endswith(".geojson") for one in paths):
-        return None
+    return reader if reader and all(is_coco(Path(one)) for one in paths) else None
 
-    def read(_: Any) -> list[LayerData]:
-        return [_read(one) for one in paths]
 
-    return read
+def read_rois(path: Paths) -> Reader | None:
+    """Offer to read ImageJ ROIs, single or in a zip file."""
+    import zipfile
+
+    paths = [path] if isinstance(path, str) else path
+    for one in paths:
+        if not one.lower().endswith(".zip"):
+            continue
+        if not zipfile.is_zipfile(one):
+            return None
+        with zipfile.ZipFile(one) as file:
+            if not any(name.lower().endswith(".roi") for name in file.namelist()):
+                return None
+    return _reader(path, "rois", (".zip", ".roi"))
 
 
 def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Save the polygons of a Shapes layer, with their features."""
-    import pandas as pd
-
-    from napari_sam_suite.widgets.shapes import placement_of, to_objects
-
-    shapes = list(data)
-    kinds = meta.get("shape_type", "polygon")
-    kinds = [kinds] * len(shapes) if isinstance(kinds, str) else list(kinds)
-    table = pd.DataFrame(meta.get("features", {}))
-    objects = to_objects(shapes, kinds, table, placement_of(meta))
-    objects.save(path, "geojson")
-    return [path]
+    return _write(path, data, meta, "geojson")
 
 
-def _read(path: str) -> LayerData:
+def write_coco(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Save the polygons of a Shapes layer as COCO JSON."""
+    return _write(path, data, meta, "coco")
+
+
+def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Save the polygons of a Shapes layer as ImageJ ROIs."""
+    return _write(path, data, meta, "rois")
+
+
+def _reader(path: Paths, name: str, suffixes: tuple[str, ...]) -> Reader | None:
+    paths = [path] if isinstance(path, str) else path
+    if not paths or not all(one.lower().endswith(suffixes) for one in paths):
+        return None
+
+    def read(_: Any) -> list[LayerData]:
+        return [_read(one, name) for one in paths]
+
+    return read
+
+
+def _read(path: str, name: str) -> LayerData:
     from pathlib import Path
 
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.layers import Placement
     from napari_sam_suite.widgets.shapes import layer_options, to_vertices
 
-    objects = Objects.load(path, "geojson")
+    objects = Objects.load(path, name)
     table = objects.features
     letters = {"P": "position", "T": "time", "Z": "z"}
-    axes = "".join(k for k, name in letters.items() if table[name].any()) + "YX"
+    axes = "".join(k for k, axis in letters.items() if table[axis].any()) + "YX"
     labels = [letters.get(axis, axis.lower()) for axis in axes]
     placement = Placement(axes, {"axis_labels": labels})
     options = layer_options(objects, placement, Path(path).stem, {"runs": {}})
     return to_vertices(objects, placement), options, "shapes"
+
+
+def _write(path: str, data: Any, meta: dict[str, Any], name: str) -> list[str]:
+    """Save a layer, by choice without what is rejected."""
+    import pandas as pd
+
+    from napari_sam_suite.widgets.layers import KEY
+    from napari_sam_suite.widgets.shapes import placement_of, to_objects
+    from napari_sam_suite.widgets.snapshots import mark_saved
+    from napari_sam_suite.widgets.table import REJECTED
+
+    shapes = list(data)
+    kinds = meta.get("shape_type", "polygon")
+    kinds = [kinds] * len(shapes) if isinstance(kinds, str) else list(kinds)
+    about = (meta.get("metadata") or {}).get(KEY) or {}
+    table = pd.DataFrame(meta.get("features", {}))
+    if "review" in table and not about.get("save_rejected"):
+        kept = [row for row, one in enumerate(table["review"]) if one != REJECTED]
+        shapes = [shapes[row] for row in kept]
+        kinds = [kinds[row] for row in kept]
+        table = table.iloc[kept].reset_index(drop=True)
+    objects = to_objects(shapes, kinds, table, placement_of(meta), _source(about))
+    objects.save(path, name)
+    mark_saved(about)
+    return [path]
+
+
+def _source(about: dict[str, Any]) -> dict[str, Any]:
+    """Image of the layer's objects, as its last run knows it."""
+    runs = list(about.get("runs", {}).values())
+    image = runs[-1].get("image", {}) if runs else {}
+    known = {"image": image.get("name"), "path": image.get("path")}
+    source = {name: value for name, value in known.items() if value}
+    return source | ({"sizes": image["sizes"]} if "sizes" in image else {})
 
 
 def _sample(kind: str, name: str, *, diameter: float, seed: int) -> list[LayerData]:

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,26 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from napari_sam_suite.engine.params import Params
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists flags under the headings of their groups.
+
+    Typer draws its panels in boxes, which cut long flags off in a narrow terminal.
+    """
+
+    # Typer brings click along or depends on it, by its version: hence Any.
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write one list per group, in the order of the flags."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                name = getattr(parameter, "rich_help_panel", None)
+                groups.setdefault(name or "Other", []).append(row)
+        for name, rows in groups.items():
+            with formatter.section(name):
+                formatter.write_dl(rows)
 
 
 def with_params(
@@ -34,7 +55,13 @@ def with_params(
 
         own = inspect.signature(command, eval_str=True)
         parameters = [p for n, p in own.parameters.items() if n != "params"]
-        parameters += [_flag(n, f) for n, f in model.model_fields.items()]
+        groups = {name: title for title, names in model.groups for name in names}
+        parameters += [
+            _flag(name, field, groups.get(name, "Settings"))
+            for name, field in sorted(
+                model.model_fields.items(), key=lambda f: [*groups, f[0]].index(f[0])
+            )
+        ]
         call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters}
         return call
@@ -42,30 +69,41 @@ def with_params(
     return decorate
 
 
-def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+def _flag(name: str, field: FieldInfo, group: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, choices = _kind(field.annotation)
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
-    default = "suits the model" if field.default is None else str(field.default)
+    default = _said(field.default)
     bounds = _bounds(field)
     text = " ".join(
         part
         for part in (
             field.description,
             f"One of: {', '.join(choices)}." if choices else "",
-            f"({bounds}default: {default})",
+            f"({bounds}{default})",
         )
         if part
     )
-    option = typer.Option(
-        flag, help=text, show_default=False, rich_help_panel="Parameters"
-    )
+    option = typer.Option(flag, help=text, show_default=False, rich_help_panel=group)
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[kind | None, option],
+    )
+
+
+def _said(default: object) -> str:
+    """How a default is told to a person."""
+    if default is None:
+        return "default: suits the model"
+    if isinstance(default, bool):
+        return f"default: {'yes' if default else 'no'}"
+    return (
+        f"default: {default:.3g}"
+        if isinstance(default, float)
+        else (f"default: {default}")
     )
 
 

@@ -57,6 +57,7 @@ class FakeSam:
     """
 
     spec = FAKE
+    identity = "fake"
 
     def __init__(
         self,
@@ -105,8 +106,8 @@ class FakeSam:
             raise torch.OutOfMemoryError("the fake device is full")
         image = embedding.features["image"].numpy()
         logits, iou, asked, drawn = [], [], [], []
-        for number, point in enumerate(prompts.points[:, 0]):
-            y, x = np.minimum(point.astype(int), np.array(embedding.shape) - 1)
+        for number, point in enumerate(_middles(prompts)):
+            y, x = np.clip(point.astype(int), 0, np.array(embedding.shape) - 1)
             colour = image[y, x]
             same = self._same(embedding, colour)
             at = self._at((y, x), embedding)
@@ -168,6 +169,14 @@ class FakeSam:
             for p, n, s in zip(point, embedding.shape, embedding.scaled, strict=True)
         )
         return y, x
+
+
+def _middles(prompts: Prompts) -> NDArray[np.float64]:
+    """Where each prompt is: its first point, or the middle of its box or mask."""
+    if prompts.points.shape[1]:
+        return prompts.points[:, 0]
+    assert prompts.boxes is not None, "the fake knows points and boxes"
+    return (prompts.boxes[:, :2] + prompts.boxes[:, 2:]) / 2
 
 
 def scene(

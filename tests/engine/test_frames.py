@@ -5,7 +5,7 @@ import pytest
 
 from napari_sam_suite.engine.errors import FrameError
 from napari_sam_suite.engine.frames import (
-    COMMAND_FIELDS,
+    PANEL_FIELDS,
     FrameIndex,
     Sizes,
     format_selection,
@@ -150,9 +150,21 @@ def test_blank_fields_cover_the_image_where_nothing_is_current() -> None:
 
 def test_errors_use_the_names_of_the_door_they_came_through() -> None:
     with pytest.raises(FrameError, match="Batch XY"):
-        select_frames(SIZES, "9")
-    with pytest.raises(FrameError, match="--time"):
-        select_frames(SIZES, time="9", fields=COMMAND_FIELDS)
+        select_frames(SIZES, "9", fields=PANEL_FIELDS)
+    with pytest.raises(
+        FrameError, match=r"^time: there is no 9.* leave time out"
+    ) as it:
+        select_frames(SIZES, time="9")
+    assert "leave --time out" in it.value.worded(lambda name: f"--{name}")[1]
+
+
+def test_only_a_box_that_can_be_blank_is_said_to_be_blank() -> None:
+    with pytest.raises(FrameError) as in_panel:
+        parse("x", size=5, current=0)
+    with pytest.raises(FrameError) as elsewhere:
+        parse("x", size=5, current=None)
+    assert "blank means the current one" in in_panel.value.hint
+    assert "blank" not in elsewhere.value.hint
 
 
 def test_scripts_ask_for_frames_by_word_index_or_list() -> None:

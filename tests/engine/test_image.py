@@ -15,7 +15,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from napari_sam_suite.engine.errors import FrameError, ImageError
+from napari_sam_suite.engine.errors import FrameError, ImageError, OutOfMemory
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import ImageSource, open_image
 
@@ -713,6 +713,37 @@ def test_axes_that_do_not_fit_a_file_are_refused(tmp_path: Path, axes: str) -> N
     for name in ("a.tif", "a.png"):
         with pytest.raises(ImageError, match=name):
             open_image(tmp_path / name, axes=axes)
+
+
+def test_the_colours_of_a_picture_are_not_taken_for_columns(tmp_path: Path) -> None:
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for name in ("a.tif", "a.png"):
+        with pytest.raises(ImageError, match="colour image: axis 3 of 'TYX'") as caught:
+            open_image(tmp_path / name, axes="TYX")
+        assert '"YXS"' in caught.value.hint
+        assert open_image(tmp_path / name, axes="YXS").rgb
+
+
+def test_three_frames_that_a_file_calls_colours_may_be_frames(tmp_path: Path) -> None:
+    planes = np.zeros((3, 32, 48), np.uint8)
+    path = tmp_path / "b.tif"
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate")
+    assert open_image(path, axes="TYX").sizes.time == 3
+
+
+def test_a_frame_that_does_not_fit_into_the_memory_is_one_sentence() -> None:
+    class Vast:
+        shape = (2, 10**6, 10**6)
+        dtype = np.dtype(np.float64)
+
+        def __getitem__(self, key: Any) -> Any:
+            raise MemoryError
+
+    image = open_image(Vast(), axes="TYX", name="vast")
+    with pytest.raises(OutOfMemory, match=r"Time 2 of 2 of 'vast'.*1000000 x 1000000"):
+        image.frame(FrameIndex(time=1))
 
 
 # The shared images

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from engine.fakes import FakeSam, scene
+from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
     ModelError,
     OutOfMemory,
 )
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.jobs import Engine, Job, JobState, Progress
 from napari_sam_suite.engine.models import load
@@ -62,8 +64,8 @@ class Gate:
 
 
 def test_a_job_gives_its_tasks_value(engine: Engine, model: FakeSam) -> None:
-    job = engine.submit(lambda got, job: (got, 42), "answer")
-    assert job.result(10) == (model, 42)
+    job = engine.submit(lambda got, job: (got.spec, 42), "answer")
+    assert job.result(10) == (model.spec, 42)
     assert job.state is JobState.DONE
 
 
@@ -163,6 +165,40 @@ def test_a_cancelled_job_that_waited_never_runs(engine: Engine) -> None:
     with pytest.raises(Cancelled):
         second.result(10)
     assert not ran
+
+
+def test_a_job_that_waits_ends_as_soon_as_it_is_cancelled(engine: Engine) -> None:
+    gate, ends = Gate(), []
+    first = engine.submit(gate, "first")
+    assert gate.entered.wait(10)
+    second = engine.submit(lambda m, j: 1, "second")
+    second.finished.connect(lambda: ends.append(second.state))
+    second.cancel()
+    assert ends == [JobState.CANCELLED]
+    with pytest.raises(Cancelled):
+        second.result(0)
+    assert first.state is JobState.RUNNING
+    gate.leave.set()
+    assert first.result(10) == "done"
+    assert engine.submit(lambda m, j: 1, "next").result(10) == 1
+    assert len(ends) == 1
+
+
+def test_any_capability_can_be_started(engine: Engine) -> None:
+    finder = Automatic(FEW)
+    second = FrameIndex(time=1)
+    job = engine.start(finder, stack(3), frames=second, run="second")
+    objects = job.result(20)
+    assert objects.features["time"].tolist() == [1]
+    assert objects.features["run"].tolist() == ["second"]
+
+
+def test_an_engine_names_the_device_it_was_given_and_then_the_one_it_uses(
+    engine: Engine,
+) -> None:
+    assert engine.device == "auto"
+    engine.segment(stack(1), FEW)
+    assert engine.device == "cpu"
 
 
 def test_a_cancel_after_the_end_changes_nothing(engine: Engine) -> None:

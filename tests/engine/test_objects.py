@@ -119,6 +119,21 @@ def test_losses_are_told_in_one_sentence_and_add_up():
     assert Losses(masks=3).summary() == ""
 
 
+def test_further_columns_follow_the_masks_that_are_kept():
+    columns = {"tag": ["a", "b", "lost", "d"], "margin": np.arange(4) / 4}
+    objects, _ = Objects.from_masks(
+        make_crops(), FrameIndex(), tag="cell", columns=columns
+    )
+    assert objects.features["tag"].tolist() == ["a", "b", "d"]
+    assert objects.features["margin"].tolist() == [0, 0.25, 0.75]
+    assert list(objects.features.columns) == [*COLUMNS, "margin"]
+
+
+def test_a_column_that_does_not_fit_the_masks_is_refused():
+    with pytest.raises(ParameterError, match="2 values of 'margin' do not fit 4"):
+        Objects.from_masks(make_crops(), FrameIndex(), columns={"margin": [1, 2]})
+
+
 def test_no_masks_give_no_objects():
     crops = make_crops()
     none = Crops(crops.full[:0], crops.scores[:0], crops.stability[:0], crops.level[:0])

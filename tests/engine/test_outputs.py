@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import tifffile
 from PIL import Image
 from shapely import box
 
-from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.errors import MissingExtra, OutputError, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.losses import Losses
@@ -74,7 +75,7 @@ def test_formats_are_a_list_of_names() -> None:
     assert parse_formats("labels,labels") == ("labels",)
 
 
-@pytest.mark.parametrize("text", ["coco", "labels,coco", "", " , "])
+@pytest.mark.parametrize("text", ["svg", "labels,svg", "", " , "])
 def test_other_formats_are_refused_with_those_there_are(text: str) -> None:
     with pytest.raises(ParameterError) as caught:
         parse_formats(text)
@@ -85,7 +86,13 @@ def test_every_format_makes_a_file_named_after_the_image(tmp_path: Path) -> None
     output = ImageOutput(tmp_path / "out", image(), FORMATS)
     output.add(result())
     output.close()
-    expected = ["cells.geojson", "cells.tif", "cells_overlay.png"]
+    expected = [
+        "cells.coco.json",
+        "cells.geojson",
+        "cells.rois.zip",
+        "cells.tif",
+        "cells_overlay.png",
+    ]
     assert names(tmp_path / "out") == expected
     assert sorted(path.name for path in output.files) == expected
     assert (output.frames, output.found) == (1, 2)
@@ -128,6 +135,25 @@ def test_one_geojson_holds_all_frames(tmp_path: Path) -> None:
     output.close()
     objects = Objects.load(tmp_path / "cells.geojson")
     assert objects.features["time"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["coco", "rois"])
+def test_one_file_of_other_programs_holds_all_frames(tmp_path: Path, name: str) -> None:
+    output = ImageOutput(tmp_path, image(3), [name])
+    for time in range(3):
+        output.add(result(time))
+    output.close()
+    [path] = output.files
+    assert Objects.load(path).features["time"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_package_that_is_missing_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "roifile", None)
+    with pytest.raises(MissingExtra, match="package roifile"):
+        ImageOutput(tmp_path, image(), ["labels", "rois"])
+    assert names(tmp_path) == []
 
 
 def test_each_frame_has_an_overlay_that_says_which(tmp_path: Path) -> None:
@@ -183,6 +209,32 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         output.close()
     output.discard()
     assert names(tmp_path) == []
+
+
+def test_frames_before_a_full_disk_can_still_be_closed(tmp_path: Path) -> None:
+    output = ImageOutput(tmp_path, image(3), ["labels", "geojson"])
+    output.add(result(0))
+    with pytest.raises(OutputError, match="room"), full_disk():
+        output.add(result(1))
+    output.add(result(2))
+    output.close()
+    assert (output.frames, output.found) == (2, 4)
+    labels = tifffile.imread(tmp_path / "cells.tif")
+    assert [bool(page.any()) for page in labels] == [True, False, True]
+    times = Objects.load(tmp_path / "cells.geojson").features["time"]
+    assert sorted(set(times)) == [0, 2]
+
+
+def test_a_file_that_cannot_be_written_does_not_take_the_others_along(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cells.geojson").mkdir()
+    output = ImageOutput(tmp_path, image(), ["labels", "geojson"])
+    output.add(result())
+    with pytest.raises(OutputError, match=r"cells\.geojson"):
+        output.close()
+    assert [path.name for path in output.files] == ["cells.tif"]
+    assert tifffile.imread(tmp_path / "cells.tif").max() == 2
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -132,6 +133,17 @@ def test_params_survive_json() -> None:
 @pytest.mark.parametrize(("name", "side"), [("speed", 16), ("quality", 32)])
 def test_a_preset_sets_the_grid(name: str, side: int) -> None:
     assert AutoParams.preset(name).points_per_side == side
+
+
+def test_each_preset_is_a_setting_of_its_own() -> None:
+    settings = [AutoParams.preset(name) for name in PRESETS]
+    assert AutoParams.preset("default") == AutoParams()
+    assert all(a != b for a, b in itertools.combinations(settings, 2))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_leaves_the_thresholds_to_the_model(name: str) -> None:
+    assert all(getattr(AutoParams.preset(name), field) is None for field in LEFT_OPEN)
 
 
 def test_coverage_has_the_densest_grid() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.fakes import FakeSam, scene
-from napari_sam_suite.engine.auto import automatic_masks
+from napari_sam_suite.engine.auto import Automatic, automatic_masks
 from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import (
     Cancelled,
@@ -18,11 +18,13 @@ from napari_sam_suite.engine.errors import (
     ImageError,
     OutOfMemory,
 )
+from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
+from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.run import FrameResult, segment_frames
+from napari_sam_suite.engine.params import AutoParams, PolygonParams
+from napari_sam_suite.engine.run import FrameResult, run_frames
 
 FEW = AutoParams(points_per_side=8)
 ONE_BOX = (4, 6, 20, 26)
@@ -59,10 +61,10 @@ def run(
     **options: Any,
 ) -> Objects:
     with ThreadPoolExecutor(1, "polygons") as pool:
-        return segment_frames(
+        return run_frames(
             model or FakeSam(),
             image,
-            params,
+            Automatic(params),
             job=job or Listener(),
             pool=pool,
             **options,
@@ -370,3 +372,58 @@ def test_another_error_of_torch_is_not_taken_for_a_full_memory() -> None:
     with pytest.raises(torch.linalg.LinAlgError):
         run(stack(1, 1, 1), model=model)
     assert len(model.decoded) == 1
+
+
+# Any capability
+
+
+class LeftHalf:
+    """A capability that finds the left half of a frame, and nothing that is seen."""
+
+    name = "left-half"
+    params = PolygonParams(smoothing=0)
+
+    def __init__(self) -> None:
+        self.asked: list[FrameIndex] = []
+
+    def __call__(
+        self, model: Any, rgb: np.ndarray, frame: FrameIndex, *, report: Any, stop: Any
+    ) -> Found:
+        self.asked.append(frame)
+        builder = MaskBuilder(rgb.shape[:2])
+        builder.add(np.zeros((1, 1), bool), (0, 0))
+        builder.add(np.ones((rgb.shape[0], rgb.shape[1] // 2), bool), (0, 0))
+        masks = builder.build()
+        columns = {"tag": ["gone", "half"], "similarity": [0.0, 0.75]}
+        return Found(masks, columns, candidates=masks)
+
+
+def look(finder: Any, image: ImageSource, job: Listener, **options: Any) -> Objects:
+    with ThreadPoolExecutor(1, "polygons") as pool:
+        return run_frames(FakeSam(), image, finder, job=job, pool=pool, **options)
+
+
+def test_any_capability_goes_through_the_frames_and_is_named() -> None:
+    finder, job = LeftHalf(), Listener()
+    objects = look(finder, stack(1, 2, 1), job, run="first")
+    assert finder.asked == [FrameIndex(time=0), FrameIndex(time=1)]
+    assert objects.source["capability"] == "left-half"
+    assert objects.source["params"] == finder.params.model_dump(mode="json")
+    assert objects.features["run"].tolist() == ["first", "first"]
+
+
+def test_columns_of_a_capability_stay_with_their_masks() -> None:
+    objects = look(LeftHalf(), stack(1, 2, 1), Listener())
+    assert objects.features["tag"].tolist() == ["half", "half"]
+    assert objects.features["similarity"].tolist() == [0.75, 0.75]
+    assert objects.features["area"].tolist() == [512, 512]
+
+
+def test_candidates_come_with_their_frame() -> None:
+    job = Listener()
+    look(LeftHalf(), stack(1, 2, 1), job)
+    assert [len(part.candidates) for part in job.parts if part.candidates] == [2, 2]
+
+
+def test_automatic_masks_are_named_too() -> None:
+    assert run(stack(1, 1, 1)).source["capability"] == "auto"

@@ -219,3 +219,17 @@ def test_every_tile_and_the_whole_are_encoded_once() -> None:
 
 def test_a_tiled_image_with_nothing_in_it_has_no_objects() -> None:
     assert found(scene(LARGE)) == []
+
+
+def test_a_crop_with_no_points_is_not_embedded() -> None:
+    model = FakeSam()
+    image = scene((64, 64), (4, 4, 20, 20))
+    params = AutoParams(
+        points_per_side=8,
+        tile="off",
+        crop_n_layers=2,
+        crop_n_points_downscale_factor=3,
+    )
+    masks = automatic_masks(model, image, params)
+    assert len(masks) == 1
+    assert len(model.encoded) == 1 + 4

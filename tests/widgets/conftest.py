@@ -11,6 +11,7 @@ from napari_sam_suite.engine.jobs import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,14 @@ class FakeEngine(Engine):
 def fake() -> dict[str, Any]:
     """Options of the model that draws the blob of one colour around each click."""
     return {"batch": 64}
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where sessions keep their objects: no test meets what another one lost."""
+    folder = tmp_path / "state"
+    monkeypatch.setenv("NAPARI_SAM_SUITE_STATE", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from qtpy.QtCore import QThread
 
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.jobs import Job
+from napari_sam_suite.widgets.attention import Attention, no_collection
 from napari_sam_suite.widgets.bridge import Background, Bridge
 
 
@@ -87,6 +91,62 @@ def test_a_job_that_is_no_longer_followed_is_not_heard(qtbot: Any) -> None:
         ("found", "new"),
         ("finished", second),
     ]
+
+
+def test_the_main_thread_comes_first_until_a_job_ends(qtbot: Any) -> None:
+    usual, frozen = sys.getswitchinterval(), gc.get_freeze_count()
+    go = threading.Event()
+    job, thread = make_job(lambda _: go.wait(5))
+    bridge = Bridge()
+    bridge.follow(job)
+    thread.start()
+    during = sys.getswitchinterval(), gc.get_freeze_count()
+    bridge.drop()
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == during
+    go.set()
+    thread.join()
+    assert during[0] < usual and during[1] > frozen
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == (usual, frozen)
+
+
+def test_a_job_that_has_ended_changes_nothing(qtbot: Any) -> None:
+    usual = sys.getswitchinterval()
+    job, thread = make_job(lambda _: None)
+    thread.start()
+    thread.join()
+    Bridge().follow(job)
+    assert sys.getswitchinterval() == usual and gc.get_freeze_count() == 0
+
+
+def test_attention_ends_with_the_last_that_holds_it() -> None:
+    usual = sys.getswitchinterval()
+    first, second = Attention(), Attention()
+    first.release()
+    first.release()
+    assert sys.getswitchinterval() < usual
+    second.release()
+    assert sys.getswitchinterval() == usual and gc.get_freeze_count() == 0
+
+
+def test_garbage_made_meanwhile_is_collected() -> None:
+    class Thing:
+        pass
+
+    with Attention():
+        thing = Thing()
+        thing.itself = thing  # type: ignore[attr-defined]
+        gone = weakref.ref(thing)
+        del thing
+        gc.collect()
+        assert gone() is None
+
+
+def test_no_collection_ends_as_it_began() -> None:
+    with no_collection():
+        with no_collection():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -75,7 +75,7 @@ def test_an_open_value_is_one_step_below_the_smallest(qtbot: Any) -> None:
 
 
 def test_a_preset_sets_its_values_and_a_change_leaves_it(tab: AutoTab) -> None:
-    assert tab.preset.currentText() == "Quality"
+    assert tab.preset.currentText() == "Default"
     tab.preset.textActivated.emit("Coverage")
     assert tab.params() == AutoParams.preset("coverage")
     tab.form.set_values({"smoothing": 1.0})

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from napari.layers import Shapes
 from shapely import MultiPolygon, Polygon, box
 
@@ -27,6 +28,13 @@ RING = Polygon(
 )
 TWO = MultiPolygon([box(30, 2, 36, 8), box(30, 12, 36, 18)])
 PLAIN = Polygon([(2, 30), (12, 30), (12, 44), (7, 40)])
+SIEVE = Polygon(
+    box(2, 2, 22, 42).exterior.coords,
+    [
+        list(box(5, start, 15, start + 5).exterior.coords)
+        for start in (4, 11, 18, 25, 32)
+    ],
+)
 STACK = Placement("TZYX", {"scale": [1.0, 2.0, 0.5, 0.5]})
 
 
@@ -76,6 +84,46 @@ def test_holes_and_parts_are_drawn_as_such(objects: Objects) -> None:
         assert not (wanted & ~drawn).any()
         assert np.count_nonzero(drawn & ~wanted) < 120
     assert not layer.to_masks((48, 48))[0][10:14, 10:14].any()
+
+
+def area_of_triangles(layer: Shapes) -> float:
+    mesh = layer._data_view._mesh
+    one, two, three = mesh.vertices[mesh.triangles].swapaxes(0, 1)
+    across = (two - one)[:, 0] * (three - one)[:, 1]
+    return float(np.abs(across - (two - one)[:, 1] * (three - one)[:, 0]).sum() / 2)
+
+
+@pytest.mark.parametrize("holes", [2, 3, 5])
+def test_any_number_of_holes_stays_open(holes: int) -> None:
+    sieve = Polygon(SIEVE.exterior, SIEVE.interiors[:holes])
+    vertices = to_vertices(Objects([sieve]), Placement("YX", {}))
+    layer = Shapes(vertices, shape_type="polygon", edge_width=0)
+    assert area_of_triangles(layer) == pytest.approx(sieve.area)
+    [back] = to_objects(
+        vertices, ["polygon"], pd.DataFrame(), Placement("YX", {})
+    ).polygons
+    assert back.equals(sieve)
+
+
+def test_nothing_is_drawn_between_holes() -> None:
+    vertices = to_vertices(Objects([SIEVE]), Placement("YX", {}))
+    layer = Shapes(vertices, shape_type="polygon", face_color=[0] * 4, edge_width=1)
+    mesh = layer._data_view._mesh
+    edges = mesh.vertices[mesh.triangles[mesh.triangles_colors[:, 3] > 0]]
+    outline = shapely.boundary(SIEVE).buffer(2)
+    assert all(outline.contains(shapely.Point(p)) for p in edges.mean(1))
+
+
+def test_a_hole_may_begin_where_the_outline_does() -> None:
+    first = [(0, 0), (0, 20), (20, 20), (20, 0)]
+    touching = Polygon(
+        first, [[(0, 0), (4, 8), (8, 4)], [(10, 10), (10, 14), (14, 10)]]
+    )
+    vertices = to_vertices(Objects([touching]), Placement("YX", {}))
+    [back] = to_objects(
+        vertices, ["polygon"], pd.DataFrame(), Placement("YX", {})
+    ).polygons
+    assert back.equals(touching)
 
 
 def test_edges_have_the_colour_of_the_tag_and_faces_none(objects: Objects) -> None:

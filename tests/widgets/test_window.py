@@ -37,13 +37,36 @@ print("closed", flush=True)
 """
 )
 
+IDLE = (
+    OPEN
+    + """
+from napari_sam_suite.widgets.session import is_prepared
+end = time.monotonic() + 240
+while not is_prepared() and time.monotonic() < end:
+    QApplication.processEvents()
+    time.sleep(0.01)
+print("torch" in sys.modules, is_prepared())
+viewer.close()
+"""
+)
+
+LEAVE = """
+import sys
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.widgets.session import is_prepared, prepare
+try:
+    prepare(stop=lambda: True)
+except Cancelled:
+    print("torch" in sys.modules, is_prepared())
+"""
+
 
 def run(code: str) -> str:
     answer = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr[-2000:]
@@ -61,3 +84,12 @@ def test_the_panel_opens_at_once_and_without_torch() -> None:
 @pytest.mark.slow
 def test_closing_the_window_during_a_run_ends_cleanly() -> None:
     assert run(CLOSE).split() == ["running", "closed"]
+
+
+@pytest.mark.slow
+def test_what_the_first_run_needs_is_imported_once_an_image_is_there() -> None:
+    assert run(IDLE).split() == ["True", "True"]
+
+
+def test_imports_stop_when_the_window_is_closed() -> None:
+    assert run(LEAVE).split() == ["False", "False"]

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_sam_suite.engine.composite import Channel, Composite, compose
     from napari_sam_suite.engine.errors import EngineError
+    from napari_sam_suite.engine.fewshot.examples import choose_examples
+    from napari_sam_suite.engine.fewshot.finder import FewShot
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.frames import FrameIndex, select_frames
     from napari_sam_suite.engine.generator import build_sam_generator
     from napari_sam_suite.engine.image import ImageSource, open_image
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import MODELS, find_model
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.params import AutoParams
+    from napari_sam_suite.engine.params import AutoParams, FewShotParams
 
 _WHERE = {
     "AutoParams": "params",
@@ -25,12 +28,16 @@ _WHERE = {
     "Composite": "composite",
     "Engine": "jobs",
     "EngineError": "errors",
+    "FewShot": "fewshot.finder",
+    "FewShotParams": "params",
     "FrameIndex": "frames",
     "ImageSource": "image",
     "Job": "jobs",
     "MODELS": "models.registry",
     "Objects": "objects",
+    "Prototypes": "fewshot.prototypes",
     "build_sam_generator": "generator",
+    "choose_examples": "fewshot.examples",
     "compose": "composite",
     "find_model": "models.registry",
     "open_image": "image",
@@ -44,11 +51,15 @@ __all__ = [
     "Composite",
     "Engine",
     "EngineError",
+    "FewShot",
+    "FewShotParams",
     "FrameIndex",
     "ImageSource",
     "Job",
     "Objects",
+    "Prototypes",
     "build_sam_generator",
+    "choose_examples",
     "compose",
     "find_model",
     "open_image",

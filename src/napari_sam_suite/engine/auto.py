@@ -9,14 +9,17 @@ one that is drawn is enlarged only inside the window it fills.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam_suite.engine.cleaning import remove_small_regions
-from napari_sam_suite.engine.errors import Cancelled, OutOfMemory
+from napari_sam_suite.engine.asking import Asker
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.filters import Candidates, choose, merge, passing
+from napari_sam_suite.engine.finder import Found, Report, Stop
 from napari_sam_suite.engine.masks import MaskBuilder, Masks, measure, tighten
 from napari_sam_suite.engine.models.protocol import (
     MULTIMASK,
@@ -27,30 +30,63 @@ from napari_sam_suite.engine.models.protocol import (
     SamModel,
 )
 from napari_sam_suite.engine.resample import Enlargement
-from napari_sam_suite.engine.suppression import (
-    drop_duplicates,
-    make_exclusive,
-    within_area,
-)
 from napari_sam_suite.engine.tiles import (
     STANDARD_TILE,
     Region,
     crop_regions,
-    join_tiles,
     tile_regions,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.params import AutoParams
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[int, int, str], None]
-"""Called with what is done, what there is to do, and a word on it."""
-Stop = Callable[[], bool]
-"""Answers whether the user wants to stop."""
+_LOWER = 0.75
+"""Kept candidates reach down to this part of the thresholds."""
+_MOST = 256 * 2**20
+"""Bytes that the candidates of one frame may take."""
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """Automatic masks of every frame, as a `Finder`.
+
+    Parameters
+    ----------
+    params : AutoParams
+        Thresholds left open are those recommended for the model.
+    keep_candidates : bool
+        Also keep masks below the thresholds, for `filters.refilter`; the objects then
+        have ids by which they are known again.
+    """
+
+    params: AutoParams
+    keep_candidates: bool = False
+    name = "auto"
+    _key: str = field(default_factory=lambda: uuid.uuid4().hex, init=False, repr=False)
+
+    def __call__(
+        self,
+        model: SamModel,
+        rgb: NDArray[np.uint8],
+        frame: FrameIndex,
+        *,
+        report: Report,
+        stop: Stop,
+    ) -> Found:
+        """Find everything in one frame; see `automatic_masks`."""
+        search = _Search(model, self.params.resolved(model.spec), report, stop)
+        if not self.keep_candidates:
+            return Found(search.run(rgb))
+        search.keep = f"{self._key} {tuple(frame)}"
+        masks = search.run(rgb)
+        kept = search.candidates
+        columns = {} if kept is None else {"id": kept.ids(masks)}
+        return Found(masks, columns, kept)
 
 
 def automatic_masks(
@@ -86,8 +122,7 @@ def automatic_masks(
     OutOfMemory
         If not even one point at a time fits.
     """
-    search = _Search(model, params.resolved(model.spec), report, stop)
-    return search.run(image)
+    return _Search(model, params.resolved(model.spec), report, stop).run(image)
 
 
 @dataclass
@@ -96,10 +131,15 @@ class _Search:
     params: AutoParams
     report: Report | None
     stop: Stop | None
+    keep: str = ""
+    """Name of the candidates to keep; none if empty."""
     done: int = 0
     total: int = 0
-    most: int = 0
-    """Points at once, since memory ran out; 0 before."""
+    candidates: Candidates | None = None
+
+    def __post_init__(self) -> None:
+        self.lowest = self.params
+        self._asker = Asker(self.model)
 
     def run(self, image: NDArray[np.uint8]) -> Masks:
         p = self.params
@@ -107,18 +147,25 @@ class _Search:
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
         model = self.model
         tiles = tile_regions(shape, p.tile, model.input_size, model.spec.auto.tile)
-        grids = {r: self._grid(r, tiled=bool(tiles)) for r in (*crops, *tiles)}
-        self.total = sum(len(g) for g in grids.values())
-        whole = self._merge_crops([self._look(image, r, grids[r]) for r in crops])
-        found = [self._look(image, region, grids[region]) for region in tiles]
-        masks = join_tiles(whole, found, tiles) if tiles else whole
-        if p.min_mask_region_area:
-            masks = self._clean(masks)
-        masks = within_area(masks, p.min_area, p.max_area)
-        if p.overlap == "allow":
-            return masks
-        # What better masks took may leave too little.
-        return within_area(make_exclusive(masks), p.min_area, 0)
+        regions = [*crops, *tiles]
+        grids = [self._grid(region, tiled=bool(tiles)) for region in regions]
+        self.total = sum(len(grid) for grid in grids)
+        if self.keep:
+            self.lowest = _lower(p)
+        kept: list[Masks] = []
+        chosen: list[Masks] = []
+        for region, grid in zip(regions, grids, strict=True):
+            drawn = self._look(image, region, grid, sum(m.nbytes for m in kept))
+            if self.keep:
+                kept.append(drawn)
+            chosen.append(choose(drawn, region, p))
+        if self.keep:
+            # The bar may have been raised after the first regions.
+            found = tuple(m.select(passing(m, self.lowest)) for m in kept)
+            self.candidates = Candidates(
+                tuple(regions), found, p, self.lowest, self.keep
+            )
+        return merge(chosen, regions, p)
 
     def _grid(self, region: Region, *, tiled: bool) -> NDArray[np.float64]:
         """Points (n, 2) in a region's own (y, x), row by row as upstream.
@@ -140,88 +187,52 @@ class _Search:
         return points * np.array(region.shape, np.float64)
 
     def _look(
-        self, image: NDArray[np.uint8], region: Region, grid: NDArray[np.float64]
+        self,
+        image: NDArray[np.uint8],
+        region: Region,
+        grid: NDArray[np.float64],
+        held: int,
     ) -> Masks:
-        """All masks of one region, in the coordinates of the image."""
+        """All masks of one region, in the coordinates of the image.
+
+        `held` is how many bytes of candidates there are already. When they become
+        too many, only those that pass are kept from here on.
+        """
         shape = (image.shape[0], image.shape[1])
+        if not len(grid):
+            return Masks.empty(shape)
         self._pause("Encoding")
         pixels = np.ascontiguousarray(
             image[region.y0 : region.y1, region.x0 : region.x1]
         )
-        embedding = self._encode(pixels)
-        builder = MaskBuilder(shape)
-        for decoded, points in self._decode(embedding, grid):
+        embedding = self._asker.encode(pixels)
+        drawn = [Masks.empty(shape)]
+        size = self.params.points_per_batch
+        for decoded, points in self._asker.decode(embedding, grid, self._ask, size):
+            builder = MaskBuilder(shape)
             self._keep(decoded, points, embedding, region, builder)
+            drawn.append(builder.build())
+            held += drawn[-1].nbytes
+            if held > _MOST and self.lowest != self.params:
+                self.lowest = self.params
+                drawn = [m.select(passing(m, self.params)) for m in drawn]
+                logger.info("too many candidates: only those that pass are kept")
             self.done += len(points)
             self._pause("Finding objects")
-        masks = builder.build()
-        threshold = self.params.box_nms_thresh or 0.0
-        return drop_duplicates(masks, masks.scores, threshold, region.origin)
-
-    def _encode(self, pixels: NDArray[np.uint8]) -> Embedding:
-        try:
-            return self.model.encode([pixels])[0]
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise self._too_little() from error
-
-    def _too_little(self) -> OutOfMemory:
-        return OutOfMemory(
-            f"There is too little memory on {self.model.device} for "
-            f"{self.model.spec.id}.",
-            "Choose a smaller model or the CPU.",
-        )
-
-    def _decode(
-        self, embedding: Embedding, grid: NDArray[np.float64]
-    ) -> Iterator[tuple[Decoded, NDArray[np.float64]]]:
-        """Decode a grid in batches, halved for as long as memory runs out."""
-        start = 0
-        while start < len(grid):
-            size = self.params.points_per_batch or self.model.batch
-            points = grid[start : start + min(size, self.most or size)]
-            decoded = self._ask_if_it_fits(embedding, points)
-            if decoded is not None:
-                yield decoded, points
-                start += len(points)
-                continue
-            self.most = half = len(points) // 2
-            self.model.batch = min(self.model.batch, half)
-            logger.warning("out of memory: %d points at a time from here", half)
-            release_memory()
-
-    def _ask_if_it_fits(
-        self, embedding: Embedding, points: NDArray[np.float64]
-    ) -> Decoded | None:
-        """The answer, or None when memory ran out.
-
-        The error ends in here: it holds on to all that the attempt had allocated.
-        """
-        try:
-            return self._ask(embedding, points)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(points) == 1:
-                raise self._too_little() from error
-            return None
+        return Masks.concat(drawn)
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         p = self.params
         tokens = MULTIMASK if p.multimask else SINGLE
+        least = self.lowest.pred_iou_thresh or 0.0
         prompts = Prompts.clicks(points)
         if not p.refine:
-            return self.model.decode(
-                embedding, prompts, tokens=tokens, min_iou=p.pred_iou_thresh or 0.0
-            )
+            return self.model.decode(embedding, prompts, tokens=tokens, min_iou=least)
         first = self.model.decode(embedding, prompts, tokens=tokens)
         again = Prompts.clicks(points[first.prompt.cpu().numpy()])
         logits = first.logits[:, None].clamp(-32, 32)
         again = Prompts(again.points, again.labels, masks=logits)
-        second = self.model.decode(
-            embedding, again, tokens=SINGLE, min_iou=p.pred_iou_thresh or 0.0
-        )
+        second = self.model.decode(embedding, again, tokens=SINGLE, min_iou=least)
         origin = second.prompt
         return Decoded(
             second.logits, second.iou, first.prompt[origin], first.token[origin]
@@ -247,8 +258,7 @@ class _Search:
         scores = decoded.iou.cpu().numpy()
         asked = points[decoded.prompt.cpu().numpy()]
         levels = decoded.token.cpu().numpy()
-        # In float32 as upstream: 19 of 20 pixels is stable enough for 0.95.
-        required = float(np.float32(p.stability_score_thresh or 0.0))
+        required = float(np.float32(self.lowest.stability_score_thresh or 0.0))
         for k in range(len(scores)):
             found = measure(
                 logits[k],
@@ -273,22 +283,6 @@ class _Search:
                 region=region.box,
             )
 
-    def _merge_crops(self, found: list[Masks]) -> Masks:
-        masks = Masks.concat(found)
-        if len(found) == 1:
-            return masks
-        c = masks.crops.astype(np.int64)
-        smaller_first = 1 / ((c[:, 2] - c[:, 0]) * (c[:, 3] - c[:, 1]))
-        return drop_duplicates(
-            masks, smaller_first.astype(np.float32), self.params.crop_nms_thresh
-        )
-
-    def _clean(self, masks: Masks) -> Masks:
-        p = self.params
-        cleaned, unchanged = remove_small_regions(masks, p.min_mask_region_area)
-        threshold = max(p.box_nms_thresh or 0.0, p.crop_nms_thresh)
-        return drop_duplicates(cleaned, unchanged.astype(np.float32), threshold)
-
     def _pause(self, text: str) -> None:
         if self.stop is not None and self.stop():
             raise Cancelled
@@ -296,22 +290,13 @@ class _Search:
             self.report(self.done, self.total, text)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of torch means that the device's memory is used up."""
-    import torch
+def _lower(params: AutoParams) -> AutoParams:
+    """The thresholds down to which candidates are kept, in thousandths."""
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(
-            words in str(error)
-            for words in ("out of memory", "can't allocate memory", "not enough memory")
-        )
+    def lower(threshold: float | None) -> float:
+        return math.floor((threshold or 0.0) * _LOWER * 1000) / 1000
+
+    return params.with_(
+        pred_iou_thresh=lower(params.pred_iou_thresh),
+        stability_score_thresh=lower(params.stability_score_thresh),
     )
-
-
-def release_memory() -> None:
-    """Give cached device memory back before trying again."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAMED = re.compile(r"`([a-z][a-z_]*)`")
+
 
 class EngineError(Exception):
     """A failure the user can understand and act on.
+
+    What the user can set is written between backquotes, by its name in Python, as in
+    "Give `axes`": a door puts the name in there under which it offers that setting.
 
     Parameters
     ----------
@@ -12,15 +23,37 @@ class EngineError(Exception):
         One sentence: what happened, naming the file, field or value.
     hint : str, optional
         One sentence: what to do next.
+
+    Attributes
+    ----------
+    message, hint : str
+        In the words of Python: without the backquotes.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
+        self._written = message, hint
+        self.message, self.hint = self.worded(str)
+
+    def worded(self, word: Callable[[str], str]) -> tuple[str, str]:
+        """Message and hint in the words of a door.
+
+        Parameters
+        ----------
+        word : callable
+            Gives the door's name of a setting from that in Python, such as
+            ``"--axes"`` for ``"axes"``.
+        """
+        message, hint = (reworded(text, word) for text in self._written)
+        return message, hint
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
+
+
+def reworded(text: str, word: Callable[[str], str]) -> str:
+    """Put a door's words in the place of the names between backquotes."""
+    return _NAMED.sub(lambda match: word(match[1]), text)
 
 
 class ImageError(EngineError):

@@ -75,13 +75,13 @@ class FrameIndex(NamedTuple):
 class FieldNames(NamedTuple):
     """What the three selections are called where the person typed them."""
 
-    positions: str = "Batch XY"
-    z: str = "Batch Z"
-    time: str = "Batch Time"
+    positions: str = "`positions`"
+    z: str = "`z`"
+    time: str = "`time`"
 
 
-PANEL_FIELDS = FieldNames()
-COMMAND_FIELDS = FieldNames("--positions", "--z", "--time")
+_PYTHON_FIELDS = FieldNames()
+PANEL_FIELDS = FieldNames("Batch XY", "Batch Z", "Batch Time")
 
 
 def parse_selection(
@@ -112,7 +112,7 @@ def parse_selection(
         If the text is not a selection or leaves ``1..size``; it names the field,
         what was typed and the valid span.
     """
-    hint = _hint(size, current)
+    hint = _hint(size, current, field)
     if isinstance(text, bool) or not isinstance(text, str | int | None):
         raise _not_a_selection(field, text, hint)
     items = [item.strip() for item in str("" if text is None else text).split(",")]
@@ -130,7 +130,7 @@ def parse_selection(
     if not 0 <= current < size:
         raise FrameError(
             f"{field} is blank, but the current entry, {current + 1}, does not exist.",
-            _hint(size, None),
+            f"{_choices(size)}.",
         )
     return [current]
 
@@ -154,14 +154,18 @@ def _not_a_selection(field: str, text: object, hint: str) -> FrameError:
     return FrameError(f"{field}: {text!r} is not a list of numbers and ranges.", hint)
 
 
-def _hint(size: int, current: int | None) -> str:
+def _hint(size: int, current: int | None, field: str) -> str:
+    """What may be typed; only a field with a current entry is a box to leave blank."""
+    if current is None:
+        return f"{_choices(size)}, or leave {field} out for all of them."
+    return f"{_choices(size)}; blank means the current one."
+
+
+def _choices(size: int) -> str:
     if size == 1:
-        return "The image has only 1 here: type 1 or 'all', or leave the field blank."
+        return "The image has only 1 here: choose 1 or 'all'"
     example = f"1-{min(3, size - 1)}, {size}" if size > 2 else "1, 2"
-    blank = "all of them" if current is None else "the current one"
-    return (
-        f"Choose from 1-{size}, for example '{example}' or 'all'; blank means {blank}."
-    )
+    return f"Choose from 1-{size}, for example '{example}' or 'all'"
 
 
 def format_selection(indices: Iterable[int]) -> str:
@@ -194,7 +198,7 @@ def select_frames(
     time: str | int | None = None,
     *,
     current: FrameIndex | None = None,
-    fields: FieldNames = PANEL_FIELDS,
+    fields: FieldNames = _PYTHON_FIELDS,
 ) -> list[FrameIndex]:
     """Frames chosen by three texts.
 

@@ -13,7 +13,12 @@ from napari_sam_suite.engine.frames import (
     checked_frame,
     resolve_frames,
 )
-from napari_sam_suite.engine.readers import Calibration, read_contents, reason
+from napari_sam_suite.engine.readers import (
+    Calibration,
+    read_contents,
+    reason,
+    too_large,
+)
 from napari_sam_suite.engine.stack import LazyArray, Stack, name_axes
 
 if TYPE_CHECKING:
@@ -104,20 +109,27 @@ class ImageSource:
             If the index is outside the image.
         ImageError
             If the file turns out to be damaged there.
+        OutOfMemory
+            If the frame does not fit into memory.
         """
         index = checked_frame(index, self.sizes)
         try:
             planes = self._stack(index.position).read(index)
-        except (EngineError, MemoryError):
+        except EngineError:
             raise
+        except MemoryError as error:
+            shape = self.sizes.y, self.sizes.x
+            raise too_large(self._called(index), shape) from error
         except Exception as error:
             raise ImageError(
-                f"{index.label(self.sizes).capitalize()} of "
-                f"{self.path.name if self.path else self.name!r} "
-                f"cannot be read{reason(error)}.",
+                f"{self._called(index)} cannot be read{reason(error)}.",
                 "The file may be damaged or incomplete; write or copy it again.",
             ) from error
         return Frame(planes, index, self.rgb)
+
+    def _called(self, index: FrameIndex) -> str:
+        where = index.label(self.sizes).capitalize()
+        return f"{where} of {self.path.name if self.path else self.name!r}"
 
     def frames(self) -> Iterator[FrameIndex]:
         """Go through all frames; time runs fastest, then z, then position."""
@@ -179,7 +191,7 @@ def _open_file(path: Path, axes: str | None, name: str | None) -> ImageSource:
         raise ImageError(
             f"{path.name!r} holds {contents.count} images, each with positions of "
             "its own.",
-            "Leave P out of axes, or save them as separate files.",
+            "Leave P out of `axes`, or save them as separate files.",
         )
     positions = max(contents.count, first.sizes.position)
     return _describe(

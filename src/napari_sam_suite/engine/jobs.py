@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 from psygnal import Signal, SignalInstance
 
+from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.errors import Cancelled, EngineError, OutOfMemory
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.run import segment_frames
+from napari_sam_suite.engine.run import run_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.finder import Finder
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.models.protocol import Precision, SamModel
@@ -62,7 +64,8 @@ class Job(Generic[T]):
     -------
     progressed(Progress), found(object), noticed(str), finished()
         Emitted on the engine's thread: how far it is, one part of the result, a
-        sentence the user should see, and the end, however it came.
+        sentence the user should see, and the end, however it came. A job that is
+        cancelled before its turn ends on the thread that cancels it.
     """
 
     progressed = Signal(object)
@@ -81,12 +84,21 @@ class Job(Generic[T]):
         self._value: T | None = None
         self._stop = threading.Event()
         self._ended = threading.Event()
+        self._turn = threading.Lock()
 
     # -- for whoever submitted it ------------------------------------------------
 
     def cancel(self) -> None:
-        """Stop at the next chance; parts already found are kept."""
+        """Stop at the next chance, or at once while it waits for its turn.
+
+        Parts already found are kept.
+        """
         self._stop.set()
+        with self._turn:
+            if self.state is not JobState.QUEUED:
+                return
+            self.error, self.state = Cancelled(), JobState.CANCELLED
+        self._end("before its turn")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the end; whether it came. Ctrl-C gets through."""
@@ -139,11 +151,12 @@ class Job(Generic[T]):
         self._tell(self.noticed, text)
 
     def _run(self, model: Callable[[], SamModel]) -> None:
+        with self._turn:
+            if self.state is not JobState.QUEUED:
+                return
+            self.state = JobState.RUNNING
         start = time.perf_counter()
-        self.state = JobState.RUNNING
         try:
-            if self.stopping():
-                raise Cancelled
             self._value = self._task(model(), self)
             self.state = JobState.DONE
         except Cancelled as error:
@@ -158,10 +171,12 @@ class Job(Generic[T]):
             self.error, self.state = error, JobState.FAILED
             logger.exception("%s failed", self.name)
         finally:
-            took = time.perf_counter() - start
-            logger.info("%s: %s after %.2f s", self.name, self.state, took)
-            self._ended.set()
-            self._tell(self.finished)
+            self._end(f"after {time.perf_counter() - start:.2f} s")
+
+    def _end(self, when: str) -> None:
+        logger.info("%s: %s %s", self.name, self.state, when)
+        self._ended.set()
+        self._tell(self.finished)
 
     def _tell(self, signal: SignalInstance, *news: object) -> None:
         try:
@@ -193,6 +208,10 @@ class Engine:
         Where checkpoints are kept.
     random_weights : bool
         The real network with random weights, for tests and timing.
+    embeddings : Path, optional
+        Keep what the image encoder says in this folder, for the next time.
+    embedding_bytes : int, optional
+        Memory that it may take; 512 MB by default.
 
     Raises
     ------
@@ -215,8 +234,12 @@ class Engine:
         precision: Precision = "auto",
         folder: Path | str | None = None,
         random_weights: bool = False,
+        embeddings: Path | str | None = None,
+        embedding_bytes: int | None = None,
     ) -> None:
         self.spec = find_model(model)
+        self._embeddings = embeddings
+        self._embedding_bytes = embedding_bytes
         self._options: dict[str, Any] = {
             "device": device,
             "precision": precision,
@@ -226,6 +249,7 @@ class Engine:
         self._model: SamModel | None = None
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._current: Job[Any] | None = None
+        self._spare: list[Job[Any]] = []
         self._closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(
@@ -239,8 +263,29 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def submit(self, task: Callable[[SamModel, Job[T]], T], name: str) -> Job[T]:
+    @property
+    def device(self) -> str:
+        """Where the model runs, such as ``"cuda"``; before it is loaded, as asked."""
+        model = self._model
+        return str(self._options["device"] if model is None else model.device)
+
+    def submit(
+        self,
+        task: Callable[[SamModel, Job[T]], T],
+        name: str,
+        *,
+        background: bool = False,
+    ) -> Job[T]:
         """Queue `task`, called with the model and its job on the engine's thread.
+
+        Parameters
+        ----------
+        task : callable
+            The work.
+        name : str
+            What messages call it.
+        background : bool
+            Nobody waits for it: it is cancelled as soon as there is other work.
 
         Raises
         ------
@@ -251,8 +296,50 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise EngineError("This engine is closed.", "Start a new one.")
+            if not background:
+                for spare in self._spare:
+                    spare.cancel()
+            self._spare = [s for s in self._spare if not (s.stopping() or s.wait(0))]
+            if background:
+                self._spare.append(job)
             self._jobs.put(job)
         return job
+
+    def start(
+        self,
+        finder: Finder,
+        image: ImageSource,
+        *,
+        frames: str | FrameIndex | Sequence[FrameIndex] = "all",
+        composite: Composite | None = None,
+        run: str = "",
+    ) -> Job[Objects]:
+        """Queue a capability; every finished frame is a part of the job.
+
+        Parameters
+        ----------
+        finder : Finder
+            What to find, and how.
+        image, frames, composite
+            See `segment`.
+        run : str
+            Written into the features of every object.
+        """
+
+        def task(model: SamModel, job: Job[Objects]) -> Objects:
+            with ThreadPoolExecutor(1, "sam-polygons") as pool:
+                return run_frames(
+                    model,
+                    image,
+                    finder,
+                    frames=frames,
+                    composite=composite,
+                    run=run,
+                    job=job,
+                    pool=pool,
+                )
+
+        return self.submit(task, f"{finder.name} {image.name}")
 
     def start_segment(
         self,
@@ -262,21 +349,9 @@ class Engine:
         frames: str | FrameIndex | Sequence[FrameIndex] = "all",
         composite: Composite | None = None,
     ) -> Job[Objects]:
-        """Queue automatic segmentation; every finished frame is a part of the job."""
-
-        def task(model: SamModel, job: Job[Objects]) -> Objects:
-            with ThreadPoolExecutor(1, "sam-polygons") as pool:
-                return segment_frames(
-                    model,
-                    image,
-                    params or AutoParams(),
-                    frames=frames,
-                    composite=composite,
-                    job=job,
-                    pool=pool,
-                )
-
-        return self.submit(task, f"segment {image.name}")
+        """Queue automatic segmentation: `start` with automatic masks."""
+        finder = Automatic(params or AutoParams())
+        return self.start(finder, image, frames=frames, composite=composite)
 
     def segment(
         self,
@@ -335,8 +410,13 @@ class Engine:
         self._model = None
 
     def _load(self) -> SamModel:
+        from napari_sam_suite.engine.embed import MEMORY, EmbeddingCache, Remembering
         from napari_sam_suite.engine.models.load import load_model
 
         if self._model is None:
-            self._model = load_model(self.spec, **self._options)
+            loaded = load_model(self.spec, **self._options)
+            wanted = self._embedding_bytes
+            memory = MEMORY if wanted is None else wanted
+            cache = EmbeddingCache(memory, folder=self._embeddings)
+            self._model = Remembering(loaded, cache)
         return self._model

@@ -115,6 +115,7 @@ class Objects:
         padding: float = 0.0,
         parts: Parts = "largest",
         min_hole: float = 0,
+        columns: Mapping[str, Sequence[Any]] | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> tuple[Objects, Losses]:
         """Turn the masks of one frame into objects.
@@ -129,6 +130,8 @@ class Objects:
             Written into every row.
         smoothing, padding, parts, min_hole
             See `polygonise`.
+        columns : mapping of str to sequence, optional
+            Further columns, or others in place of these, with one value per mask.
         source : mapping, optional
             Kept with the objects.
 
@@ -139,6 +142,11 @@ class Objects:
             without what was dropped and, when padded, as drawn.
         Losses
             All that is missing.
+
+        Raises
+        ------
+        ParameterError
+            If a column does not have one value per mask.
         """
         traced = [
             polygonise(
@@ -170,6 +178,7 @@ class Objects:
                 **frame._asdict(),
                 "model": model,
                 "run": run,
+                **_pick(columns or {}, kept, len(masks)),
             },
             index=range(len(kept)),
         )
@@ -335,7 +344,8 @@ class Objects:
         Returns
         -------
         (H, W) array
-            Object `i` of the frame has number ``i + 1``. Where objects overlap, the
+            Object `i` of the frame has number ``i + 1``, or that of its `track` where
+            there is such a column. Where objects overlap, the
             one with the better score is on top, and of equals the smaller one.
             uint16, or uint32 for more than 65535 objects.
 
@@ -354,7 +364,25 @@ class Objects:
             )
         score = np.nan_to_num(self.features["score"].to_numpy(), nan=-np.inf)
         order = np.lexsort((-self.features["area"].to_numpy(), score))
-        return draw_labels([self.polygons[row] for row in order], order + 1, shape)
+        numbers = order + 1
+        if "track" in self.features:
+            numbers = self.features["track"].to_numpy(np.int64)[order]
+        return draw_labels([self.polygons[row] for row in order], numbers, shape)
+
+
+def _pick(
+    columns: Mapping[str, Sequence[Any]], kept: Sequence[int], count: int
+) -> dict[str, Any]:
+    """Rows `kept` of columns that have `count`."""
+    for name, values in columns.items():
+        if len(values) != count:
+            raise ParameterError(
+                f"{len(values)} values of {name!r} do not fit {count} masks."
+            )
+    return {
+        name: pd.Series(list(values)).iloc[list(kept)].array
+        for name, values in columns.items()
+    }
 
 
 def _merge_sources(sources: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_sam_suite.engine.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from napari_sam_suite.engine.composite import Composite
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.run import FrameResult
 
-FORMATS = ("labels", "geojson", "overlay")
+_WHOLE = {"geojson": ".geojson", "coco": ".coco.json", "rois": ".rois.zip"}
+FORMATS = ("labels", "geojson", "overlay", "coco", "rois")
 """Names of what a run can write."""
 
 
@@ -65,6 +66,8 @@ class ImageOutput:
     OutputError
         If the folder cannot be written to, or the image itself would be overwritten;
         found out before any work is done.
+    MissingExtra
+        If a format needs a package that is not installed.
     """
 
     def __init__(
@@ -75,8 +78,11 @@ class ImageOutput:
         composite: Composite | None = None,
         names: Mapping[str, str] | None = None,
     ) -> None:
+        from napari_sam_suite.engine.formats import check_format
         from napari_sam_suite.engine.formats.labels import LabelWriter
 
+        for name in _WHOLE.keys() & set(formats):
+            check_format(name)
         self.folder = folder
         self.image = image
         self.formats = tuple(formats)
@@ -103,33 +109,62 @@ class ImageOutput:
         return len(self._results)
 
     def add(self, result: FrameResult) -> None:
-        """Take the objects of one finished frame."""
-        self._results.append(result)
+        """Take the objects of one finished frame.
+
+        Raises
+        ------
+        OutputError
+            If there is no room for them. The frames before are kept, and so is this
+            one where only its overlay could not be written: `close` is still due.
+        """
         if self._labels is not None:
             shape = (self.image.sizes.y, self.image.sizes.x)
             drawn = result.objects.to_labels(shape, result.frame)
             self._labels.write(result.frame, drawn)
+        self._results.append(result)
         if "overlay" in self.formats:
             self._draw(result)
 
     def close(self) -> None:
-        """Write everything that was taken; nothing, if nothing was."""
-        from napari_sam_suite.engine.objects import Objects
+        """Write everything that was taken; nothing, if nothing was.
 
+        Raises
+        ------
+        OutputError
+            If a file cannot be written; the others are, and `files` has them.
+        """
         if not self._results:
             self.discard()
             return
-        if self._labels is not None:
-            self.files.append(self._labels.close())
-        if "geojson" in self.formats:
-            path = self._path("geojson", ".geojson")
-            Objects.concat(r.objects for r in self._results).save(path)
-            self.files.append(path)
+        failure: OutputError | None = None
+        for write in (self._close_labels, *map(self._saver, _WHOLE)):
+            try:
+                write()
+            except OutputError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def discard(self) -> None:
         """Leave nothing half-written behind."""
         if self._labels is not None:
             self._labels.discard()
+
+    def _close_labels(self) -> None:
+        if self._labels is not None:
+            self.files.append(self._labels.close())
+
+    def _saver(self, name: str) -> Callable[[], None]:
+        """Writes all objects to one file, if that format is wanted."""
+        from napari_sam_suite.engine.objects import Objects
+
+        def save() -> None:
+            if name in self.formats:
+                path = self._path(name, _WHOLE[name])
+                Objects.concat(r.objects for r in self._results).save(path, name)
+                self.files.append(path)
+
+        return save
 
     def _path(self, name: str, suffix: str, stem: str = "") -> Path:
         stem = self._names.get(name, stem or self.image.name)
@@ -149,16 +184,20 @@ class ImageOutput:
 def check_folder(folder: Path) -> None:
     """Make a folder and make sure that it can be written to.
 
+    Half-written files of runs that were killed are removed from it.
+
     Raises
     ------
     OutputError
         If not.
     """
+    from napari_sam_suite.engine.formats.atomic import sweep
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Nameless, so that two runs into one folder do not meet.
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            sweep(folder)
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(
             f"{folder} cannot be a folder: a file of that name is in the way.",

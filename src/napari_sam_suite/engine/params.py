@@ -6,7 +6,7 @@ The same object draws the form, the command's flags and the saved recipe. A valu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.registry import ModelSpec
 
 
+Groups = tuple[tuple[str, tuple[str, ...]], ...]
+"""Titles with the names of the fields below each."""
+
+
 class Params(BaseModel):
     """Base of all parameter models: frozen, no unknown keys, one-sentence errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: ClassVar[Groups] = ()
+    """How the fields are grouped by whoever lists them."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -35,6 +42,8 @@ class Params(BaseModel):
 class PolygonParams(Params):
     """How masks become polygons."""
 
+    groups: ClassVar[Groups] = (("Polygons", ("smoothing", "padding", "parts")),)
+
     smoothing: float = Field(
         0.3, ge=0, le=3, title="Smoothing", description="Simplification in pixels."
     )
@@ -45,6 +54,10 @@ class PolygonParams(Params):
         "largest", title="Parts", description="Which pieces of a mask are kept."
     )
 
+    def resolved(self, spec: ModelSpec) -> Self:
+        """A copy in which everything left open is what suits the model `spec`."""
+        return self
+
 
 class AutoParams(PolygonParams):
     """Automatic masks: a grid of points asks the model what is there.
@@ -52,6 +65,34 @@ class AutoParams(PolygonParams):
     Names and meanings are those of the generators of SAM and SAM 2 (Kirillov et al.
     2023, Ravi et al. 2024); `tile` and `overlap` are ours.
     """
+
+    groups: ClassVar[Groups] = (
+        ("Grid", ("points_per_side", "points_per_batch", "multimask", "refine")),
+        (
+            "Thresholds",
+            (
+                "pred_iou_thresh",
+                "stability_score_thresh",
+                "stability_score_offset",
+                "mask_threshold",
+                "box_nms_thresh",
+                "min_mask_region_area",
+                "min_area",
+                "max_area",
+            ),
+        ),
+        (
+            "Crops and tiles",
+            (
+                "tile",
+                "crop_n_layers",
+                "crop_nms_thresh",
+                "crop_overlap_ratio",
+                "crop_n_points_downscale_factor",
+            ),
+        ),
+        ("Polygons", ("smoothing", "padding", "parts", "overlap")),
+    )
 
     points_per_side: int = Field(
         32,
@@ -65,7 +106,7 @@ class AutoParams(PolygonParams):
         ge=1,
         le=4096,
         title="Points per batch",
-        description="Prompts decoded at once; blank suits the device.",
+        description="Points asked at once; more need more memory.",
     )
     pred_iou_thresh: float | None = Field(
         None,
@@ -89,7 +130,11 @@ class AutoParams(PolygonParams):
         description="How far the cut-off is moved for the stability score, in logits.",
     )
     mask_threshold: float = Field(
-        0.0, ge=-32, le=32, title="Mask threshold", description="Logit of the edge."
+        0.0,
+        ge=-32,
+        le=32,
+        title="Mask threshold",
+        description="Logit at the edge of a mask.",
     )
     box_nms_thresh: float | None = Field(
         None,
@@ -153,24 +198,33 @@ class AutoParams(PolygonParams):
         description="Whether a pixel may belong to several objects.",
     )
     min_area: int = Field(
-        0, ge=0, title="Smallest object", description="In pixels; 0 is no limit."
+        0,
+        ge=0,
+        title="Smallest object",
+        description="Smaller ones are dropped, in pixels; 0 is no limit.",
     )
     max_area: int = Field(
-        0, ge=0, title="Largest object", description="In pixels; 0 is no limit."
+        0,
+        ge=0,
+        title="Largest object",
+        description="Larger ones are dropped, in pixels; 0 is no limit.",
     )
 
     @model_validator(mode="after")
     def _check_areas(self) -> Self:
         if 0 < self.max_area < self.min_area:
             raise ParameterError(
-                f"max_area cannot be {self.max_area}: min_area is {self.min_area}.",
+                f"`max_area` cannot be {self.max_area}: `min_area` is {self.min_area}.",
                 "Make it at least as large, or 0 for no limit.",
             )
         return self
 
     @classmethod
     def preset(cls, name: str, **values: Any) -> Self:
-        """The settings called ``"speed"``, ``"quality"`` or ``"coverage"``.
+        """The settings of one of `PRESETS`.
+
+        ``"speed"`` asks fewer points of fewer, larger tiles; ``"quality"`` cleans small
+        holes and specks away; ``"coverage"`` asks more points, and again in crops.
 
         Raises
         ------
@@ -199,17 +253,194 @@ class AutoParams(PolygonParams):
         return self.with_(**suits)
 
 
+class PromptParams(PolygonParams):
+    """Prompts: points, boxes and masks, each for one object."""
+
+    groups: ClassVar[Groups] = (
+        ("Answers", ("answers", "tile", "prompts_per_batch", "mask_threshold")),
+        *PolygonParams.groups,
+    )
+
+    answers: Literal["best", "all"] = Field(
+        "best",
+        title="Answers",
+        description="The best answer to each prompt, or the three best.",
+    )
+    tile: Annotated[int, Field(ge=32)] | Literal["auto", "off"] = Field(
+        "auto",
+        title="Tile",
+        description="Side of the smallest part of the image looked at, in pixels.",
+    )
+    prompts_per_batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        title="Prompts per batch",
+        description="Prompts decoded at once; blank suits the device.",
+    )
+    mask_threshold: float = Field(
+        0.0, ge=-32, le=32, title="Mask threshold", description="Logit of the edge."
+    )
+
+
+class PropagateParams(PromptParams):
+    """Objects of one frame carried on through time or z."""
+
+    groups: ClassVar[Groups] = (
+        ("Way", ("axis", "direction", "steps", "max_gap")),
+        ("Trust", ("motion", "trust")),
+        *PromptParams.groups,
+    )
+
+    axis: Literal["time", "z"] = Field(
+        "time", title="Along", description="The axis the objects are carried along."
+    )
+    direction: Literal["forward", "backward", "both"] = Field(
+        "forward", title="Direction", description="From the frame they are in."
+    )
+    steps: int = Field(
+        0, ge=0, title="Frames", description="How many frames; 0 is to the end."
+    )
+    max_gap: int = Field(
+        2,
+        ge=0,
+        le=20,
+        title="Longest gap",
+        description="Frames in which an object may be unseen before it counts as lost.",
+    )
+    motion: bool = Field(
+        True,
+        title="Follow motion",
+        description="Move the masks as the picture moves before the model is asked.",
+    )
+    trust: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        title="Agreement",
+        description="IoU with the moved mask from which the model's answer is taken.",
+    )
+
+
+# Thresholds are not part of them: what is strict for one model is lax for another.
 PRESETS: dict[str, dict[str, Any]] = {
-    "speed": {"points_per_side": 16},
-    "quality": {"points_per_side": 32},
-    "coverage": {"points_per_side": 64},
+    "default": {},
+    "speed": {"points_per_side": 16, "tile": 2048},
+    "quality": {"points_per_side": 32, "min_mask_region_area": 25},
+    "coverage": {
+        "points_per_side": 64,
+        "crop_n_layers": 1,
+        "crop_n_points_downscale_factor": 2,
+    },
 }
-"""What each preset of automatic masks sets."""
+"""What each preset of automatic masks sets; the rest is as by default."""
+
+
+class FewShotParams(PolygonParams):
+    """Few-shot: find what is like the tagged examples.
+
+    Names, ranges and defaults of the exact mode are those of NimbusImage's few-shot
+    workers; the fast mode takes from the examples what is left open.
+    """
+
+    groups: ClassVar[Groups] = (
+        ("Likeness", ("mode", "threshold", "occupancy")),
+        ("Candidates", ("points_per_side", "tile", "min_area", "max_area", "overlap")),
+        *PolygonParams.groups,
+    )
+
+    mode: Literal["fast", "exact"] = Field(
+        "fast",
+        title="Mode",
+        description="Encode each tile once, or every candidate on its own.",
+    )
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        title="Similarity threshold",
+        description="Less similar candidates are dropped; auto is 0.5, which in fast "
+        "mode means as likely as not.",
+    )
+    points_per_side: int | None = Field(
+        None,
+        ge=16,
+        le=256,
+        title="Points per side",
+        description="Of the grid in an image or tile; blank suits the examples, 128 "
+        "in exact mode.",
+    )
+    min_area: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        title="Smallest object",
+        description="In pixels, 0 is no limit; blank suits the examples, 30 in exact "
+        "mode.",
+    )
+    max_area: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        title="Largest object",
+        description="In pixels, 0 is no limit; blank suits the examples, 1000 or more "
+        "in exact mode.",
+    )
+    occupancy: float = Field(
+        0.2,
+        ge=0.05,
+        le=0.8,
+        title="Target occupancy",
+        description="Exact mode: part of its crop that an object fills.",
+    )
+    tile: Annotated[int, Field(ge=32)] | Literal["auto", "off"] = Field(
+        "auto",
+        title="Tile",
+        description="Side of the tiles in pixels; auto suits the examples, off in "
+        "exact mode.",
+    )
+    overlap: Literal["exclusive", "allow"] = Field(
+        "exclusive",
+        title="Overlaps",
+        description="Whether a pixel may belong to several objects.",
+    )
+
+    @model_validator(mode="after")
+    def _check_areas(self) -> Self:
+        if self.max_area and (self.min_area or 0) > self.max_area:
+            raise ParameterError(
+                f"max_area cannot be {self.max_area}: min_area is {self.min_area}.",
+                "Make it at least as large, or 0 for no limit.",
+            )
+        return self
+
+    def resolved(self, spec: ModelSpec) -> Self:
+        """A copy in which what does not depend on the examples is filled in.
+
+        Raises
+        ------
+        ParameterError
+            If there are more points per side than the exact mode has for SAM 1.
+        """
+        if self.mode == "fast":
+            return self
+        if spec.family == "sam1" and (self.points_per_side or 0) > _SAM1_POINTS:
+            raise ParameterError(
+                f"points_per_side cannot be {self.points_per_side} for {spec.id}.",
+                f"SAM 1 takes 16 to {_SAM1_POINTS} in exact mode.",
+            )
+        return self.with_(
+            threshold=0.5 if self.threshold == "auto" else self.threshold,
+            points_per_side=self.points_per_side or _SAM1_POINTS,
+            min_area=30 if self.min_area is None else self.min_area,
+            tile="off" if self.tile == "auto" else self.tile,
+        )
+
+
+_SAM1_POINTS = 128
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> ParameterError:
     first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "parameters"
+    name = f"`{first['loc'][0]}`" if first["loc"] else "The set of parameters"
     if first["type"] == "extra_forbidden":
         known = ", ".join(model.model_fields)
         return ParameterError(

@@ -9,7 +9,7 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_sam_suite.engine.errors import EngineError, ImageError
+from napari_sam_suite.engine.errors import EngineError, ImageError, OutOfMemory
 from napari_sam_suite.engine.stack import Stack, name_axes
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def read_contents(path: Path, axes: str | None) -> Contents:
     ------
     ImageError
         If there is no such file, or it is not a readable image.
+    OutOfMemory
+        If not even what it holds can be found out in the memory there is.
     """
     if not path.exists():
         raise ImageError(
@@ -115,13 +117,36 @@ def read_contents(path: Path, axes: str | None) -> Contents:
         contents = opener(path, axes)
         contents.stack(0)
         return contents
-    except (EngineError, MemoryError):
+    except EngineError:
         raise
+    except MemoryError as error:
+        raise too_large(repr(path.name)) from error
     except Exception as error:
         raise ImageError(
             f"{path.name!r} cannot be read{reason(error)}.",
             f"Check that it is a complete {_KINDS} file and that you may read it.",
         ) from error
+
+
+def too_large(what: str, shape: tuple[int, int] | None = None) -> OutOfMemory:
+    """Say that an image does not fit into memory.
+
+    Parameters
+    ----------
+    what : str
+        The beginning of the sentence.
+    shape : (int, int), optional
+        Rows and columns, where they are known.
+
+    Returns
+    -------
+    OutOfMemory
+    """
+    size = f": it has {shape[0]} x {shape[1]} pixels" if shape else ""
+    return OutOfMemory(
+        f"{what} does not fit into the memory{size}.",
+        "Close other programs, or cut the image into smaller ones.",
+    )
 
 
 def reason(error: Exception) -> str:
@@ -218,6 +243,8 @@ def _tiff_stack(
 
     what = repr(path.name)
     letters: str = series.axes
+    if axes and series.keyframe.photometric in (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR):
+        _check_colours(axes, letters, what)
     if axes or any(letter in "QI" for letter in letters):
         return name_axes(pages, axes, what=what)
     if "S" not in letters:
@@ -230,6 +257,18 @@ def _tiff_stack(
     alpha = sum(extra in transparency for extra in page.extrasamples)
     letters = letters.replace("C", "_").replace("S", "C")
     return name_axes(pages, letters, what=what, channels=samples - alpha)
+
+
+def _check_colours(axes: str, declared: str, what: str) -> None:
+    """Refuse axes by which the colours of a colour image would be rows or columns."""
+    samples = declared.find("S")
+    if len(axes) == len(declared) and axes.upper()[samples] in "YX" and samples >= 0:
+        better = declared.translate(str.maketrans("QI", "TT"))
+        raise ImageError(
+            f"{what} is a colour image: axis {samples + 1} of {axes!r} holds red, "
+            f"green and blue, so it cannot be {axes[samples].upper()}.",
+            f'Give `axes` as "{better}".',
+        )
 
 
 def _tiff_metadata(
@@ -415,5 +454,7 @@ def _open_picture(path: Path, axes: str | None) -> Contents:
             )
         if samples == 2:  # grey and transparency
             letters, channels = letters[:-1] + "C", 1
+    if axes and letters.endswith("S"):
+        _check_colours(axes, letters, repr(path.name))
     stack = name_axes(picture, axes or letters, what=repr(path.name), channels=channels)
     return Contents(1, lambda _: stack)

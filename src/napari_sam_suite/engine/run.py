@@ -6,30 +6,45 @@ from typing import TYPE_CHECKING, Protocol
 
 from napari_sam_suite.engine.composite import Composite, compose
 from napari_sam_suite.engine.errors import Cancelled, ImageError, OutOfMemory
+from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import FrameIndex, resolve_frames
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from concurrent.futures import Executor, Future
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.filters import Candidates
+    from napari_sam_suite.engine.finder import Finder, Report
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.models.protocol import SamModel
-    from napari_sam_suite.engine.params import AutoParams
 
 
 class FrameResult:
-    """The objects of one finished frame, empty frames included."""
+    """The objects of one finished frame, empty frames included.
 
-    def __init__(self, frame: FrameIndex, objects: Objects, losses: Losses) -> None:
+    Attributes
+    ----------
+    candidates : Candidates or Masks, optional
+        What the finder kept for filtering again.
+    """
+
+    def __init__(
+        self,
+        frame: FrameIndex,
+        objects: Objects,
+        losses: Losses,
+        candidates: Candidates | Masks | None = None,
+    ) -> None:
         self.frame = frame
         self.objects = objects
         self.losses = losses
+        self.candidates = candidates
 
 
 class Listener(Protocol):
@@ -48,21 +63,23 @@ class Listener(Protocol):
         """Tell the user something."""
 
 
-def segment_frames(
+def run_frames(
     model: SamModel,
     image: ImageSource,
-    params: AutoParams,
+    finder: Finder,
     *,
     frames: str | FrameIndex | Sequence[FrameIndex] = "all",
     composite: Composite | None = None,
+    run: str = "",
     job: Listener,
     pool: Executor,
 ) -> Objects:
-    """Segment frames one after the other.
+    """Let a finder look at frames one after the other.
 
     While one frame is on the device, `pool` makes polygons of the one before. Intensity
     limits are found once for all frames, so that a time-lapse does not flicker. A
-    frame of one colour among others has no objects, and the job is told.
+    frame of one colour among others has no objects, and the job is told. `run` is
+    written into every row of the features.
 
     Returns
     -------
@@ -78,7 +95,7 @@ def segment_frames(
     """
     chosen = resolve_frames(image.sizes, frames)
     fixed = (composite or Composite.default(image)).resolve(image, chosen)
-    source = describe(image, model, params, fixed)
+    source = describe(image, model, finder, fixed)
     results: list[FrameResult] = []
     blank: list[FrameIndex] = []
     pending: Future[FrameResult] | None = None
@@ -88,17 +105,19 @@ def segment_frames(
             results.append(future.result())
             job.give(results[-1])
 
-    def outline(masks: Masks, frame: FrameIndex) -> FrameResult:
+    def outline(found: Found, frame: FrameIndex) -> FrameResult:
         objects, losses = Objects.from_masks(
-            masks,
+            found.masks,
             frame,
             model=model.spec.id,
-            smoothing=params.smoothing,
-            padding=params.padding,
-            parts=params.parts,
+            run=run,
+            smoothing=finder.params.smoothing,
+            padding=finder.params.padding,
+            parts=finder.params.parts,
+            columns=found.columns,
             source=source,
         )
-        return FrameResult(frame, objects, losses)
+        return FrameResult(frame, objects, losses, found.candidates)
 
     try:
         for number, frame in enumerate(chosen):
@@ -111,11 +130,13 @@ def segment_frames(
                 if job.stopping():
                     raise Cancelled
                 blank.append(frame)
-                masks = Masks.empty((image.sizes.y, image.sizes.x))
+                found = Found(Masks.empty((image.sizes.y, image.sizes.x)))
                 report(1, 1, "Nothing to see")
             else:
-                masks = _find(model, rgb, params, report, job)
-            last, pending = pending, pool.submit(outline, masks, frame)
+                found = _find(model, rgb, finder, frame, report, job)
+            for text in found.notices:
+                job.notice(text)
+            last, pending = pending, pool.submit(outline, found, frame)
             collect(last)
     finally:
         collect(pending)
@@ -130,16 +151,17 @@ def segment_frames(
 def _find(
     model: SamModel,
     rgb: NDArray[np.uint8],
-    params: AutoParams,
-    report: Callable[[int, int, str], None],
+    finder: Finder,
+    frame: FrameIndex,
+    report: Report,
     job: Listener,
-) -> Masks:
-    """Masks of one frame; a device whose memory is full is left for the CPU."""
-    from napari_sam_suite.engine.auto import automatic_masks, release_memory
+) -> Found:
+    """What is in one frame; a device whose memory is full is left for the CPU."""
+    from napari_sam_suite.engine.asking import release_memory
     from napari_sam_suite.engine.models.device import choose_device
 
     try:
-        return automatic_masks(model, rgb, params, report=report, stop=job.stopping)
+        return finder(model, rgb, frame, report=report, stop=job.stopping)
     except OutOfMemory:
         if model.device.type == "cpu":
             raise
@@ -147,20 +169,22 @@ def _find(
     model.move(choose_device("cpu"))
     release_memory()
     job.notice(f"The memory of {full} is full; going on with the CPU, which is slower.")
-    return automatic_masks(model, rgb, params, report=report, stop=job.stopping)
+    return finder(model, rgb, frame, report=report, stop=job.stopping)
 
 
 def describe(
-    image: ImageSource, model: SamModel, params: AutoParams, composite: Composite
+    image: ImageSource, model: SamModel, finder: Finder, composite: Composite
 ) -> dict[str, object]:
     """Where objects come from, as their files keep it."""
     return {
         "image": image.name,
+        "path": str(image.path or ""),
         "sizes": image.sizes._asdict(),
         "scale": list(image.scale),
         "units": image.units,
         "model": model.spec.id,
-        "params": params.resolved(model.spec).model_dump(mode="json"),
+        "capability": finder.name,
+        "params": finder.params.resolved(model.spec).model_dump(mode="json"),
         "composite": composite.model_dump(mode="json"),
     }
 
@@ -185,7 +209,7 @@ def _look_at(
         what = f"{frame.label(image.sizes).capitalize()} of {what}"
     raise ImageError(
         f"{what} is one colour everywhere, so there is nothing to find.",
-        "Check the image, and which channels and limits are used.",
+        "Check the image, its limits and the choice of `channels`.",
     )
 
 

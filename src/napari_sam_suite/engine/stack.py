@@ -223,4 +223,4 @@ def _hint(shape: tuple[int, ...]) -> str:
     if len(shape) in (3, 4) and shape[-1] in (3, 4):
         examples = {3: "YXS", 4: "ZYXS"}
     example = examples.get(len(shape), "YX")
-    return f'Give axes, one letter per dimension, such as "{example}": {_MEANING}.'
+    return f'Give `axes`, one letter per dimension, such as "{example}": {_MEANING}.'

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _SAME = 0.5
 """Part of the smaller of two masks from which they are the same object."""
+_CHUNK = 128
+"""Boxes that are compared at a time."""
 
 
 def drop_duplicates(
@@ -24,22 +26,47 @@ def drop_duplicates(
     """Greedy non-maximum suppression of bounding boxes, the best score first.
 
     Boxes are measured as upstream does, between the centres of their outer pixels,
-    and in the frame of `origin`, so that rounding is the same as there.
+    and in the frame of `origin`, so that rounding is the same as there; equally good
+    ones keep their order, as in ``torchvision.ops.nms``.
     """
-    import torch
-    from torchvision.ops import batched_nms
-
     boxes = masks.boxes.astype(np.float32)
     boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, 0)
     filled = masks.area > 0
     boxes[filled] -= np.array([*origin, *origin], np.float32)
-    kept = batched_nms(
-        torch.from_numpy(boxes[:, [1, 0, 3, 2]]),
-        torch.from_numpy(np.ascontiguousarray(scores, np.float32)),
-        torch.zeros(len(boxes), dtype=torch.int64),
-        threshold,
-    )
-    return masks.select(kept.numpy())
+    order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
+    return masks.select(order[_distinct(boxes[order], threshold)])
+
+
+def _distinct(boxes: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
+    """Indices of boxes that overlap no kept box before them by more."""
+    kept = np.zeros(0, np.intp)
+    for start in range(0, len(boxes), _CHUNK):
+        here = np.arange(start, min(start + _CHUNK, len(boxes)))
+        if len(kept):
+            here = here[~_alike(boxes[here], boxes[kept], threshold).any(1)]
+        alike = _alike(boxes[here], boxes[here], threshold)
+        alive = np.ones(len(here), bool)
+        for i in range(len(here)):
+            if alive[i]:
+                alive[i + 1 :] &= ~alike[i, i + 1 :]
+        kept = np.concatenate([kept, here[alive]])
+    return kept
+
+
+def _alike(
+    some: NDArray[np.float32], others: NDArray[np.float32], threshold: float
+) -> NDArray[np.bool_]:
+    """Whether the IoU of each of `some` boxes with each of `others` is above."""
+    y0, x0, y1, x1 = some.T[:, :, None]
+    v0, u0, v1, u1 = others.T[:, None, :]
+    height = np.minimum(y1, v1) - np.maximum(y0, v0)
+    width = np.minimum(x1, u1) - np.maximum(x0, u0)
+    shared = np.maximum(height, 0) * np.maximum(width, 0)
+    either = (y1 - y0) * (x1 - x0) + (v1 - v0) * (u1 - u0) - shared
+    with np.errstate(invalid="ignore"):  # two empty boxes, 0 / 0, are not alike
+        # in float64 as torchvision compares
+        above: NDArray[np.bool_] = (shared / either).astype(np.float64) > threshold
+    return above
 
 
 def within_area(masks: Masks, smallest: int, largest: int) -> Masks:

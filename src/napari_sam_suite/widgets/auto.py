@@ -27,6 +27,7 @@ from napari_sam_suite.engine.frames import (
     select_frames,
 )
 from napari_sam_suite.engine.params import PRESETS, AutoParams
+from napari_sam_suite.widgets.filterbox import FilterBox
 from napari_sam_suite.widgets.form import Form
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class AutoTab(QWidget):
         self.form = Form(AutoParams, _SLIDERS, _SLIDERS)
         hidden = [n for n in AutoParams.model_fields if n not in _SLIDERS]
         self.advanced = Form(AutoParams, hidden)
+        self.filters = FilterBox()
         self.warning = QLabel()
         self.warning.setWordWrap(True)
         self.warning.setVisible(False)
@@ -173,6 +175,7 @@ class AutoTab(QWidget):
             texts["z"],
             texts["time"],
             current=self._current,
+            fields=PANEL_FIELDS,
         )
 
     def set_image(self, sizes: Sizes, current: FrameIndex) -> None:
@@ -192,17 +195,14 @@ class AutoTab(QWidget):
             rows.insertRow(number, field.title, field)
         rows.insertRow(len(self.batch), self.warning)
         rows.insertRow(len(self.batch) + 1, "Preset", self.preset)
-        self.fold = QCollapsible("Advanced")
-        self.fold.setDuration(0)
-        self.fold.addWidget(self.advanced)
-        margins = self.fold.layout()
-        if margins is not None:
-            margins.setContentsMargins(0, 0, 0, 0)
+        self.fold = _fold("Advanced", self.advanced)
+        self.filter_fold = _fold("Filter the result", self.filters)
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 10, 6, 6)
         column.setSpacing(8)
         column.addWidget(self.form)
+        column.addWidget(self.filter_fold)
         column.addWidget(self.fold)
         column.addStretch()
         scroll = QScrollArea()
@@ -257,6 +257,17 @@ class AutoTab(QWidget):
             if field.length > 1
         ]
         return f"Finds everything in {', '.join(chosen) or 'the image'}."
+
+
+def _fold(title: str, content: QWidget) -> QCollapsible:
+    """Content that is shown when its title is clicked."""
+    fold = QCollapsible(title)
+    fold.setDuration(0)
+    fold.addWidget(content)
+    layout = fold.layout()
+    if layout is not None:
+        layout.setContentsMargins(0, 0, 0, 0)
+    return fold
 
 
 def _preset_of(values: Mapping[str, Any]) -> str:

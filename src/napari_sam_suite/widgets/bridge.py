@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.widgets.attention import Attention
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Job
@@ -47,6 +48,8 @@ class Bridge(QObject):
         self.drop()
         self._job = job
         here = self._generation
+        attention = Attention()  # until it ends, followed or not
+        job.finished.connect(lambda: attention.release())
         job.progressed.connect(lambda progress: self._send(here, "progress", progress))
         job.found.connect(lambda part: self._send(here, "found", part))
         job.noticed.connect(lambda text: self._send(here, "noticed", text))
@@ -55,6 +58,7 @@ class Bridge(QObject):
         for part in list(job.parts):
             self._send(here, "found", part)
         if job.wait(0):
+            attention.release()
             self._send(here, "finished", job)
 
     def drop(self) -> None:
@@ -90,6 +94,16 @@ class Bridge(QObject):
 class Background(QObject):
     """Work on a thread of its own, for what needs no model: files, polygons.
 
+    Parameters
+    ----------
+    work : callable
+        Called with ``report(done, total, text)`` and ``stop() -> bool``.
+    parent : QObject, optional
+        Owner.
+    daemon : bool
+        Whether Python may end before the work does. Not while it imports compiled
+        libraries: it would end with a crash.
+
     Signals
     -------
     progressed(object), done(object), failed(object)
@@ -103,13 +117,17 @@ class Background(QObject):
     _arrived = Signal(str, object)
 
     def __init__(
-        self, work: Callable[[Report, Stop], Any], parent: QObject | None = None
+        self,
+        work: Callable[[Report, Stop], Any],
+        parent: QObject | None = None,
+        *,
+        daemon: bool = True,
     ) -> None:
         super().__init__(parent)
         self._work = work
         self._stop = threading.Event()
         self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=daemon)
 
     def start(self) -> None:
         """Begin."""
@@ -124,7 +142,8 @@ class Background(QObject):
             self._send("progress", (done, total, text))
 
         try:
-            result = self._work(report, self._stop.is_set)
+            with Attention():
+                result = self._work(report, self._stop.is_set)
         except Exception as error:  # noqa: BLE001 - it belongs to the main thread
             self._send("failed", error)
         else:

@@ -72,13 +72,16 @@ class Outcome(QObject):
 
     def undo(self) -> None:
         """Take the last run away."""
-        self._results.undo()
-        self.said.emit("The run was taken away; Bring back shows it again.")
+        step = self._results.last
+        if step is not None:
+            self._results.undo()
+            self.said.emit(f"{step.what} was taken away; Bring back shows it again.")
 
     def redo(self) -> None:
         """Bring it back."""
         self._results.redo()
-        self.said.emit("The run is back.")
+        step = self._results.last
+        self.said.emit(f"{step.what if step else ''} is back.")
 
     def recipe(self) -> dict[str, Any]:
         """What the last run of the image did; empty if there is none."""

@@ -24,13 +24,17 @@ from napari_sam_suite.engine.errors import (
 )
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.widgets.auto import AutoTab
+from napari_sam_suite.widgets.autosave import Autosave
 from napari_sam_suite.widgets.bridge import Background, Bridge
+from napari_sam_suite.widgets.fewshot import FewShotTab, describe
 from napari_sam_suite.widgets.footer import Footer, duration
 from napari_sam_suite.widgets.images import ImageChooser
+from napari_sam_suite.widgets.livefilter import LiveFilter
 from napari_sam_suite.widgets.models import ModelChooser
 from napari_sam_suite.widgets.outcome import Outcome
 from napari_sam_suite.widgets.overview import MANY
 from napari_sam_suite.widgets.preview import Preview
+from napari_sam_suite.widgets.prompt import PromptTab
 from napari_sam_suite.widgets.resultbar import ResultBar
 from napari_sam_suite.widgets.results import Results
 from napari_sam_suite.widgets.session import (
@@ -38,23 +42,26 @@ from napari_sam_suite.widgets.session import (
     StartEngine,
     is_prepared,
     name_device,
-    prepare,
     start_engine,
 )
 from napari_sam_suite.widgets.settings import preferences
+from napari_sam_suite.widgets.similar import Similar
 from napari_sam_suite.widgets.tags import TagTab
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.viewer import Viewer
 
+    from napari_sam_suite.engine.finder import Finder
     from napari_sam_suite.engine.jobs import Job, Progress
     from napari_sam_suite.engine.models.registry import ModelSpec
-    from napari_sam_suite.engine.params import AutoParams
     from napari_sam_suite.engine.run import FrameResult
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.results import Mode, Run
 
 _PATIENCE = 350  # ms that a cancelled run may take before the panel goes on
+_IDLE = 1000  # ms without a change after which imports do not disturb
 _FAREWELL = 10.0  # s that the engine may take to end when napari does
 
 
@@ -62,7 +69,7 @@ class Plan(NamedTuple):
     """A run as it was when the button was pressed."""
 
     picture: Picture
-    params: AutoParams
+    make: Callable[[], Finder]
     frames: list[FrameIndex]
     spec: ModelSpec
     mode: Mode
@@ -97,14 +104,30 @@ class Panel(QWidget):
         self.footer = Footer()
         self.results = Results(napari_viewer, self)
         self.outcome = Outcome(napari_viewer, self.bar, self.results, self._look, self)
+        self.filter = LiveFilter(napari_viewer, self.results, self.auto.filters, self)
+        self.autosave = Autosave(napari_viewer, self)
         self.tags = TagTab(napari_viewer, self.outcome.layer)
+        self.fewshot = FewShotTab(napari_viewer, self.outcome.layer)
+        self.similar = Similar(self.fewshot, self.results, self)
+        self.prompts = PromptTab(
+            napari_viewer,
+            self.images,
+            self.models,
+            self.session,
+            self.results,
+            lambda: self.busy,
+        )
         self._bridge = Bridge(self)
         self._loading = Bridge(self)
         self._starting: Plan | None = None
         self._run: Run | None = None
         self._last: Run | None = None
+        self._finder: Finder | None = None
         self._job: Job[Any] | None = None
         self._download: Background | None = None
+        self._idle = QTimer(self)
+        self._idle.setSingleShot(True)
+        self._idle.setInterval(_IDLE)
         self._began = 0.0
         self._notices: list[str] = []
         self._lay_out()
@@ -128,10 +151,13 @@ class Panel(QWidget):
         top.addRow("Model", self.models)
         top.addRow("Device", self.device)
         self.tabs.addTab(self.auto, "Auto")
+        self.tabs.addTab(self.fewshot, "Few-shot")
+        self.tabs.addTab(self.prompts, "Prompt")
         self.tabs.addTab(self.tags, "Tags")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(8)
+        layout.addWidget(self.autosave.bar)
         layout.addLayout(top)
         layout.addWidget(self.tabs, 1)
         layout.addWidget(self.bar)
@@ -139,6 +165,7 @@ class Panel(QWidget):
         self._show_device("")
 
     def _connect(self) -> None:
+        self._idle.timeout.connect(self.session.prepare)
         self.images.changed.connect(self._refresh)
         self.models.changed.connect(self._refresh)
         self.models.download_wanted.connect(self._start_download)
@@ -147,6 +174,10 @@ class Panel(QWidget):
         self.preview.failed.connect(self.footer.say)
         self.preview.removed.connect(lambda: self.preview_box.setChecked(False))
         self.auto.started.connect(self._segment)
+        self.fewshot.started.connect(self._find_similar)
+        self.similar.said.connect(self.footer.say)
+        self.similar.failed.connect(self._fail)
+        self.results.changed.connect(self.fewshot.refresh)
         self.footer.cancelled.connect(self._cancel)
         self._bridge.progressed.connect(self._advance)
         self._bridge.found.connect(self._take)
@@ -156,24 +187,34 @@ class Panel(QWidget):
         self.results.changed.connect(self._show_results)
         self.results.changed.connect(self.tags.refresh)
         self.tags.said.connect(self.footer.say)
+        self.prompts.said.connect(self.footer.say)
+        self.prompts.failed.connect(self._fail)
+        self.autosave.said.connect(self.footer.say)
         self.outcome.said.connect(self.footer.say)
         self.outcome.failed.connect(self._fail)
         self.results.failed.connect(self._fail)
+        self.filter.failed.connect(self._fail)
 
     def _end_with_window(self) -> None:
         session, images, tags = self.session, self.images, self.tags
+        prompts = self.prompts
+        autosave, fewshot = self.autosave, self.fewshot
         point, refresh = self.viewer.dims.events.point, self._refresh
 
         def leave() -> None:
             session.close()
             images.disconnect_viewer()
             tags.disconnect_viewer()
+            fewshot.disconnect_viewer()
+            prompts.disconnect_viewer()
+            autosave.disconnect_viewer()
             point.disconnect(refresh)
 
         self.destroyed.connect(lambda: leave())
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.connect(lambda: session.close(_FAREWELL))
+            application.aboutToQuit.connect(lambda: autosave.close())
 
     # -- what can be done now ----------------------------------------------------
 
@@ -181,10 +222,13 @@ class Panel(QWidget):
         """Show what the image, the sliders and the model allow."""
         picture, why = self._look()
         if picture is not None:
-            self.auto.set_image(picture.image.sizes, self.images.frame()[0])
+            self._idle.start()  # the first run is near
+            sizes, shown = picture.image.sizes, self.images.frame()[0]
         else:
-            self.auto.set_image(Sizes(), FrameIndex())
-        self.auto.block(why or self.models.why_not() or self._running())
+            sizes, shown = Sizes(), FrameIndex()
+        for tab in (self.auto, self.fewshot):
+            tab.set_image(sizes, shown)
+            tab.block(why or self.models.why_not() or self._running())
         self.preview_box.setEnabled(picture is not None)
         self.preview_box.setToolTip(
             why or "A layer with the colours that the model is given."
@@ -211,6 +255,7 @@ class Panel(QWidget):
             result=self.outcome.layer() is not None,
             busy=self.busy,
         )
+        self.filter.refresh(busy=self.busy)
 
     def _show_device(self, used: str) -> None:
         wanted = preferences().device
@@ -228,14 +273,38 @@ class Panel(QWidget):
         except EngineError as error:
             self._fail(error)
             return
-        plan = Plan(
-            picture,
-            params,
-            frames,
-            self.models.spec,
-            self.bar.mode,
-            self._record(picture, frames, params),
+
+        def make() -> Finder:
+            from napari_sam_suite.engine.auto import Automatic
+
+            return Automatic(params, keep_candidates=True)
+
+        recipe = self._record(picture, frames, params)
+        self._start(
+            Plan(picture, make, frames, self.models.spec, self.bar.mode, recipe)
         )
+
+    def _find_similar(self) -> None:
+        try:
+            picture = self.images.picture()
+            frames, params = self.fewshot.frames(), self.fewshot.params()
+            examples = self.fewshot.examples(picture)
+            params.resolved(self.models.spec)
+        except EngineError as error:
+            self._fail(error)
+            return
+
+        def make() -> Finder:
+            from napari_sam_suite.engine.fewshot.finder import FewShot
+
+            return FewShot(params, examples, known=examples.objects, keep=True)
+
+        recipe = self._record(picture, frames, params) | describe(params, examples)
+        # the examples may be in the layer that a run would replace
+        mode: Mode = "new" if self.bar.mode == "new" else "add"
+        self._start(Plan(picture, make, frames, self.models.spec, mode, recipe))
+
+    def _start(self, plan: Plan) -> None:
         self._starting = plan
         self._began = time.monotonic()
         self.footer.start(f"Loading {plan.spec.title}.")
@@ -243,10 +312,9 @@ class Panel(QWidget):
         if is_prepared():
             self._launch(plan)
             return
-        work = Background(prepare, self)
+        work = self.session.prepare()
         work.done.connect(lambda _: self._launch(plan))
         work.failed.connect(self._not_started)
-        work.start()
 
     def _not_started(self, error: Exception) -> None:
         self._starting = None
@@ -261,9 +329,11 @@ class Panel(QWidget):
         try:
             engine, fresh = self.session.engine(plan.spec.id, preferences())
             naming = engine.submit(name_device, "load the model") if fresh else None
-            self._job = engine.start_segment(
+            # making it imports what `prepare` has imported before
+            self._finder = plan.make()
+            self._job = engine.start(
+                self._finder,
                 plan.picture.image,
-                plan.params,
                 frames=plan.frames,
                 composite=plan.picture.composite,
             )
@@ -331,6 +401,7 @@ class Panel(QWidget):
         late = self._run is None
         if self._last is not None:
             self.results.finish(self._last)
+            self.similar.follow(self._last, self._finder)
         if late:
             return
         if isinstance(job.error, Cancelled):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.params import AutoParams
+    from napari_sam_suite.engine.params import PolygonParams
     from napari_sam_suite.widgets.layers import Picture
 
 _PACKAGES = ("napari-sam-suite", "napari", "torch", "sam2", "segment-anything", "numpy")
@@ -18,7 +18,7 @@ _PACKAGES = ("napari-sam-suite", "napari", "torch", "sam2", "segment-anything", 
 
 def record(
     picture: Picture,
-    params: AutoParams,
+    params: PolygonParams,
     frames: Sequence[FrameIndex],
     *,
     model: str,
@@ -32,7 +32,7 @@ def record(
     ----------
     picture : Picture
         What it works on.
-    params : AutoParams
+    params : PolygonParams
         As set, with what is left to the model still open.
     frames : sequence of FrameIndex
         0-based, in order.
@@ -65,6 +65,10 @@ def record(
 
 def as_python(recipe: dict[str, Any]) -> str:
     """A script that does the same, for napari's console or on its own."""
+    if recipe["capability"] == "prompt":
+        return _prompts_as_python(recipe)
+    if recipe["capability"] == "few-shot":
+        return _few_shot_as_python(recipe)
     opened, imports = _open(recipe["image"])
     params = ", ".join(f"{k}={v!r}" for k, v in _changed(recipe["params"]).items())
     frames = [f"FrameIndex{tuple(frame)}" for frame in recipe["frames"]]
@@ -84,6 +88,67 @@ objects.save("objects.geojson")
 """
 
 
+def _prompts_as_python(recipe: dict[str, Any]) -> str:
+    """The clicks of a person as a script."""
+    opened, imports = _open(recipe["image"])
+    prompts = ",\n    ".join(_prompt(prompt) for prompt in recipe["prompts"])
+    return f"""\
+{imports}from napari_sam_suite.engine import Composite, Engine, FrameIndex, open_image
+from napari_sam_suite.engine.prompt import Prompt
+from napari_sam_suite.engine.prompted import start_prompts
+
+image = {opened}
+composite = Composite.model_validate({recipe["composite"]!r})
+prompts = [
+    {prompts},
+]
+with Engine(model={recipe["model"]!r}, device={recipe["device"]!r}) as engine:
+    job = start_prompts(engine, image, prompts, composite=composite)
+    objects = job.result()
+objects.save("objects.geojson")
+"""
+
+
+def _few_shot_as_python(recipe: dict[str, Any]) -> str:
+    """Few-shot as a script; the examples are read from a file of the layer."""
+    opened, imports = _open(recipe["image"])
+    changed = _changed(recipe["params"], "FewShotParams").items()
+    params = ", ".join(f"{k}={v!r}" for k, v in changed)
+    frames = [f"FrameIndex{tuple(frame)}" for frame in recipe["frames"]]
+    return f"""\
+{imports}from napari_sam_suite.engine import (
+    Composite, Engine, FewShot, FewShotParams, FrameIndex, Objects, choose_examples,
+    open_image,
+)
+
+image = {opened}
+composite = Composite.model_validate({recipe["composite"]!r})
+frames = [{", ".join(frames)}]
+shapes = Objects.load("examples.geojson")  # the tagged shapes, saved from their layer
+examples = choose_examples(
+    image, shapes, {recipe["tags"]!r}, {recipe["negatives"]!r}, composite
+)
+finder = FewShot(FewShotParams({params}), examples, known=examples.objects)
+with Engine(model={recipe["model"]!r}, device={recipe["device"]!r}) as engine:
+    job = engine.start(finder, image, frames=frames, composite=composite)
+    objects = job.result()
+objects.save("objects.geojson")
+"""
+
+
+def _prompt(said: dict[str, Any]) -> str:
+    """One prompt as an expression, with what was said and no more."""
+    parts = {
+        name: tuple(map(tuple, said[name]))
+        for name in ("inside", "outside")
+        if said[name]
+    }
+    parts |= {"box": tuple(said["box"])} if said["box"] else {}
+    parts |= {"tag": said["tag"]}
+    text = ", ".join(f"{name}={value!r}" for name, value in parts.items())
+    return f"Prompt({text}, frame=FrameIndex{tuple(said['frame'])})"
+
+
 def _open(image: dict[str, Any]) -> tuple[str, str]:
     """Expression that opens the image, and what it needs."""
     names, axes = image["layers"], image["axes"]
@@ -98,10 +163,10 @@ def _open(image: dict[str, Any]) -> tuple[str, str]:
     return f"open_image({stacked}, axes={'C' + axes!r})", "import numpy as np\n\n"
 
 
-def _changed(params: dict[str, Any]) -> dict[str, Any]:
-    from napari_sam_suite.engine.params import AutoParams
+def _changed(params: dict[str, Any], model: str = "AutoParams") -> dict[str, Any]:
+    from napari_sam_suite.engine import params as models
 
-    usual = AutoParams().model_dump(mode="json")
+    usual = getattr(models, model)().model_dump(mode="json")
     return {name: value for name, value in params.items() if value != usual[name]}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from napari.layers import Shapes
@@ -33,7 +33,8 @@ _MANY = 250
 _SHARE = 8
 
 
-def _nothing() -> Objects:
+def nothing() -> Objects:
+    """No objects."""
     # tables and polygons are heavy, and the panel should open at once
     from napari_sam_suite.engine.objects import Objects
 
@@ -59,11 +60,37 @@ class Run:
     recipe: dict[str, Any]
     mode: Mode
     layer: Shapes | None = None
-    replaced: Objects = field(default_factory=_nothing)
-    withdrawn: Objects = field(default_factory=_nothing)
+    replaced: Objects = field(default_factory=nothing)
+    withdrawn: Objects = field(default_factory=nothing)
     pending: list[FrameResult] = field(default_factory=list)
     frames: int = 0
     found: int = 0
+    what = "The run"
+
+    def undo(self, results: Results) -> None:
+        """Take it away, and bring back what it had replaced."""
+        self.withdrawn = results.take(self, "run", [self.id])
+        if self.layer is not None:
+            self.layer.metadata[KEY]["runs"].pop(self.id, None)
+        results.show(self, self.replaced)
+
+    def redo(self, results: Results) -> None:
+        """Bring it back."""
+        results.take(self, "id", self.replaced.features["id"])
+        results.show(self, self.withdrawn)
+
+
+class Step(Protocol):
+    """Something done to result layers that can be taken back: a run, for example."""
+
+    what: str
+    """Begins the sentence that tells of it."""
+
+    def undo(self, results: Results) -> None:
+        """Take it back."""
+
+    def redo(self, results: Results) -> None:
+        """Do it again."""
 
 
 class Results(QObject):
@@ -74,20 +101,28 @@ class Results(QObject):
 
     Signals
     -------
+    began(Run), taken(Run, FrameResult)
+        A run starts, or has finished a frame.
+    stepping(), stepped()
+        Something is going to be, or was, undone or done again.
     changed()
         What can be undone is something else.
     failed(Exception)
         Objects could not be drawn.
     """
 
+    began = Signal(object)
+    taken = Signal(object, object)
+    stepping = Signal()
+    stepped = Signal()
     changed = Signal()
     failed = Signal(object)
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._done: list[Run] = []
-        self._undone: list[Run] = []
+        self._done: list[Step] = []
+        self._undone: list[Step] = []
         self._work: Background | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -115,6 +150,7 @@ class Results(QObject):
         run = Run(name, picture, recipe, mode)
         if mode != "new":
             run.layer = self.layer_of(picture)
+        self.began.emit(run)
         return run
 
     def add(self, run: Run, result: FrameResult) -> None:
@@ -124,6 +160,7 @@ class Results(QObject):
             self._waiting.append(run)
         run.frames += 1
         run.found += len(result.objects)
+        self.taken.emit(run, result)
         if not self._timer.isActive():
             self._timer.start(0)
 
@@ -132,9 +169,28 @@ class Results(QObject):
         self._timer.stop()
         self._flush()
         if (run.found or len(run.replaced)) and run not in self._done:
-            self._done.append(run)
-            self._undone.clear()
+            self.push(run)
         self.changed.emit()
+
+    def push(self, step: Step) -> None:
+        """Make a step that was taken the next one to be undone."""
+        self._done.append(step)
+        self._undone.clear()
+        self.changed.emit()
+
+    def drop(self, step: Step) -> None:
+        """Forget a step that changed nothing after all."""
+        self._done.remove(step)
+        self.changed.emit()
+
+    @property
+    def last(self) -> Step | None:
+        """The step that would be undone."""
+        return self._done[-1] if self._done else None
+
+    def undone(self, step: Step) -> bool:
+        """Whether a step was taken back."""
+        return step in self._undone
 
     def layer_of(self, picture: Picture) -> Shapes | None:
         """The newest result layer of an image, if there is one."""
@@ -148,26 +204,39 @@ class Results(QObject):
         return None
 
     def undo(self) -> None:
-        """Take the last run away, and bring back what it had replaced.
+        """Take the last step back.
 
         The layer stays, even if nothing is left in it: drivers have crashed at the
         next redraw where a Shapes layer was removed.
         """
-        run = self._done.pop()
-        run.withdrawn = self._take(run, self._rows(run, "run", [run.id]))
-        if run.layer is not None:
-            run.layer.metadata[KEY]["runs"].pop(run.id, None)
-        self._show(run, run.replaced)
-        self._undone.append(run)
+        self.stepping.emit()
+        step = self._done.pop()
+        step.undo(self)
+        self._undone.append(step)
+        self.stepped.emit()
         self.changed.emit()
 
     def redo(self) -> None:
-        """Bring the run back that was taken away last."""
-        run = self._undone.pop()
-        self._take(run, self._rows(run, "id", run.replaced.features["id"]))
-        self._show(run, run.withdrawn)
-        self._done.append(run)
+        """Do again what was taken back last."""
+        self.stepping.emit()
+        step = self._undone.pop()
+        step.redo(self)
+        self._done.append(step)
+        self.stepped.emit()
         self.changed.emit()
+
+    def take(self, run: Run, column: str, values: Iterable[str]) -> Objects:
+        """Remove objects from the layer of a run, by a feature, and return them."""
+        if run.layer is None or not self._alive(run.layer):
+            return nothing()
+        which = run.layer.features[column].isin(list(values))
+        return self._take(run, np.asarray(which, dtype=bool))
+
+    def remove(self, run: Run, ids: Iterable[str]) -> None:
+        """Remove objects from the layer of a run, by their ids."""
+        if run.layer is not None and self._alive(run.layer):
+            which = np.asarray(run.layer.features["id"].isin(list(ids)), dtype=bool)
+            _delete(run.layer, np.flatnonzero(which).tolist())
 
     # -- drawing -----------------------------------------------------------------
 
@@ -183,12 +252,16 @@ class Results(QObject):
         new = new.with_features(run=run.id)
         if run.mode == "replace" and self._alive(run.layer):
             self._replace(run, [result.frame for result in results])
-        self._show(run, new)
+        try:
+            self.show(run, new)
+        except Exception as error:  # noqa: BLE001 - a timer has nobody to raise to
+            self._fail(error)
         if self._work is None:
             rest = (time.perf_counter() - start) * _SHARE
             self._timer.start(round(rest * 1000))
 
-    def _show(self, run: Run, new: Objects) -> None:
+    def show(self, run: Run, new: Objects) -> None:
+        """Add objects to the layer of a run."""
         from napari_sam_suite.widgets.shapes import layer_options, to_vertices
 
         if not len(new):
@@ -237,6 +310,7 @@ class Results(QObject):
         import pandas as pd
 
         from napari_sam_suite.widgets.shapes import EDGE, colours, to_vertices
+        from napari_sam_suite.widgets.table import set_features
 
         before = layer.features.copy()
         layer.add(
@@ -248,7 +322,8 @@ class Results(QObject):
             ),
             face_color=np.zeros((len(new), 4)),
         )
-        layer.features = pd.concat([before, new.features], ignore_index=True)
+        table = pd.concat([before, new.features], ignore_index=True)
+        set_features(layer, table)
 
     # -- the way back ------------------------------------------------------------
 
@@ -270,20 +345,19 @@ class Results(QObject):
         """Remove rows from the layer of a run, and return them."""
         layer = run.layer
         if layer is None or not which.any():
-            return _nothing()
+            return nothing()
         rows = np.flatnonzero(which).tolist()
         objects = read_rows(layer, rows, run.picture.placement)
-        layer.selected_data = set(rows)
-        layer.remove_selected()
+        _delete(layer, rows)
         return objects
-
-    def _rows(self, run: Run, column: str, values: Iterable[str]) -> NDArray[np.bool_]:
-        if run.layer is None or not self._alive(run.layer):
-            return np.zeros(0, dtype=bool)
-        return np.asarray(run.layer.features[column].isin(list(values)), dtype=bool)
 
     def _alive(self, layer: Shapes | None) -> bool:
         return layer is not None and layer in self._viewer.layers
+
+
+def _delete(layer: Shapes, rows: Sequence[int]) -> None:
+    layer.selected_data = set(rows)
+    layer.remove_selected()
 
 
 def read_rows(layer: Shapes, rows: Sequence[int], placement: Placement) -> Objects:

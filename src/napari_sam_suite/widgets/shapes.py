@@ -1,12 +1,14 @@
 """Objects as the data of a Shapes layer, and back.
 
 A hole, or a second part, is one more closed ring in the vertices of the same shape,
-which is how napari draws them.
+which is how napari draws them. From the second such ring on, the first vertex comes
+again before each, so that every way from ring to ring is there twice and cancels out.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,16 +33,29 @@ EDGE = 1.5
 _UNTAGGED = (64, 224, 208)
 _CLEAR = [0.0, 0.0, 0.0, 0.0]
 _ELLIPSE = 64
+_BLANK = {"b": False, "i": 0, "u": 0, "f": np.nan}
 
 
 def to_vertices(objects: Objects, placement: Placement) -> list[Vertices]:
     """Vertices of every object, (N, ndim) float32, in data coordinates."""
+    parts, of_object = shapely.get_parts(objects.polygons, return_index=True)
+    rings, of_part = shapely.get_rings(parts, return_index=True)
+    points, of_ring = shapely.get_coordinates(rings, return_index=True)
+    of_object = of_object[of_part]
     table = objects.features
-    frames = zip(*(table[axis].tolist() for axis in FrameIndex._fields), strict=True)
-    return [
-        _vertices(polygon, placement.at(FrameIndex(*frame)))
-        for polygon, frame in zip(objects.polygons, frames, strict=True)
-    ]
+    frames = np.stack([table[axis] for axis in FrameIndex._fields], 1)
+    places, which = np.unique(frames, axis=0, return_inverse=True)
+    leading = [placement.at(FrameIndex(*place)) for place in places.tolist()]
+    vertices = np.empty((len(points), len(placement.axes)), np.float32)
+    of_point = which.reshape(-1)[of_object[of_ring]]
+    vertices[:, :-2] = np.array(leading, np.float32).reshape(
+        len(places), len(placement.axes) - 2
+    )[of_point]
+    vertices[:, -2:] = points
+    ends = np.cumsum(np.bincount(of_ring, minlength=len(rings)))
+    closed = np.split(vertices, ends[:-1])
+    firsts = np.searchsorted(of_object, np.arange(len(objects) + 1)).tolist()
+    return [_join(closed[start:stop]) for start, stop in itertools.pairwise(firsts)]
 
 
 def layer_options(
@@ -65,7 +80,7 @@ def layer_options(
         "ndim": len(placement.axes),
         "shape_type": "polygon",
         "features": objects.features,
-        "feature_defaults": defaults(),
+        "feature_defaults": defaults(objects.features),
         "edge_width": EDGE,
         "edge_color": colours(tags) if tags else [c / 255 for c in _UNTAGGED],
         "face_color": _CLEAR,
@@ -99,9 +114,13 @@ def colours(
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
-def defaults() -> dict[str, Any]:
-    """Features of a shape that is drawn by hand."""
-    return {name: [unknown] for name, (_, unknown) in COLUMNS.items()}
+def defaults(features: pd.DataFrame) -> dict[str, Any]:
+    """Features of a shape that is drawn by hand: one value for each column."""
+    known = {name: unknown for name, (_, unknown) in COLUMNS.items()}
+    return {
+        name: [known.get(name, _BLANK.get(values.dtype.kind, ""))]
+        for name, values in features.items()
+    }
 
 
 def to_objects(
@@ -163,18 +182,19 @@ def placement_of(meta: Mapping[str, Any]) -> Placement:
     return Placement(str(axes), options)
 
 
-def _vertices(polygon: Polygon | MultiPolygon, at: tuple[int, ...]) -> Vertices:
-    rings = [
-        shapely.get_coordinates(ring)
-        for part in shapely.get_parts(polygon)
-        for ring in shapely.get_rings(part)
-    ]
-    # napari closes a single ring itself
-    points = rings[0][:-1] if len(rings) == 1 else np.concatenate(rings)
-    vertices = np.empty((len(points), len(at) + 2), np.float32)
-    vertices[:, : len(at)] = at
-    vertices[:, len(at) :] = points
-    return vertices
+def _join(rings: Sequence[Vertices]) -> Vertices:
+    """One shape of the closed rings of one object."""
+    if len(rings) == 1:
+        # napari closes a single ring itself
+        return rings[0][:-1]
+    back = rings[0][:1]
+    joined = [rings[0]]
+    for number, ring in enumerate(rings[1:]):
+        # a ring that touches there begins elsewhere, or it would look like the way back
+        if (ring[0] == back).all():
+            ring = np.concatenate([ring[1:], ring[1:2]])
+        joined += [back, ring] if number else [ring]
+    return np.concatenate(joined)
 
 
 def _polygon(vertices: NDArray[np.float64], kind: str) -> Any:
@@ -195,9 +215,12 @@ def _polygon(vertices: NDArray[np.float64], kind: str) -> Any:
 
 
 def _rings(points: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    rings = []
+    rings: list[NDArray[np.float64]] = []
     start = 0
     while start < len(points):
+        if rings and (points[start] == points[0]).all():
+            start += 1  # the way back between two rings
+            continue
         again = np.flatnonzero((points[start + 1 :] == points[start]).all(1))
         end = start + 1 + int(again[0]) if len(again) else len(points) - 1
         rings.append(points[start : end + 1])

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Shapes
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QColor, QIcon, QKeySequence, QPixmap
-from qtpy.QtWidgets import (  # type: ignore[attr-defined]
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
     QColorDialog,
     QHBoxLayout,
     QHeaderView,
     QLineEdit,
     QPushButton,
-    QShortcut,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -23,13 +22,14 @@ from qtpy.QtWidgets import (  # type: ignore[attr-defined]
 )
 from superqt.utils import signals_blocked
 
-from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.edits import Edits
+from napari_sam_suite.widgets.review import SELECT_FIRST, Review, bind
+from napari_sam_suite.widgets.table import about, column
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
-    from numpy.typing import NDArray
 
 _KEYS = 9
 _TAG = Qt.ItemDataRole.UserRole
@@ -37,6 +37,8 @@ _TAG = Qt.ItemDataRole.UserRole
 
 class TagTab(QWidget):
     """Tags of one Shapes layer: how many objects have each, its colour and its key.
+
+    The keys work while the layer is active, whichever tab is open.
 
     Parameters
     ----------
@@ -60,6 +62,8 @@ class TagTab(QWidget):
         self._viewer = viewer
         self._fallback = fallback
         self._layer: Shapes | None = None
+        self._edits = Edits(self)
+        self.review = Review(viewer, self._edits)
         self.tree = QTreeWidget()
         self.tree.setColumnCount(3)
         self.tree.setHeaderLabels(["Tag", "Objects", "Key"])
@@ -78,10 +82,8 @@ class TagTab(QWidget):
         self.colour.clicked.connect(self._choose_colour)
         self.tree.currentItemChanged.connect(lambda *_: self._show_buttons())
         self.tree.itemChanged.connect(self._renamed)
-        for number in range(1, _KEYS + 1):
-            shortcut = QShortcut(QKeySequence(f"Alt+{number}"), self)
-            shortcut.setContext(Qt.ShortcutContext.WindowShortcut)
-            shortcut.activated.connect(partial(self.press_key, number))
+        self.review.said.connect(self.said)
+        self._edits.changed.connect(self.refresh)
         viewer.layers.selection.events.active.connect(self.refresh)
         self.refresh()
 
@@ -89,6 +91,7 @@ class TagTab(QWidget):
         """Stop listening to the viewer and its layers."""
         self._viewer.layers.selection.events.active.disconnect(self.refresh)
         self._listen(None)
+        self.review.set_layer(None)
 
     def tags(self) -> list[str]:
         """All tags of the layer, those without an object included."""
@@ -96,8 +99,10 @@ class TagTab(QWidget):
             return []
         from napari_sam_suite.engine.features import UNASSIGNED
 
-        used = sorted(set(self._values()), key=lambda tag: (tag != UNASSIGNED, tag))
-        return list(dict.fromkeys([*self._about().get("tags", []), *used]))
+        used = sorted(
+            set(column(self._layer, "tag")), key=lambda tag: (tag != UNASSIGNED, tag)
+        )
+        return list(dict.fromkeys([*about(self._layer).get("tags", []), *used]))
 
     def current(self) -> str:
         """The chosen tag; empty if there is none."""
@@ -117,12 +122,12 @@ class TagTab(QWidget):
             return
         rows = sorted(layer.selected_data)
         if not rows:
-            self.said.emit("Select objects first: press S, then click or drag.")
+            self.said.emit(SELECT_FIRST)
             return
-        values = self._values()
+        values = column(layer, "tag")
         values[rows] = tag
-        self._set(values)
         what = "1 object is" if len(rows) == 1 else f"{len(rows)} objects are"
+        self._edits.change(layer, f"{what} {tag}", tag=values)
         self.said.emit(f"{what} {tag} now.")
 
     def rename(self, old: str, new: str) -> None:
@@ -131,19 +136,22 @@ class TagTab(QWidget):
         if layer is None or not new or new == old:
             self.refresh()
             return
-        about = self._about()
-        about["tags"] = [new if tag == old else tag for tag in self.tags()]
-        if old in about.get("colours", {}):
-            about["colours"].setdefault(new, about["colours"].pop(old))
-        values = self._values()
+        tags = [new if tag == old else tag for tag in self.tags()]
+        colours = dict(about(layer).get("colours", {}))
+        if old in colours:
+            colours.setdefault(new, colours.pop(old))
+        values = column(layer, "tag")
         values[values == old] = new
-        self._set(values)
+        settings = {"tags": list(dict.fromkeys(tags)), "colours": colours}
+        self._edits.change(layer, f"{old} is called {new}", settings, tag=values)
 
     def recolour(self, tag: str, colour: str) -> None:
         """Show a tag in another colour, ``#rrggbb``."""
-        if self._layer is not None and tag:
-            self._about().setdefault("colours", {})[tag] = colour
-            self._set(self._values())
+        layer = self._layer
+        if layer is not None and tag:
+            colours = about(layer).get("colours", {}) | {tag: colour}
+            what = f"{tag} has another colour"
+            self._edits.change(layer, what, {"colours": colours})
 
     def refresh(self, _: Any = None) -> None:
         """Show the tags of the layer that is worked on."""
@@ -152,25 +160,27 @@ class TagTab(QWidget):
         self._listen(layer)
         if layer is not None:
             # a tag keeps its key, whatever is tagged later
-            self._about()["tags"] = self.tags()
+            about(layer)["tags"] = self.tags()
         chosen = self.current()
+        counts = Counter(column(layer, "tag"))
         with signals_blocked(self.tree):
             self.tree.clear()
-            for number, tag in enumerate(self.tags(), 1):
-                item = self._item(tag, number)
+            for number, tag in enumerate(about(layer).get("tags", []), 1):
+                item = self._item(tag, number, counts[tag])
                 self.tree.addTopLevelItem(item)
                 if tag == chosen:
                     self.tree.setCurrentItem(item)
         self._show_buttons()
+        self.review.set_layer(layer)
 
     def _lay_out(self) -> None:
         header = self.tree.header()
         if header is not None:
             header.setStretchLastSection(False)
             header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-            for column in (1, 2):
+            for place in (1, 2):
                 header.setSectionResizeMode(
-                    column, QHeaderView.ResizeMode.ResizeToContents
+                    place, QHeaderView.ResizeMode.ResizeToContents
                 )
         line = QHBoxLayout()
         line.addWidget(self.name, 1)
@@ -181,57 +191,32 @@ class TagTab(QWidget):
         layout.addWidget(self.tree, 1)
         layout.addLayout(line)
         layout.addWidget(self.assign)
+        layout.addWidget(self.review)
 
-    def _item(self, tag: str, number: int) -> QTreeWidgetItem:
+    def _item(self, tag: str, number: int, count: int) -> QTreeWidgetItem:
         from napari_sam_suite.widgets.shapes import colours
 
-        count = int(np.count_nonzero(self._values() == tag))
         key = f"Alt+{number}" if number <= _KEYS else ""
         item = QTreeWidgetItem([tag, str(count), key])
         item.setData(0, _TAG, tag)
         item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
         picture = QPixmap(10, 10)
-        rgba = colours([tag], self._about().get("colours"))[0] * 255
+        rgba = colours([tag], about(self._layer).get("colours"))[0] * 255
         picture.fill(QColor(*rgba.astype(int).tolist()))
         item.setIcon(0, QIcon(picture))
         return item
 
-    def _about(self) -> dict[str, Any]:
-        layer = self._layer
-        return {} if layer is None else layer.metadata.setdefault(KEY, {})
-
-    def _values(self) -> NDArray[np.object_]:
-        """Tag of every object."""
-        layer = self._layer
-        if layer is None:
-            return np.empty(0, dtype=object)
-        from napari_sam_suite.engine.features import UNASSIGNED
-
-        if "tag" not in layer.features:
-            return np.full(len(layer.data), UNASSIGNED, dtype=object)
-        values = layer.features["tag"].fillna(UNASSIGNED).astype(str)
-        return np.array(values, dtype=object)
-
-    def _set(self, values: Any) -> None:
-        from napari_sam_suite.widgets.shapes import colours
-
-        layer = self._layer
-        if layer is None:
-            return
-        selected = set(layer.selected_data)
-        layer.features = layer.features.assign(tag=[str(value) for value in values])
-        layer.edge_color = colours(values, self._about().get("colours"))
-        layer.selected_data = selected
-        self.refresh()
-
     def _listen(self, layer: Shapes | None) -> None:
-        if layer is self._layer:
+        if layer == self._layer:
             return
         if self._layer is not None:
             self._layer.events.features.disconnect(self.refresh)
+            bind(self._layer, {f"Alt-{n}": None for n in range(1, _KEYS + 1)})
         self._layer = layer
         if layer is not None:
             layer.events.features.connect(self.refresh)
+            keys = {f"Alt-{n}": partial(self.press_key, n) for n in range(1, _KEYS + 1)}
+            bind(layer, keys)
 
     def _show_buttons(self) -> None:
         tag = self.current()
@@ -250,11 +235,10 @@ class TagTab(QWidget):
     def _add(self) -> None:
         tag = self.name.text().strip()
         if tag and self._layer is not None:
-            about = self._about()
-            about["tags"] = list(dict.fromkeys([*self.tags(), tag]))
+            tags = list(dict.fromkeys([*self.tags(), tag]))
             self.name.clear()
-            self.refresh()
-            self.tree.setCurrentItem(self.tree.topLevelItem(about["tags"].index(tag)))
+            self._edits.change(self._layer, f"{tag} is a new tag", {"tags": tags})
+            self.tree.setCurrentItem(self.tree.topLevelItem(tags.index(tag)))
 
     def _renamed(self, item: QTreeWidgetItem, _: int) -> None:
         self.rename(str(item.data(0, _TAG)), item.text(0))

@@ -9,7 +9,7 @@ import pytest
 import shapely
 
 from napari_sam_suite.engine.errors import EngineError, OutputError
-from napari_sam_suite.engine.formats.atomic import explain, replacing
+from napari_sam_suite.engine.formats.atomic import explain, replacing, sweep
 from napari_sam_suite.engine.objects import Objects
 
 MANY = Objects([shapely.box(i, i, i + 5, i + 5) for i in range(50)]).with_tags("cell")
@@ -105,3 +105,34 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, name):
     assert "There is no room left to write" in done.stdout
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "old"
+
+
+KILLED = """
+import os, signal, sys
+from napari_sam_suite.engine.formats.atomic import replacing
+with replacing(sys.argv[1]) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a.tif")], check=False)
+    [left] = os.listdir(tmp_path)
+    foreign = left.replace(left.split(".")[3][:8], "00000000")
+    for name in (foreign, ".mine.part", ".b.tif.part"):
+        (tmp_path / name).write_text("not ours")
+    sweep(tmp_path)
+    assert left in os.listdir(tmp_path), "it was written to a moment ago"
+    for name in os.listdir(tmp_path):
+        os.utime(tmp_path / name, (0, 0))
+    with replacing(tmp_path / "c.tif") as part:
+        part.write_text("in work")
+        os.utime(part, (0, 0))
+        sweep(tmp_path)
+        assert part.exists()
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        [foreign, ".mine.part", ".b.tif.part", "c.tif"]
+    )
+    sweep(tmp_path / "nowhere")

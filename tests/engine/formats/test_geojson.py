@@ -216,3 +216,12 @@ def test_damaged_files_are_one_clear_sentence(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ParameterError, match=r"none\.geojson cannot be read: No such"):
         Objects.load(tmp_path / "none.geojson")
+
+
+def test_qupath_gets_detections_unless_annotations_are_asked_for(tmp_path):
+    kinds = []
+    for options in ({}, {"object_type": "annotation"}):
+        geojson.write(make_objects(), tmp_path / "a.geojson", **options)
+        document = json.loads((tmp_path / "a.geojson").read_text())
+        kinds.append({f["properties"]["objectType"] for f in document["features"]})
+    assert kinds == [{"detection"}, {"annotation"}]

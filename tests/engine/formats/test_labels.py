@@ -192,3 +192,20 @@ def test_objects_of_an_unknown_image_size_cannot_be_labels(tmp_path):
     with pytest.raises(ParameterError, match="size of the image"):
         Objects([shapely.box(0, 0, 3, 3)]).save(tmp_path / "a.tif")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_file_says_which_pages_were_looked_at(tmp_path):
+    for sizes, key in (
+        (Sizes(time=6, y=4, x=5), "imagej_metadata"),
+        (Sizes(position=2, time=3, y=4, x=5), "shaped_metadata"),
+    ):
+        path = tmp_path / f"{key}.tif"
+        with LabelWriter(path, sizes) as writer:
+            for page in (1, 2, 5):
+                position, time = divmod(page, sizes.time)
+                empty = np.zeros((4, 5), np.uint16)
+                writer.write(FrameIndex(position=position, time=time), empty)
+        with tifffile.TiffFile(path) as tiff:
+            told = getattr(tiff, key)
+        told = told if isinstance(told, dict) else told[0]
+        assert told["pages_segmented"] == "2-3, 6"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -214,3 +215,37 @@ def test_hydra_may_have_been_cleared_by_somebody_else() -> None:
     GlobalHydra.instance().clear()
     model = load_model("sam2.1_hiera_tiny", device="cpu", random_weights=True)
     assert model.input_size == 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at a process's memory map")
+@pytest.mark.parametrize("mesa", [True, False])
+def test_triton_is_bound_to_its_own_symbols_before_torch_where_llvm_is(
+    tmp_path: Path, mesa: bool
+) -> None:
+    (tmp_path / "libLLVM.so.1").write_bytes(b"0" * 4096)
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text(
+        "import os, sys\n"
+        "print(sys.getdlopenflags() & os.RTLD_DEEPBIND > 0, 'torch' in sys.modules)\n"
+        "sys.stdout.flush()\n"
+        "os._exit(0)\n"
+    )
+    code = """
+import mmap, sys
+sys.path.insert(0, sys.argv[1])
+if sys.argv[2] == "True":
+    file = open(sys.argv[1] + "/libLLVM.so.1", "rb")
+    there = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+class NoTorch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            sys.exit("torch comes now")
+sys.meta_path.insert(0, NoTorch())
+import napari_sam_suite.engine.models.load
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(mesa)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == (["True", "False"] if mesa else [])
+    assert ("torch comes now" in done.stderr) is not mesa

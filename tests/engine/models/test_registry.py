@@ -62,6 +62,15 @@ def test_a_card_recommends_settings_of_its_own(tmp_path: Path) -> None:
     assert (auto.box_nms_thresh, auto.pred_iou_thresh) == (0.5, 0.88)
 
 
+def test_a_file_of_a_known_architecture_has_the_settings_of_its_like(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.pt"
+    path.write_bytes(b"weights")
+    path.with_suffix(".json").write_text('{"family": "sam2", "config": "nano"}')
+    assert find_model(path).auto == MODELS["sam2-nano"].auto
+
+
 def test_the_embedded_model_follows_its_card() -> None:
     recommended = read_card()["recommended"]
     auto = MODELS["sam2-nano"].auto

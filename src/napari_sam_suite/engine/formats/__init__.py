@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.formats.extras import check_extra
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
@@ -27,15 +28,18 @@ class FormatModule(Protocol):
 
 
 class Format(NamedTuple):
-    """Name of a format and the file name endings it is known by."""
+    """Name of a format, the file name endings it is known by, what it needs."""
 
     name: str
     suffixes: tuple[str, ...]
+    package: str = ""
 
 
 FORMATS = (
+    Format("coco", (".coco.json",)),
     Format("geojson", (".geojson", ".json")),
     Format("labels", (".tif", ".tiff")),
+    Format("rois", (".zip", ".roi"), "roifile"),
 )
 
 
@@ -54,11 +58,24 @@ def find_format(path: str | Path, name: str | None = None) -> FormatModule:
     ParameterError
         If no format has this name or ending.
     """
-    suffix = Path(path).suffix.lower()
+    file = Path(path).name.lower()
     for known in FORMATS:
-        if known.name == name or (name is None and suffix in known.suffixes):
+        if known.name == name or (name is None and file.endswith(known.suffixes)):
             module = import_module(f"{__name__}.{known.name}")
             return cast("FormatModule", module)
-    what = f"format {name!r}" if name else f"file ending {suffix!r}"
+    what = f"format {name!r}" if name else f"file ending {Path(path).suffix!r}"
     known_ = ", ".join(f"{f.name} ({', '.join(f.suffixes)})" for f in FORMATS)
     raise ParameterError(f"The {what} is not known.", f"Use one of: {known_}.")
+
+
+def check_format(name: str) -> None:
+    """Make sure that what a format needs is installed.
+
+    Raises
+    ------
+    MissingExtra
+        If it is not.
+    """
+    for known in FORMATS:
+        if known.name == name and known.package:
+            check_extra(known.package)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
+import time
+import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
 
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PART = re.compile(r"\..+\.(?P<where>[0-9a-f]{8})-(?P<pid>[0-9]+)-[0-9a-f]{8}\.part")
+# Seconds. Process numbers may be those of another container of the same name: what
+# is being written now is never touched.
+_QUIET = 60
 
 
 @contextmanager
@@ -41,7 +49,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         If the file cannot be written: no permission, disk full, not a folder.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    mark = f"{_where()}-{os.getpid()}-{uuid4().hex[:8]}"
+    part = path.with_name(f".{path.name}.{mark}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -52,6 +61,38 @@ def replacing(path: str | Path) -> Iterator[Path]:
         # Where there is no folder, there is nothing left in it either.
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `replacing` could not because its process was killed.
+
+    Only files of processes of this machine that are gone, and that nobody has written
+    to for a minute, so that other runs into the same folder are not disturbed.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not be there.
+    """
+    import psutil
+
+    for part in folder.glob(".*.part"):
+        mark = _PART.fullmatch(part.name)
+        if not mark or mark["where"] != _where() or psutil.pid_exists(int(mark["pid"])):
+            continue
+        # Somebody else may have removed it, or may be the only one who can.
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _QUIET:
+                part.unlink()
+
+
+def _where() -> str:
+    """Where this process has its number: a machine, or a container on it."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{zlib.crc32((platform.node() + space).encode()):08x}"
 
 
 def explain(error: OSError, path: Path) -> OutputError:

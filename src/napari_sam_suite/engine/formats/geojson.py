@@ -28,6 +28,7 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.formats.colours import tag_colour
+from napari_sam_suite.engine.formats.tables import column_types, plain, to_table
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def write(
     objects: Objects,
     path: Path,
     *,
-    object_type: Literal["annotation", "detection"] = "annotation",
+    object_type: Literal["annotation", "detection"] = "detection",
 ) -> None:
     """Write objects as a FeatureCollection, whole or not at all.
 
@@ -70,24 +71,26 @@ def write(
     path : Path
         Where the file shall be.
     object_type : {"annotation", "detection"}
-        What QuPath makes of them: annotations can be edited, detections are lighter.
+        What QuPath makes of them. Detections are what its own cell detection makes:
+        it shows and measures tens of thousands of them, and trains classifiers on
+        their measurements. Annotations can be edited by hand there, but become slow
+        beyond some hundreds.
 
     Raises
     ------
     OutputError
         If the file cannot be written.
     """
-    table = objects.features
     ours = {
         "version": _VERSION,
         "coordinates": _CONVENTION,
         "offset": _CORNER,
-        "columns": {name: str(table[name].dtype) for name in table.columns},
+        "columns": column_types(objects.features),
         "source": objects.source,
     }
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection",\n')
-        file.write(f'"{_KEY}": {json.dumps(ours, default=_plain)},\n"features": [')
+        file.write(f'"{_KEY}": {json.dumps(ours, default=plain)},\n"features": [')
         comma = "\n"
         for feature in _features(objects, object_type):
             file.write(comma + json.dumps(feature, allow_nan=False))
@@ -127,7 +130,7 @@ def read(path: Path) -> Objects:
     if skipped:
         log.warning("%s: %d features without an area left out", path, skipped)
         source["skipped"] = skipped
-    return Objects(polygons, _to_table(rows, ours.get("columns") or {}), source)
+    return Objects(polygons, to_table(rows, ours.get("columns") or {}), source)
 
 
 def _features(objects: Objects, object_type: str) -> Iterator[dict[str, Any]]:
@@ -295,34 +298,3 @@ def _find_tag(properties: dict[str, Any]) -> str:
         if isinstance(value, str) and value:
             return value
     return ""
-
-
-def _to_table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, index=range(len(rows)))
-    for name, (kind, _) in COLUMNS.items():
-        if name in table and kind != "str":
-            table[name] = pd.to_numeric(table[name], errors="coerce")
-    for name, dtype in columns.items():
-        if name not in table and name not in COLUMNS:
-            missing: Any = math.nan if dtype.startswith("float") else None
-            table[name] = pd.Series([missing] * len(rows), dtype="object")
-        if name in table and name not in COLUMNS:
-            table[name] = _restore(table[name], dtype)
-    extra = [name for name in columns if name in table and name not in COLUMNS]
-    return table[[*(c for c in table.columns if c not in extra), *extra]]
-
-
-def _restore(column: pd.Series[Any], dtype: str) -> pd.Series[Any]:
-    if dtype in ("str", "object", "string"):
-        return pd.Series(["" if pd.isna(v) else str(v) for v in column], dtype="str")
-    kind: Any = dtype
-    try:
-        restored: pd.Series[Any] = column.astype(kind)
-        return restored
-    except (TypeError, ValueError):
-        return column
-
-
-def _plain(value: Any) -> Any:
-    """Numpy numbers, arrays and paths as JSON can hold them."""
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)

@@ -3,7 +3,9 @@
 Pages are in the order position, time, z. 16-bit files are ImageJ hyperstacks, so that
 Fiji and napari find the axes, the pixel size and the brightness by themselves; what
 ImageJ cannot hold (32-bit numbers, several positions) is written with its axes as
-JSON, which napari and other readers built on `tifffile` understand.
+JSON, which napari and other readers built on `tifffile` understand. Either way the
+description says under ``pages_segmented`` which pages were looked at, counted from 1:
+the others are zero because nobody looked, not because nothing is there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import math
 import struct
 import tempfile
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
 
@@ -21,7 +22,7 @@ import tifffile
 
 from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.formats.atomic import explain, replacing
-from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.engine.frames import FrameIndex, Sizes, format_selection
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ class LabelWriter:
         self._highest = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Without a buffer: what a full disk does not take must not come up again.
             self._spool: IO[bytes] = tempfile.TemporaryFile(  # noqa: SIM115
-                dir=self.path.parent
+                dir=self.path.parent, buffering=0
             )
         except OSError as error:
             raise explain(error, self.path) from error
@@ -109,7 +111,7 @@ class LabelWriter:
         ParameterError
             If the frame or the labels do not fit the image.
         OutputError
-            If the disk is full.
+            If the disk is full; frames taken before can still be closed into a file.
         """
         self._check(frame, labels)
         highest = int(labels.max(initial=0))
@@ -118,8 +120,9 @@ class LabelWriter:
         data = _compress(labels.astype(dtype))
         try:
             start = self._spool.seek(0, 2)
-            self._spool.write(data)
-            self._spool.flush()
+            written = 0
+            while written < len(data):
+                written += self._spool.write(data[written:])
         except OSError as error:
             raise explain(error, self.path) from error
         self._pages[frame] = _Page(start, len(data), dtype)
@@ -143,9 +146,7 @@ class LabelWriter:
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        # What a full disk did not take is tried once more on closing.
-        with suppress(OSError):
-            self._spool.close()
+        self._spool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +181,7 @@ class LabelWriter:
         dtype = _dtype_for(self._highest)
         big = sum(page.size for page in self._pages.values()) > _BIG
         imagej = dtype == np.uint16 and "P" not in axes and not big
-        metadata: dict[str, Any] = {"axes": axes}
+        metadata: dict[str, Any] = {"axes": axes, "pages_segmented": self._segmented()}
         if imagej:
             metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}
         options: dict[str, Any] = {}
@@ -200,6 +201,11 @@ class LabelWriter:
                 metadata=metadata,
                 **options,
             )
+
+    def _segmented(self) -> str:
+        """Pages whose frames were looked at, from 1; the others are zero for that."""
+        order = {index: n for n, index in enumerate(np.ndindex(*self.sizes[:3]))}
+        return format_selection(order[tuple(frame)] for frame in self._pages)
 
     def _strips(self, dtype: np.dtype[Any]) -> Iterator[bytes]:
         size = (self.sizes.y, self.sizes.x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _CACHE_FLOATS = 2**21
 """Numbers in the image keys of one decoder call that stay in a CPU's cache."""
 _GPU_BATCH = 256
+_SAMPLE = 256
+"""Numbers of every tensor of which its weights are recognised, about."""
 
 
 class Adapter(ABC):
@@ -54,7 +57,15 @@ class Adapter(ABC):
         self._mask_decoder = decoder
         self.decoder = SharedDecoder(decoder, self._prompt_encoder)
         self._shared: tuple[Embedding, ImageKeys] | None = None
+        self._weights = ""
         self.move(device, dtype)
+
+    @property
+    def identity(self) -> str:
+        """Tells these weights in this precision from all others."""
+        if not self._weights:
+            self._weights = _fingerprint(self.network)
+        return f"{self._weights}-{self.dtype}"
 
     @abstractmethod
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
@@ -111,6 +122,18 @@ class Adapter(ABC):
         if self._shared is None or self._shared[0] is not embedding:
             self._shared = (embedding, self.decoder.share(embedding))
         return self._shared[1]
+
+
+def _fingerprint(network: Any) -> str:
+    """Hash of a sample of every tensor of a network: quick, whatever its size."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        values = tensor.detach().flatten()
+        step = max(1, len(values) // _SAMPLE)
+        sample = values[::step].float().cpu().numpy()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(sample.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _pick(

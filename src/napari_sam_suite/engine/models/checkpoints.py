@@ -219,7 +219,7 @@ def _require_space(spec: ModelSpec, part: Path) -> None:
         raise OutputError(
             f"The disk of {part.parent} is too full for {spec.id}: "
             f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free.",
-            "Free some space, or choose another folder with --checkpoints or "
+            "Free some space, or choose another folder with `folder` or "
             f"{FOLDER_VARIABLE}.",
         )
 

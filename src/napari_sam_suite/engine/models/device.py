@@ -43,7 +43,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if not present.get(device.type, False):
         raise ModelError(
             f"This machine has no usable {name} device.",
-            "Use device auto or cpu, or run the doctor command to see why.",
+            "Set `device` to auto or cpu, or run napari-sam-suite doctor to see why.",
         )
     return device
 

@@ -6,12 +6,20 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.models.checkpoints import require_checkpoint
-from napari_sam_suite.engine.models.device import choose_device, choose_precision
+from napari_sam_suite.engine.models.preload import load_triton
 from napari_sam_suite.engine.models.registry import ModelSpec, find_model
+
+# The networks import torchvision, and that Triton: it must have been loaded by then.
+load_triton()
+
+import torch  # noqa: E402
+
+from napari_sam_suite.engine.models.device import (  # noqa: E402
+    choose_device,
+    choose_precision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,12 +1,17 @@
-"""Load Triton next to Mesa's drivers without a crash.
+"""Load compiled libraries so that a window beside survives it, and goes on.
 
-torchvision imports torch's compiler, and that imports Triton, which carries its own
-LLVM. Where Mesa has put another LLVM into the process (software rendering, AMD), the
-symbols of the two mix and the process dies. Bound to its own symbols, Triton loads.
+Triton next to Mesa's drivers, without a crash: torchvision imports torch's compiler,
+and that imports Triton, which carries its own LLVM. Where Mesa has put another LLVM
+into the process (software rendering, AMD), the symbols of the two mix and the process
+dies. Bound to its own symbols, Triton loads.
+
+torch without holding up other threads: an import keeps the interpreter to itself while
+the system loads a library, which is 0.2 s for torch's, and seconds from a slow disk.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 import os
@@ -36,6 +41,38 @@ def load_triton() -> bool:
         importlib.import_module("triton")
     finally:
         sys.setdlopenflags(before)
+    return True
+
+
+def load_torch_libraries() -> bool:
+    """Load what ``import torch`` loads, but let other threads go on meanwhile.
+
+    Only on Linux, where the function that loads libraries can be called like any
+    other foreign function. Where it fails, torch loads them itself.
+
+    Returns
+    -------
+    bool
+        Whether they were loaded.
+    """
+    if "torch" in sys.modules or not sys.platform.startswith("linux"):
+        return False
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    folder = Path(found.origin).parent / "lib"
+    process = ctypes.CDLL(None)
+    if not hasattr(process, "dlopen"):
+        return False
+    process.dlopen.restype = ctypes.c_void_p
+    process.dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    # in torch's own order and modes
+    for name, mode in (
+        ("libtorch_global_deps.so", os.RTLD_GLOBAL),
+        ("libtorch.so", os.RTLD_LOCAL),
+    ):
+        if not process.dlopen(os.fsencode(folder / name), os.RTLD_NOW | mode):
+            return False
     return True
 
 

@@ -120,6 +120,11 @@ class SamModel(Protocol):
     batch: int
     """Prompts in one decoder call that suit the device."""
 
+    @property
+    def identity(self) -> str:
+        """Tells these weights in this precision from all others."""
+        ...
+
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images of shape (H, W, 3), uint8."""
         ...

@@ -165,13 +165,13 @@ def _read_card(card: Path) -> dict[str, Any]:
     return content
 
 
-def _auto(family: Family, card: Mapping[str, Any]) -> AutoDefaults:
-    """The family's settings, and what the model's card recommends instead."""
+def _auto(settings: AutoDefaults, card: Mapping[str, Any]) -> AutoDefaults:
+    """The settings, and what the model's card recommends instead."""
     recommended = card.get("recommended")
     if not isinstance(recommended, dict):
-        return _AUTO[family]
+        return settings
     known = {field.name for field in fields(AutoDefaults)} & recommended.keys()
-    return replace(_AUTO[family], **{name: recommended[name] for name in known})
+    return replace(settings, **{name: recommended[name] for name in known})
 
 
 # fmt: off
@@ -179,7 +179,7 @@ _TABLE = (
     ModelSpec(
         id=DEFAULT_MODEL, family="sam2", config="nano", title="SAM 2 nano (embedded)",
         input_size=512, licence="BSD-3-Clause", memory=0.3, embedded=True,
-        auto=_auto("sam2", _read_card(CARD)),
+        auto=_auto(_AUTO["sam2"], _read_card(CARD)),
     ),
     _sam2("2.1", "092824", "tiny", "t",
           "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69", 156, 2.0),
@@ -289,7 +289,7 @@ def _local_model(
         size_mb=path.stat().st_size / 1e6,
         licence=str(card.get("licence") or ""),
         memory=base.memory if base and same else 0.0,
-        auto=_auto(family, card),
+        auto=_auto(base.auto if base and same else _AUTO[family], card),
         file=path.absolute(),
     )
 

@@ -183,7 +183,7 @@ def unwritable(folder: Path, error: OSError) -> OutputError:
         )
     return OutputError(
         f"The folder {folder} cannot be written to ({error.strerror or error}).",
-        "Choose another with --checkpoints or NAPARI_SAM_SUITE_CHECKPOINTS.",
+        "Choose another with `folder` or NAPARI_SAM_SUITE_CHECKPOINTS.",
     )
 
 

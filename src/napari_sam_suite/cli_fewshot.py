@@ -1,0 +1,206 @@
+"""The command ``few-shot``: examples in one image, the same objects in all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sam_suite.console import errors
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
+from napari_sam_suite.engine.outputs import parse_formats
+from napari_sam_suite.engine.params import FewShotParams
+from napari_sam_suite.flags import GroupedCommand, with_params
+from napari_sam_suite.options import (
+    AsJson,
+    Axes,
+    Channels,
+    Device,
+    Folder,
+    Formats,
+    Images,
+    Model,
+    Out,
+    Planes,
+    Positions,
+    Precision,
+    Random,
+    Times,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.fewshot.examples import Examples
+    from napari_sam_suite.engine.fewshot.finder import FewShot
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.models.registry import ModelSpec
+    from napari_sam_suite.engine.objects import Objects
+
+_examples = partial(typer.Option, rich_help_panel="Examples", show_default=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("few-shot", cls=GroupedCommand)(few_shot_command)
+
+
+@dataclass
+class Finding:
+    """Few-shot as a `Task` of a batch: what one image taught serves the others."""
+
+    params: FewShotParams
+    examples: Examples | None
+    prototypes: Prototypes | None
+    last: FewShot | None = None
+
+    def start(
+        self,
+        engine: Engine,
+        image: ImageSource,
+        frames: list[FrameIndex],
+        composite: Composite,
+    ) -> Job[Objects]:
+        """Queue the search of one image."""
+        from napari_sam_suite.engine.fewshot.finder import FewShot
+
+        learnt = self.learnt
+        examples, known = self.examples, None
+        if examples is not None and image.path == examples.image.path:
+            # Seen as the search sees it, the examples need no look of their own.
+            examples = replace(examples, composite=composite)
+            known = examples.objects
+        self.last = FewShot(self.params, examples, learnt, known=known)
+        self.last.check(engine.spec)
+        return engine.start(self.last, image, frames=frames, composite=composite)
+
+    @property
+    def learnt(self) -> Prototypes | None:
+        """Prototypes, once there are any."""
+        return self.prototypes if self.last is None else self.last.prototypes
+
+    def advice(self, spec: ModelSpec) -> str:
+        """Name the threshold as it was."""
+        from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
+
+        asked = self.params.resolved(spec).threshold
+        now = SUGGESTED if asked == "auto" else asked
+        return f"Nothing like that was found. Try a lower --threshold (now {now:g})."
+
+
+@with_params(FewShotParams)
+def few_shot_command(
+    images: Images,
+    params: dict[str, Any],
+    *,
+    examples: Annotated[
+        Path | None,
+        _examples(
+            "--examples",
+            help="Shapes on the first IMAGE: GeoJSON with tags, or a label image.",
+        ),
+    ] = None,
+    tags: Annotated[
+        list[str] | None,
+        _examples("--tag", help="Tag of what to find; may be given several times."),
+    ] = None,
+    negatives: Annotated[
+        list[str] | None,
+        _examples(
+            "--not", help="Tag of what is not meant; may be given several times."
+        ),
+    ] = None,
+    prototypes: Annotated[
+        Path | None,
+        _examples("--prototypes", help="Saved prototypes, in place of examples."),
+    ] = None,
+    save_prototypes: Annotated[
+        Path | None,
+        _examples("--save-prototypes", help="Where to save what was learnt."),
+    ] = None,
+    positions: Positions = "all",
+    z: Planes = "all",
+    time_points: Times = "all",
+    axes: Axes = None,
+    channels: Channels = "all",
+    out: Out,
+    formats: Formats = "labels,geojson",
+    as_json: AsJson = False,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    folder: Folder = None,
+    random_weights: Random = False,
+) -> None:
+    """Find objects like the examples: one label image and one GeoJSON file for each."""
+    from napari_sam_suite.batch import Batch, check_names
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.image import open_image
+
+    with errors(as_json=as_json):
+        chosen = FewShotParams(**params)
+        chosen.resolved(find_model(model))
+        check_names(images)
+        learnt = shapes = None
+        if prototypes is not None and examples is None:
+            learnt = Prototypes.load(prototypes)
+            learnt.check(find_model(model).id, chosen.mode)
+        elif examples is not None and prototypes is None:
+            image = open_image(images[0], axes=axes)
+            shapes = read_examples(examples, image, tags or (), negatives or ())
+        else:
+            raise ParameterError(
+                "Few-shot learns either from examples or from prototypes.",
+                "Give one of --examples and --prototypes.",
+            )
+        task = Finding(chosen, shapes, learnt)
+        batch = Batch(out, parse_formats(formats), task, as_json=as_json)
+        batch.selection = (positions, z, time_points)
+        batch.channels = channels
+        batch.run(
+            [partial(open_image, path, axes=axes) for path in images],
+            model,
+            device=device,
+            precision=precision,
+            folder=folder,
+            random_weights=random_weights,
+        )
+        if save_prototypes is not None and task.learnt is not None:
+            task.learnt.save(save_prototypes)
+    batch.finish()
+
+
+def read_examples(
+    path: Path, image: ImageSource, tags: Sequence[str], negatives: Sequence[str]
+) -> Examples:
+    """Examples from a file; objects without any tag get the one asked for.
+
+    Raises
+    ------
+    EngineError
+        If the file cannot be read or holds no example of `image`.
+    """
+    from napari_sam_suite.engine.features import UNASSIGNED
+    from napari_sam_suite.engine.fewshot.examples import choose_examples
+    from napari_sam_suite.engine.objects import Objects
+
+    objects = Objects.load(path)
+    if path.suffix.lower() in (".tif", ".tiff"):
+        sizes = objects.source["sizes"]
+        if (sizes["y"], sizes["x"]) != (image.sizes.y, image.sizes.x):
+            raise ParameterError(
+                f"{path.name} has {sizes['y']} x {sizes['x']} pixels and "
+                f"{image.name!r} has {image.sizes.y} x {image.sizes.x}.",
+                "The examples must be those of the first image.",
+            )
+    if len(tags) == 1 and (objects.features["tag"] == UNASSIGNED).all():
+        objects = objects.with_tags(tags[0])
+    return choose_examples(image, objects, tags, negatives)

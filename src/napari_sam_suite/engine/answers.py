@@ -1,0 +1,362 @@
+"""Prompts answered: any number of them, in batches, each in the view that suits it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import label
+
+from napari_sam_suite.engine.asking import Asker
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.masks import measure, tighten
+from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
+from napari_sam_suite.engine.resample import Enlargement
+from napari_sam_suite.engine.views import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.finder import Report, Stop
+    from napari_sam_suite.engine.models.protocol import Decoded, Embedding, SamModel
+    from napari_sam_suite.engine.params import PromptParams
+    from napari_sam_suite.engine.prompt import MaskPrompt, Prompt
+    from napari_sam_suite.engine.tiles import Region
+
+ANSWERS = 3
+"""How many answers a prompt has at most."""
+
+_CERTAIN = 1e-3
+"""Chance that a pixel of a mask prompt is wrong; the model is told its logit."""
+_EVERYTHING = np.ones((3, 3), bool)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One mask that answers a prompt.
+
+    Attributes
+    ----------
+    crop : ndarray of bool
+        Its pixels, those at `origin` (y, x) and on; (0, 0) if it has none.
+    origin : (int, int)
+        Where in the image `crop` begins.
+    score, stability : float
+        Predicted IoU, and the IoU of the mask with itself at two thresholds.
+    level : int
+        Output token that drew it.
+    view : Region
+        Part of the image in which it was looked for.
+    logits : ndarray, shape (low, low), float32, optional
+        The answer as the model gave it, for a prompt that goes on from here.
+    """
+
+    crop: NDArray[np.bool_]
+    origin: tuple[int, int]
+    score: float
+    stability: float
+    level: int
+    view: Region
+    logits: NDArray[np.float32] | None = None
+
+
+def answer(
+    model: SamModel,
+    rgb: NDArray[np.uint8],
+    prompts: Sequence[Prompt],
+    params: PromptParams,
+    *,
+    earlier: Mapping[int, Answer] | None = None,
+    keep_logits: bool = False,
+    report: Report | None = None,
+    stop: Stop | None = None,
+) -> list[list[Answer]]:
+    """Answer prompts on one image.
+
+    Parameters
+    ----------
+    model : SamModel
+        Any SAM model; one that remembers encodes every view once.
+    rgb : ndarray, shape (H, W, 3), uint8
+        The image.
+    prompts : sequence of Prompt
+        Checked ones; see `check`.
+    params : PromptParams
+        How they are answered.
+    earlier : mapping of int to Answer, optional
+        By place in `prompts`: the answer that a prompt corrects.
+    keep_logits : bool
+        Whether the answers are to be corrected in their turn.
+    report, stop : callable, optional
+        Progress in prompts, and the wish to stop, looked at between batches.
+
+    Returns
+    -------
+    list of list of Answer
+        For each prompt its answers, the best first: one, or three.
+
+    Raises
+    ------
+    Cancelled
+        If `stop` said so.
+    OutOfMemory
+        If not even one prompt at a time fits.
+    """
+    asking = _Asking(model, rgb, prompts, params, earlier or {}, report, stop)
+    asking.keep_logits = keep_logits
+    return asking.run()
+
+
+class _Asking:
+    """The prompts of one image on their way up the ladder of views."""
+
+    keep_logits = False
+
+    def __init__(
+        self,
+        model: SamModel,
+        rgb: NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        params: PromptParams,
+        earlier: Mapping[int, Answer],
+        report: Report | None,
+        stop: Stop | None,
+    ) -> None:
+        self.model, self.rgb, self.params = model, rgb, params
+        self.prompts, self.earlier = prompts, earlier
+        self.report, self.stop = report, stop
+        self.asker = Asker(model)
+        self.views = Views.of((rgb.shape[0], rgb.shape[1]), model, params.tile)
+        self.answers: list[list[Answer]] = [[] for _ in prompts]
+
+    def run(self) -> list[list[Answer]]:
+        rungs = {i: self.views.rung(p) for i, p in enumerate(self.prompts)}
+        while rungs:
+            by_view: dict[Region, list[int]] = defaultdict(list)
+            for i, rung in rungs.items():
+                if i in self.earlier and rung <= self.earlier[i].view.layer:
+                    by_view[self.earlier[i].view].append(i)
+                else:
+                    by_view[self.views.at(rung, self.prompts[i])].append(i)
+            for view in sorted(by_view, key=lambda v: v.box):
+                self._look(view, by_view[view])
+            rungs = {
+                i: max(rung, self._layer(i)) + 1
+                for i, rung in rungs.items()
+                if self._is_cut(i)
+            }
+        return self.answers
+
+    def _layer(self, i: int) -> int:
+        return self.answers[i][0].view.layer if self.answers[i] else 0
+
+    def _is_cut(self, i: int) -> bool:
+        """Whether the best answer to a prompt of unknown size goes on elsewhere."""
+        prompt, answers = self.prompts[i], self.answers[i]
+        if prompt.box is not None or prompt.mask is not None or not answers:
+            return False
+        best = answers[0]
+        (y0, x0), (h, w) = best.origin, best.crop.shape
+        box = (y0, x0, y0 + h, x0 + w)
+        shape = (self.rgb.shape[0], self.rgb.shape[1])
+        return bool(h) and not best.view.is_crop and best.view.cuts(box, shape, near=1)
+
+    def _look(self, view: Region, which: list[int]) -> None:
+        """Answer prompts in one view, those that are of a kind together."""
+        self._pause("Encoding")
+        pixels = self.rgb[view.y0 : view.y1, view.x0 : view.x1]
+        embedding = self.asker.encode(np.ascontiguousarray(pixels))
+        kinds: dict[tuple[int, int, bool, bool, bool], list[int]] = defaultdict(list)
+        for i in which:
+            kinds[self._kind(i, view)].append(i)
+        for (*_, masked, ambiguous), alike in kinds.items():
+            tokens = self._tokens(ambiguous)
+
+            def ask(
+                embedding: Embedding,
+                part: NDArray[np.intp],
+                tokens: tuple[int, ...] = tokens,
+                masked: bool = masked,
+            ) -> Decoded:
+                prompts = self._prompts(part.tolist(), view, embedding, masked)
+                return self.model.decode(embedding, prompts, tokens=tokens)
+
+            size = self.params.prompts_per_batch
+            batches = self.asker.decode(embedding, np.array(alike), ask, size)
+            for decoded, part in batches:
+                self._take(part.tolist(), decoded, tokens, embedding, view)
+                self._pause("Answering prompts")
+
+    def _kind(self, i: int, view: Region) -> tuple[int, int, bool, bool, bool]:
+        """Prompts of one kind have arrays of one shape and want the same tokens."""
+        p = self.prompts[i]
+        outside = sum(_within(point, view) for point in p.outside)
+        masked = p.mask is not None or self._goes_on(i, view)
+        return len(p.inside), outside, p.box is not None, masked, p.ambiguous
+
+    def _goes_on(self, i: int, view: Region) -> bool:
+        """Whether the answer that the prompt corrects was found in this view."""
+        before = self.earlier.get(i)
+        return before is not None and before.view == view and before.logits is not None
+
+    def _tokens(self, ambiguous: bool) -> tuple[int, ...]:
+        if ambiguous:
+            return MULTIMASK
+        return (*SINGLE, *MULTIMASK) if self.params.answers == "all" else SINGLE
+
+    def _prompts(
+        self, part: list[int], view: Region, embedding: Embedding, masked: bool
+    ) -> Prompts:
+        """Prompts of one kind in the coordinates of a view."""
+        from torch import stack
+
+        points, labels, boxes = [], [], []
+        for i in part:
+            p = self.prompts[i]
+            outside = [q for q in p.outside if _within(q, view)]
+            points.append([*p.inside, *outside])
+            labels.append([1] * len(p.inside) + [0] * len(outside))
+            boxes.append((0, 0, *self._last_pixel()) if p.whole else p.box)
+        shift = np.array(view.origin, np.float64)
+        place = np.array(points, np.float64).reshape(len(part), -1, 2) - shift
+        known = boxes[0] is not None
+        box = np.array(boxes, np.float64) - np.tile(shift, 2) if known else None
+        marks = np.array(labels, np.int64).reshape(len(part), -1)
+        masks = None
+        if masked:
+            masks = stack([self._mask(i, view, embedding) for i in part])
+        return Prompts(place, marks, box, masks)
+
+    def _last_pixel(self) -> tuple[int, int]:
+        return self.rgb.shape[0] - 1, self.rgb.shape[1] - 1
+
+    def _mask(self, i: int, view: Region, embedding: Embedding) -> torch.Tensor:
+        """Logits (1, low, low) that the model is given with a prompt."""
+        from torch import from_numpy
+
+        before = self.earlier[i].logits if self._goes_on(i, view) else None
+        if before is not None:
+            return from_numpy(before[None]).clamp(-32, 32)
+        mask = self.prompts[i].mask
+        assert mask is not None, "only prompts with a mask come here"
+        return mask_logits(mask, view, embedding, self.model.input_size)
+
+    def _take(
+        self,
+        part: list[int],
+        decoded: Decoded,
+        tokens: tuple[int, ...],
+        embedding: Embedding,
+        view: Region,
+    ) -> None:
+        """Full-size masks of a batch of answers, ranked."""
+        side = decoded.logits.shape[-1]
+        enlargement = Enlargement.of(
+            side, self.model.input_size, embedding.scaled, embedding.shape
+        )
+        logits = decoded.logits.cpu().numpy()
+        scores = decoded.iou.cpu().numpy()
+        for place, i in enumerate(part):
+            first = place * len(tokens)
+            rows = self._rank(scores[first : first + len(tokens)], tokens) + first
+            self.answers[i] = [
+                self._measure(
+                    i,
+                    logits[row],
+                    float(scores[row]),
+                    tokens[row - first],
+                    enlargement,
+                    view,
+                )
+                for row in rows.tolist()
+            ]
+
+    def _rank(
+        self, scores: NDArray[np.float32], tokens: tuple[int, ...]
+    ) -> NDArray[np.intp]:
+        """Places of the answers to give: token 0 is the one for clear prompts."""
+        order = np.argsort(-scores, kind="stable")
+        if len(tokens) > len(MULTIMASK):
+            order = np.concatenate([[0], order[order > 0]])
+        return order[: ANSWERS if self.params.answers == "all" else 1]
+
+    def _measure(
+        self,
+        i: int,
+        logits: NDArray[np.float32],
+        score: float,
+        token: int,
+        enlargement: Enlargement,
+        view: Region,
+    ) -> Answer:
+        found = measure(
+            logits,
+            enlargement,
+            threshold=self.params.mask_threshold,
+            offset=self.model.spec.auto.stability_score_offset,
+        )
+        origin = (found.origin[0] + view.y0, found.origin[1] + view.x0)
+        crop, origin = tighten(found.crop, origin)
+        if self.params.parts == "largest" and crop.size:
+            crop, origin = _pointed_at(crop, origin, self.prompts[i])
+        kept = logits.copy() if self.keep_logits else None
+        return Answer(crop, origin, score, found.stability, token, view, kept)
+
+    def _pause(self, text: str) -> None:
+        if self.stop is not None and self.stop():
+            raise Cancelled
+        if self.report is not None:
+            done = sum(bool(answers) for answers in self.answers)
+            self.report(done, len(self.prompts), text)
+
+
+def mask_logits(
+    mask: MaskPrompt, view: Region, embedding: Embedding, input_size: int
+) -> torch.Tensor:
+    """A mask as the low-resolution logits that a model takes, (1, low, low) float32.
+
+    The share of every low-resolution pixel that the mask covers, as a logit; a quarter
+    of the model's input, of which SAM 1 fills only a part.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    full = np.zeros(view.shape, np.float32)
+    (y0, x0), (h, w) = mask.origin, mask.crop.shape
+    top, left = max(y0, view.y0), max(x0, view.x0)
+    bottom, right = min(y0 + h, view.y1), min(x0 + w, view.x1)
+    if top < bottom and left < right:
+        full[top - view.y0 : bottom - view.y0, left - view.x0 : right - view.x0] = (
+            mask.crop[top - y0 : bottom - y0, left - x0 : right - x0]
+        )
+    low = input_size // 4
+    size = [max(1, round(n / 4)) for n in embedding.scaled]
+    share = interpolate(
+        torch.from_numpy(full)[None, None], size, mode="bilinear", antialias=True
+    )
+    square = torch.zeros(1, low, low)
+    square[:, : size[0], : size[1]] = share[0]
+    return torch.logit(square, eps=_CERTAIN)
+
+
+def _within(point: tuple[float, float], view: Region) -> bool:
+    y, x = point
+    return view.y0 - 0.5 <= y < view.y1 and view.x0 - 0.5 <= x < view.x1
+
+
+def _pointed_at(
+    crop: NDArray[np.bool_], origin: tuple[int, int], prompt: Prompt
+) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The islands that inside points lie on; all of them if none does."""
+    islands, count = label(crop, _EVERYTHING)
+    if count < 2:
+        return crop, origin
+    places = np.round(np.array(prompt.inside).reshape(-1, 2) - origin).astype(int)
+    here = places[((places >= 0) & (places < crop.shape)).all(1)]
+    wanted = [n for n in set(islands[here[:, 0], here[:, 1]].tolist()) if n]
+    return tighten(np.isin(islands, wanted), origin) if wanted else (crop, origin)

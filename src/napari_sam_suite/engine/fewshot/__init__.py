@@ -1,0 +1,1 @@
+"""Few-shot: tag a few shapes, find the same objects everywhere."""

@@ -1,0 +1,170 @@
+"""Masks that may be what is looked for: prompts on one region, and their answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sam_suite.engine.asking import Asker
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.masks import MaskBuilder, Masks, measure, tighten
+from napari_sam_suite.engine.models.protocol import MULTIMASK, Prompts
+from napari_sam_suite.engine.resample import Enlargement
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.finder import Stop
+    from napari_sam_suite.engine.models.protocol import Decoded, Embedding, SamModel
+    from napari_sam_suite.engine.tiles import Region
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a mask must be to become a candidate.
+
+    Attributes
+    ----------
+    score, stability : float
+        Least predicted IoU and stability score.
+    smallest, largest : int
+        Area in pixels; `largest` 0 is no limit.
+    """
+
+    score: float = 0.0
+    stability: float = 0.0
+    smallest: int = 1
+    largest: int = 0
+
+
+def draw_candidates(
+    model: SamModel,
+    embedding: Embedding,
+    points: NDArray[np.float64],
+    region: Region,
+    shape: tuple[int, int],
+    limits: Limits,
+    stop: Stop,
+) -> Masks:
+    """Ask for the three masks of every point and keep those within `limits`.
+
+    Parameters
+    ----------
+    model : SamModel
+        Its batch is halved for as long as memory runs out.
+    embedding : Embedding
+        Of the region.
+    points : ndarray, shape (n, 2)
+        (y, x) in the region.
+    region : Region
+        Masks that it cuts off are left out: another region shows them whole.
+    shape : (int, int)
+        Of the frame.
+    limits : Limits
+        Which masks are kept.
+    stop : callable
+        Looked at between batches.
+
+    Returns
+    -------
+    Masks
+        In the coordinates of the frame, in the order of their points.
+
+    Raises
+    ------
+    Cancelled
+        If `stop` said so.
+    OutOfMemory
+        If not even one point at a time fits.
+    """
+    builder = MaskBuilder(shape)
+    asker = Asker(model)
+
+    def ask(embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
+        if stop():
+            raise Cancelled
+        return model.decode(
+            embedding, Prompts.clicks(points), tokens=MULTIMASK, min_iou=limits.score
+        )
+
+    for decoded, part in asker.decode(embedding, points, ask):
+        _keep(decoded, part, embedding, region, limits, model.input_size, builder)
+    return builder.build()
+
+
+def _keep(
+    decoded: Decoded,
+    points: NDArray[np.float64],
+    embedding: Embedding,
+    region: Region,
+    limits: Limits,
+    input_size: int,
+    builder: MaskBuilder,
+) -> None:
+    enlargement = Enlargement.of(
+        decoded.logits.shape[-1], input_size, embedding.scaled, embedding.shape
+    )
+    logits = decoded.logits.cpu().numpy()
+    scores = decoded.iou.cpu().numpy()
+    asked = points[decoded.prompt.cpu().numpy()]
+    levels = decoded.token.cpu().numpy()
+    for k in range(len(scores)):
+        found = measure(logits[k], enlargement)
+        crop, (y0, x0) = tighten(found.crop, found.origin)
+        area = int(np.count_nonzero(crop))
+        if not found.stability >= limits.stability or area < max(limits.smallest, 1):
+            continue
+        if limits.largest and area > limits.largest:
+            continue
+        origin = (y0 + region.y0, x0 + region.x0)
+        box = (*origin, origin[0] + crop.shape[0], origin[1] + crop.shape[1])
+        if region.cuts(box, builder.shape, near=1):
+            continue
+        builder.add(
+            crop,
+            origin,
+            score=float(scores[k]),
+            stability=found.stability,
+            level=int(levels[k]),
+            point=(asked[k][0] + region.y0, asked[k][1] + region.x0),
+            region=region.box,
+        )
+
+
+def grid_points(shape: tuple[int, int], pitch: float) -> NDArray[np.float64]:
+    """Points (n, 2) at most `pitch` pixels apart, evenly spread over `shape`."""
+    lines = [
+        (np.arange(n) + 0.5) * length / n - 0.5
+        for length, n in ((s, max(1, int(np.ceil(s / pitch)))) for s in shape)
+    ]
+    y, x = np.meshgrid(*lines, indexing="ij")
+    points: NDArray[np.float64] = np.stack([y, x], -1).reshape(-1, 2)
+    return points
+
+
+def peak_points(
+    likeness: NDArray[np.floating], least: float, scale: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Where a map of likeness has its local maxima, as points in pixels.
+
+    Parameters
+    ----------
+    likeness : ndarray, shape (h, w)
+        How much every feature cell is like the examples.
+    least : float
+        Lower maxima do not count.
+    scale : (float, float)
+        Cells per pixel.
+
+    Returns
+    -------
+    ndarray, shape (n, 2)
+        (y, x) of the cells' centres.
+    """
+    from scipy.ndimage import maximum_filter
+
+    top = (likeness == maximum_filter(likeness, 3)) & (likeness >= least)
+    points: NDArray[np.float64] = (np.argwhere(top) + 0.5) / np.array(scale) - 0.5
+    return points

@@ -1,0 +1,259 @@
+"""The few-shot capability: examples or prototypes in, objects of every frame out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import numpy as np
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
+from napari_sam_suite.engine.fewshot.choose import not_known, resolve
+from napari_sam_suite.engine.fewshot.exact import (
+    cosines,
+    crop_vectors,
+    exact_candidates,
+    prototype,
+)
+from napari_sam_suite.engine.fewshot.examples import Examples, draw_masks
+from napari_sam_suite.engine.fewshot.fast import Seen, embed, look, tile_key
+from napari_sam_suite.engine.fewshot.learn import Learner, learn_exact
+from napari_sam_suite.engine.fewshot.progress import part_of
+from napari_sam_suite.engine.fewshot.prototypes import Judgement, Prototypes
+from napari_sam_suite.engine.finder import Found
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.finder import Report, Stop
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.models.registry import ModelSpec
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.params import FewShotParams
+
+_SAFE = 2.0
+"""Exact mode hides no mask smaller than this many times the largest example."""
+
+
+@dataclass
+class FewShot:
+    """Finds what is like the examples in every frame, as a `Finder`.
+
+    Attributes
+    ----------
+    params : FewShotParams
+        Mode, threshold, sizes.
+    examples : Examples, optional
+        Learnt from at the first frame, unless there are prototypes.
+    prototypes : Prototypes, optional
+        Learnt before; set once they are learnt.
+    known : Objects, optional
+        Objects of the image to be searched that shall not be found again, as the
+        examples themselves.
+    keep : bool
+        Keep what was seen in every frame, for `filter` with another threshold or
+        other prototypes.
+    """
+
+    params: FewShotParams
+    examples: Examples | None = None
+    prototypes: Prototypes | None = None
+    known: Objects | None = None
+    keep: bool = False
+    seen: dict[FrameIndex, Seen] = field(default_factory=dict)
+    ids: dict[FrameIndex, list[str]] = field(default_factory=dict)
+    """With `keep`: the id of the object that each candidate becomes."""
+    name = "few-shot"
+
+    def __post_init__(self) -> None:
+        if self.examples is None and self.prototypes is None:
+            raise ParameterError(
+                "There are neither examples nor prototypes.",
+                "Tag some shapes, or load prototypes.",
+            )
+        self._tiles: dict[str, Seen] = {}
+
+    def check(self, spec: ModelSpec) -> None:
+        """Make sure that everything fits the model, before it is loaded.
+
+        Raises
+        ------
+        ParameterError
+            If the prototypes were made with another model or in the other mode, or a
+            parameter does not fit.
+        """
+        self.params.resolved(spec)
+        if self.prototypes is not None:
+            self.prototypes.check(spec.id, self.params.mode)
+
+    def __call__(
+        self,
+        model: SamModel,
+        rgb: NDArray[np.uint8],
+        frame: FrameIndex,
+        *,
+        report: Report,
+        stop: Stop,
+    ) -> Found:
+        """Find in one RGB frame (H, W, 3) what is like the examples."""
+        self.check(model.spec)
+        if self.prototypes is not None:
+            self.prototypes.check_weights(model)
+        exact = self.params.mode == "exact"
+        first, notices = int(self.prototypes is None), self._tell_skipped()
+        if self.prototypes is None:
+            self.prototypes = self._learn(model, part_of(report, 0, 2 + exact), stop)
+        prototypes, count = self.prototypes, first + 1 + exact
+        if exact:
+            comparing = part_of(report, first + 1, count)
+            seen = self._look_exact(
+                model, rgb, prototypes, part_of(report, first, count), comparing, stop
+            )
+        else:
+            searching = part_of(report, first, count)
+            seen = self._look(model, rgb, prototypes, searching, stop)
+        seen = self._drop_known(seen, frame)
+        if self.keep:
+            self.seen[frame] = seen
+            self.ids[frame] = [str(uuid4()) for _ in range(len(seen.masks))]
+        return replace(self._choose(frame, seen, prototypes), notices=notices)
+
+    def filter(self, frame: FrameIndex, threshold: float | None = None) -> Found:
+        """Choose again among what was seen in a frame, without the model.
+
+        Parameters
+        ----------
+        frame : FrameIndex
+            One that was searched with `keep`.
+        threshold : float, optional
+            In place of that of the parameters.
+        """
+        if self.prototypes is None or frame not in self.seen:
+            raise ParameterError(
+                "This frame was not searched.", "Search it first, with keep=True."
+            )
+        return self._choose(frame, self.seen[frame], self.prototypes, threshold)
+
+    def _learn(self, model: SamModel, report: Report, stop: Stop) -> Prototypes:
+        assert self.examples is not None, "checked when it was made"
+        if self.params.mode == "exact":
+            return learn_exact(model, self.examples, self.params, report, stop)
+        learner = Learner(model, self.params, report, stop)
+        prototypes = learner.learn(self.examples)
+        self._tiles = learner.seen
+        return prototypes
+
+    def _tell_skipped(self) -> tuple[str, ...]:
+        count = 0 if self.examples is None else self.examples.skipped
+        if not count or self.prototypes is not None:
+            return ()
+        what = "1 example covers" if count == 1 else f"{count} examples cover"
+        return (f"{what} no pixel of the image and was left out.",)
+
+    def _look(
+        self,
+        model: SamModel,
+        rgb: NDArray[np.uint8],
+        prototypes: Prototypes,
+        report: Report,
+        stop: Stop,
+    ) -> Seen:
+        """Fast mode: every tile that was not looked at before is encoded once."""
+        sizes = prototypes.sizes
+        regions = sizes.regions((rgb.shape[0], rgb.shape[1]), model, self.params)
+        parts = []
+        for k, region in enumerate(regions):
+            report(k, len(regions), "Finding similar objects")
+            seen = self._tiles.get(tile_key(rgb, region))
+            if seen is None:
+                seen = look(
+                    model,
+                    rgb,
+                    region,
+                    embed(model, rgb, region, stop),
+                    sizes,
+                    prototypes.likeness,
+                    self.params,
+                    stop,
+                )
+            parts.append(seen)
+        report(len(regions), len(regions), "Finding similar objects")
+        return Seen.join(parts)
+
+    def _look_exact(
+        self,
+        model: SamModel,
+        rgb: NDArray[np.uint8],
+        prototypes: Prototypes,
+        proposing: Report,
+        comparing: Report,
+        stop: Stop,
+    ) -> Seen:
+        """Exact mode: automatic masks, each encoded on its own."""
+        params = self.params.resolved(model.spec)
+        if params.max_area is None:
+            largest = int(np.ceil(_SAFE * prototypes.areas.max()))
+            params = params.with_(max_area=min(max(1000, largest), 100_000))
+        masks = exact_candidates(model, rgb, params, proposing, stop)
+        vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
+        return Seen(masks, vectors)
+
+    def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
+        if self.known is None or not len(seen.masks):
+            return seen
+        known = draw_masks(self.known.at(frame), seen.masks.shape)
+        new = not_known(seen.masks, known)
+        return Seen(seen.masks.select(new), seen.vectors[new])
+
+    def _choose(
+        self,
+        frame: FrameIndex,
+        seen: Seen,
+        prototypes: Prototypes,
+        threshold: float | None = None,
+    ) -> Found:
+        """Objects among the candidates: similar enough, and nothing twice."""
+        masks = seen.masks
+        if not len(masks):
+            return Found(masks)
+        judged = self._judge(seen, prototypes)
+        asked = self.params.threshold if threshold is None else threshold
+        least = SUGGESTED if asked == "auto" else float(asked)
+        wanted = np.array([tag in prototypes.tags for tag in judged.tags], bool)
+        passed = np.flatnonzero(wanted & (judged.similarity >= least))
+        # Of two outlines of one object, the better one by both opinions.
+        quality = np.maximum(masks.scores * masks.stability, 0)
+        best, order = resolve(
+            masks.select(passed),
+            (judged.similarity * quality)[passed],
+            exclusive=self.params.overlap == "exclusive",
+        )
+        rows = passed[order]
+        columns = _columns(judged.select(rows))
+        if frame in self.ids:
+            columns["id"] = [self.ids[frame][row] for row in rows]
+        return Found(best, columns)
+
+    def _judge(self, seen: Seen, prototypes: Prototypes) -> Judgement:
+        if self.params.mode == "fast":
+            return prototypes.judge(seen.vectors)
+        names = [*prototypes.tags, *prototypes.negatives]
+        means = [
+            prototype(prototypes.vectors[np.array(prototypes.labels) == n])
+            for n in names
+        ]
+        return Judgement.of(
+            names, np.stack([cosines(seen.vectors, m) for m in means], 1)
+        )
+
+
+def _columns(judged: Judgement) -> dict[str, list[object]]:
+    return {
+        "tag": list(judged.tags),
+        "similarity": judged.similarity.tolist(),
+        "runner_up": list(judged.runners_up),
+        "margin": judged.margin.tolist(),
+    }

@@ -1,0 +1,319 @@
+"""What was learnt from examples: kept, saved, and used on other images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.fewshot.calibrate import Calibration, probability
+from napari_sam_suite.engine.fewshot.fast import Sizes
+from napari_sam_suite.engine.fewshot.scorer import Scorer
+from napari_sam_suite.engine.formats.atomic import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.models.protocol import SamModel
+
+Mode = Literal["fast", "exact"]
+
+_VERSION = 1
+_ARRAYS = (
+    "vectors",
+    "groups",
+    "areas",
+    "widths",
+    "rest",
+    "cells",
+    "cell_rest",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Descriptors of examples and of what is around them.
+
+    Attributes
+    ----------
+    model, weights : str
+        Id of the model that made the features, and what tells its weights from
+        others.
+    mode : {"fast", "exact"}
+        Whether features were pooled from a shared embedding or from crops.
+    tags, negatives : tuple of str
+        What to find, and what is not meant.
+    labels : tuple of str
+        Tag of each descriptor.
+    vectors : ndarray, shape (n, D), float32
+        Descriptors of the examples as drawn and as the model draws them.
+    groups : ndarray, shape (n,), int64
+        Which example a descriptor is of.
+    areas, widths : ndarray, shape (examples,), float32
+        Their sizes in pixels; see `fast.Sizes`.
+    rest : ndarray, shape (m, D), float32
+        Descriptors of what is known to be no such object.
+    cells, cell_rest : ndarray, shape (n, C) and (k, C), float32
+        Of the coarse features inside examples and elsewhere.
+    """
+
+    model: str
+    weights: str
+    mode: Mode
+    tags: tuple[str, ...]
+    negatives: tuple[str, ...]
+    labels: tuple[str, ...]
+    vectors: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    areas: NDArray[np.float32]
+    widths: NDArray[np.float32]
+    rest: NDArray[np.float32] = field(default_factory=lambda: _none())
+    cells: NDArray[np.float32] = field(default_factory=lambda: _none())
+    cell_rest: NDArray[np.float32] = field(default_factory=lambda: _none())
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+    @cached_property
+    def scorers(self) -> dict[str, Scorer]:
+        """One scorer per tag, those not meant included."""
+        return {tag: self._fit(tag) for tag in (*self.tags, *self.negatives)}
+
+    @cached_property
+    def calibrations(self) -> dict[str, Calibration]:
+        """What the scores of each tag mean."""
+        return {
+            tag: Calibration.of(scorer.held_out(), scorer.score(self._others(tag)))
+            for tag, scorer in self.scorers.items()
+        }
+
+    @cached_property
+    def likeness(self) -> Scorer:
+        """Scores single cells of the coarse features."""
+        return Scorer.fit(self.cells, self.cell_rest)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """How large the examples are."""
+        return Sizes(self.areas, self.widths)
+
+    def _of(self, tag: str) -> NDArray[np.bool_]:
+        return np.array([label == tag for label in self.labels], bool)
+
+    def _others(self, tag: str) -> NDArray[np.float32]:
+        return np.concatenate([self.rest, self.vectors[~self._of(tag)]])
+
+    def _fit(self, tag: str) -> Scorer:
+        mine = self._of(tag)
+        return Scorer.fit(self.vectors[mine], self._others(tag), self.groups[mine])
+
+    def judge(self, descriptors: NDArray[np.floating]) -> Judgement:
+        """Score descriptors (N, D) against every tag."""
+        names = list(self.scorers)
+        odds = [
+            self.calibrations[n].log_odds(self.scorers[n].score(descriptors))
+            for n in names
+        ]
+        return Judgement.of(names, probability(np.stack(odds, 1)))
+
+    def accept(
+        self, vectors: NDArray[np.floating], labels: Sequence[str], sizes: Sizes
+    ) -> Prototypes:
+        """The same with more examples, such as objects that a person confirmed.
+
+        Raises
+        ------
+        ParameterError
+            If a label is none of the tags.
+        """
+        known = (*self.tags, *self.negatives)
+        for label in labels:
+            if label not in known:
+                raise ParameterError(
+                    f"The prototypes know no tag {label!r}.",
+                    f"Choose one of: {', '.join(known)}.",
+                )
+        more = np.arange(len(labels)) + int(self.groups.max(initial=-1)) + 1
+        return replace(
+            self,
+            labels=(*self.labels, *labels),
+            vectors=np.concatenate([self.vectors, np.asarray(vectors, np.float32)]),
+            groups=np.concatenate([self.groups, more]),
+            areas=np.concatenate([self.areas, sizes.areas]),
+            widths=np.concatenate([self.widths, sizes.widths]),
+        )
+
+    def reject(self, vectors: NDArray[np.floating]) -> Prototypes:
+        """The same with descriptors of what a person said is no such object."""
+        rest = np.concatenate([self.rest, np.asarray(vectors, np.float32)])
+        return replace(self, rest=rest)
+
+    def check(self, model: str, mode: Mode | None = None) -> None:
+        """Make sure that they fit a model and a mode.
+
+        Raises
+        ------
+        ParameterError
+            If they were made otherwise.
+        """
+        if model != self.model:
+            raise ParameterError(
+                f"These prototypes were made with the model {self.model}, not {model}.",
+                f"Choose {self.model}, or make them anew from the examples.",
+            )
+        if mode not in (None, self.mode):
+            raise ParameterError(
+                f"These prototypes were made in {self.mode} mode, not in {mode} mode.",
+                f"Choose the mode {self.mode}, or make them anew from the examples.",
+            )
+
+    def check_weights(self, model: SamModel) -> None:
+        """Make sure that a loaded model has the weights that they were made with.
+
+        Raises
+        ------
+        ParameterError
+            If it has others, as after fine-tuning or in another release.
+        """
+        if weights_of(model) != self.weights:
+            raise ParameterError(
+                f"These prototypes were made with other weights of {self.model}.",
+                "Make them anew from the examples.",
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write ``NAME.safetensors`` and, beside it, ``NAME.json``.
+
+        Raises
+        ------
+        OutputError
+            If the files cannot be written.
+        """
+        from safetensors.numpy import save
+
+        path = _weights_path(path)
+        card = {
+            "format": "napari-sam-suite prototypes",
+            "version": _VERSION,
+            "model": self.model,
+            "weights": self.weights,
+            "mode": self.mode,
+            "tags": list(self.tags),
+            "negatives": list(self.negatives),
+            "labels": list(self.labels),
+            "examples": len(self),
+        }
+        arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in _ARRAYS}
+        with replacing(path) as part:
+            part.write_bytes(save(arrays))
+        with replacing(path.with_suffix(".json")) as part:
+            part.write_text(json.dumps(card, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Prototypes:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ParameterError
+            If a file is missing, damaged or something else.
+        """
+        path = _weights_path(path)
+        for one in (path, path.with_suffix(".json")):
+            if not one.is_file():
+                raise ParameterError(
+                    f"There are no prototypes at {one}.",
+                    "Prototypes are two files, NAME.safetensors and NAME.json.",
+                )
+        try:
+            return cls._read(path)
+        except Exception as error:
+            # The readers raise a dozen unrelated types for a damaged file.
+            raise ParameterError(
+                f"{path.name} and its .json are damaged or hold no prototypes.",
+                "Save the prototypes again.",
+            ) from error
+
+    @classmethod
+    def _read(cls, path: Path) -> Prototypes:
+        from safetensors.numpy import load_file
+
+        card: dict[str, Any] = json.loads(
+            path.with_suffix(".json").read_text(encoding="utf-8")
+        )
+        if card["version"] != _VERSION or card["mode"] not in ("fast", "exact"):
+            raise ValueError(card["version"])
+        arrays = load_file(path)
+        found = cls(
+            model=card["model"],
+            weights=card["weights"],
+            mode=card["mode"],
+            tags=tuple(card["tags"]),
+            negatives=tuple(card["negatives"]),
+            labels=tuple(card["labels"]),
+            **{name: arrays[name] for name in _ARRAYS},
+        )
+        if not len(found.labels) == len(found.vectors) == len(found.groups):
+            raise ValueError("the files do not belong together")
+        return found
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Which tag each of N candidates is most like, and how clearly.
+
+    Attributes
+    ----------
+    tags, runners_up : list of str
+        The best and the second tag; the second is empty if there is one tag only.
+    similarity : ndarray, shape (N,)
+        With the best tag: its probability in fast mode, the cosine in exact mode.
+    margin : ndarray, shape (N,)
+        Distance to the similarity of the second tag, or to 0, the background.
+    """
+
+    tags: list[str]
+    runners_up: list[str]
+    similarity: NDArray[np.float64]
+    margin: NDArray[np.float64]
+
+    def select(self, rows: NDArray[np.integer]) -> Judgement:
+        """Of some of the candidates."""
+        return Judgement(
+            [self.tags[i] for i in rows],
+            [self.runners_up[i] for i in rows],
+            self.similarity[rows],
+            self.margin[rows],
+        )
+
+    @classmethod
+    def of(cls, names: Sequence[str], scores: NDArray[np.float64]) -> Judgement:
+        """Judge scores (N, T) of the tags `names`."""
+        order = np.argsort(-scores, 1, kind="stable")
+        best = np.take_along_axis(scores, order[:, :1], 1)[:, 0]
+        tags = [names[i] for i in order[:, 0]]
+        if len(names) == 1:
+            return cls(tags, [""] * len(tags), best, best - 0.0)
+        second = np.take_along_axis(scores, order[:, 1:2], 1)[:, 0]
+        return cls(tags, [names[i] for i in order[:, 1]], best, best - second)
+
+
+def weights_of(model: SamModel) -> str:
+    """Tells the weights of a model from others, in whatever precision they run."""
+    return model.identity.rpartition("-")[0] or model.identity
+
+
+def _none() -> NDArray[np.float32]:
+    return np.zeros((0, 0), np.float32)
+
+
+def _weights_path(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path.with_suffix(".safetensors")

@@ -1,0 +1,322 @@
+"""What a person points at: points, boxes, masks, the whole frame. One object each.
+
+Prompts come from anywhere, also from files and from shapes drawn by hand, so a bad one
+is told in a sentence and left out, and the others go on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.features import UNASSIGNED
+from napari_sam_suite.engine.frames import FrameIndex, Sizes, checked_frame
+from napari_sam_suite.engine.masks import tighten
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from napari_sam_suite.engine.objects import Objects
+
+Point = tuple[float, float]
+"""(y, x) in pixel centres."""
+Box = tuple[float, float, float, float]
+"""(y0, x0, y1, x1) in pixel centres, the last ones included."""
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrompt:
+    """A mask that is near the object: the pixels of `crop`, at `origin` (y0, x0)."""
+
+    crop: NDArray[np.bool_]
+    origin: tuple[int, int]
+
+    @property
+    def box(self) -> Box | None:
+        """Its outermost pixels, or None if it has none."""
+        tight, (y0, x0) = tighten(self.crop, self.origin)
+        if not tight.size:
+            return None
+        return y0, x0, y0 + tight.shape[0] - 1, x0 + tight.shape[1] - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """Everything that is said about one object. Any of the parts may be missing.
+
+    Attributes
+    ----------
+    inside, outside : tuple of (y, x)
+        Points that belong to the object, and points that do not.
+    box : (y0, x0, y1, x1), optional
+        A rectangle around it, in pixel centres.
+    mask : MaskPrompt, optional
+        Roughly its pixels, such as in another frame.
+    whole : bool
+        The most prominent object of the frame; nothing else is needed then.
+    tag : str
+        Copied to the object.
+    frame : FrameIndex, optional
+        Where it is; in every frame without it.
+    parent : str
+        Id of the object that this one is made from.
+    number : int
+        Which prompt it is, counted from 1, for what is said about it.
+    """
+
+    inside: tuple[Point, ...] = ()
+    outside: tuple[Point, ...] = ()
+    box: Box | None = None
+    mask: MaskPrompt | None = None
+    whole: bool = False
+    tag: str = UNASSIGNED
+    frame: FrameIndex | None = None
+    parent: str = ""
+    number: int = 0
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether several objects fit it equally well: a single click, a frame."""
+        alone = len(self.inside) == 1 and not self.outside
+        return self.whole or (alone and self.box is None and self.mask is None)
+
+    @property
+    def extent(self) -> Box | None:
+        """The box around all that is said to belong to the object."""
+        boxes = [(y, x, y, x) for y, x in self.inside]
+        of_mask = None if self.mask is None else self.mask.box
+        boxes += [box for box in (self.box, of_mask) if box is not None]
+        if not boxes:
+            return None
+        low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
+        return float(low[0]), float(low[1]), float(high[2]), float(high[3])
+
+
+def from_points(
+    points: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    together: bool = False,
+    tags: str | Sequence[str] = UNASSIGNED,
+    frame: FrameIndex | None = None,
+) -> list[Prompt]:
+    """Prompts from points.
+
+    Parameters
+    ----------
+    points : array_like, shape (N, 2)
+        (y, x) in pixel centres.
+    labels : array_like, shape (N,), optional
+        1 inside, 0 outside; all inside without it.
+    together : bool
+        All points describe one object. Otherwise every inside point is an object of
+        its own, and the outside points belong to none of them.
+    tags : str or sequence of str
+        One for all, or one for each point.
+    frame : FrameIndex, optional
+        Where they are.
+
+    Raises
+    ------
+    ParameterError
+        If the numbers do not fit together.
+    """
+    array = _numbers(points, 2, "A point is two numbers, y and x.")
+    inside = np.ones(len(array), bool) if labels is None else np.asarray(labels) == 1
+    if len(inside) != len(array):
+        raise ParameterError(
+            f"{len(inside)} labels do not fit {len(array)} points.",
+            "Give one for each: 1 is inside, 0 is outside.",
+        )
+    tags = _each(tags, len(array), "points")
+    pairs = [(float(y), float(x)) for y, x in array]
+    yes = [i for i in range(len(pairs)) if inside[i]]
+    no = [i for i in range(len(pairs)) if not inside[i]]
+    given = [[i] for i in yes]
+    if together:
+        given = [yes] if pairs else []
+    outside = tuple(pairs[i] for i in no)
+    return _counted(
+        Prompt(
+            inside=tuple(pairs[i] for i in group),
+            outside=outside,
+            tag=tags[(group or no)[0]],
+            frame=frame,
+        )
+        for group in given
+    )
+
+
+def from_boxes(
+    boxes: ArrayLike,
+    *,
+    tags: str | Sequence[str] = UNASSIGNED,
+    frame: FrameIndex | None = None,
+) -> list[Prompt]:
+    """One prompt for each box (y0, x0, y1, x1); corners may come in any order.
+
+    Raises
+    ------
+    ParameterError
+        If the numbers do not fit together.
+    """
+    array = _numbers(boxes, 4, "A box is four numbers: y0, x0, y1, x1.")
+    tags = _each(tags, len(array), "boxes")
+    return _counted(
+        Prompt(box=(a, b, c, d), tag=tag, frame=frame)
+        for (a, b, c, d), tag in zip(array.tolist(), tags, strict=True)
+    )
+
+
+def from_objects(
+    objects: Objects, use: Literal["box", "mask", "both"] = "box"
+) -> list[Prompt]:
+    """Prompts that draw existing objects again: from their boxes, masks or both.
+
+    Frame and tag are theirs; `parent` names the object.
+    """
+    columns = ("tag", "id", "position", "time", "z")
+    rows = objects.features[list(columns)].itertuples(index=False)
+    prompts = []
+    for polygon, (tag, name, position, time, z) in zip(
+        objects.polygons, rows, strict=True
+    ):
+        mask = None if use == "box" else mask_of(polygon)
+        box = None if use == "mask" else tuple(map(float, polygon.bounds))
+        prompts.append(
+            Prompt(
+                box=box,  # type: ignore[arg-type]
+                mask=mask,
+                tag=str(tag),
+                parent=str(name),
+                frame=FrameIndex(int(position), int(time), int(z)),
+            )
+        )
+    return _counted(prompts)
+
+
+def mask_of(polygon: Any) -> MaskPrompt:
+    """The pixels of a polygon in (y, x) pixel centres, in their own window."""
+    from napari_sam_suite.engine.raster import rasterise
+
+    y0, x0, y1, x1 = (float(v) for v in polygon.bounds)
+    top, left = math.floor(y0), math.floor(x0)
+    size = (math.ceil(y1) - top + 1, math.ceil(x1) - left + 1)
+    return MaskPrompt(rasterise(polygon, size, (top, left)), (top, left))
+
+
+@dataclass
+class Checked:
+    """Prompts that make sense in an image, and a sentence for each that does not."""
+
+    prompts: list[Prompt] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def check(prompts: Sequence[Prompt], sizes: Sizes) -> Checked:
+    """Sort out prompts: boxes are put in order and cut at the border of the image.
+
+    Parameters
+    ----------
+    prompts : sequence of Prompt
+        Numbers that are missing are given by their order.
+    sizes : Sizes
+        Of the image.
+
+    Returns
+    -------
+    Checked
+        What is left of them, and what is wrong with the others.
+    """
+    checked = Checked()
+    for number, given in enumerate(prompts, start=1):
+        prompt = replace(given, number=given.number or number)
+        try:
+            checked.prompts.append(_sensible(prompt, sizes))
+        except ParameterError as error:
+            checked.notices.append(f"Prompt {prompt.number} is left out: {error}")
+    return checked
+
+
+def _sensible(prompt: Prompt, sizes: Sizes) -> Prompt:
+    """The prompt as the image allows it, or an error that says what is wrong."""
+    if prompt.frame is not None:
+        try:
+            checked_frame(prompt.frame, sizes)
+        except Exception as error:
+            raise ParameterError(str(error)) from error
+    if prompt.whole:
+        return prompt
+    for point in (*prompt.inside, *prompt.outside):
+        _check_point(point, sizes)
+    box = None if prompt.box is None else _clip(prompt.box, sizes)
+    mask = None if prompt.mask is None else _cut(prompt.mask, sizes)
+    if not prompt.inside and box is None and mask is None:
+        what = "only points outside" if prompt.outside else "nothing"
+        raise ParameterError(f"it has {what}. Give a point inside, a box or a mask.")
+    return replace(prompt, box=box, mask=mask)
+
+
+def _check_point(point: Point, sizes: Sizes) -> None:
+    y, x = point
+    if not (math.isfinite(y) and math.isfinite(x)):
+        raise ParameterError("a point is not a number.")
+    if not (-0.5 <= y <= sizes.y - 0.5 and -0.5 <= x <= sizes.x - 0.5):
+        raise ParameterError(
+            f"the point y {y:g}, x {x:g} is outside the image, which has {sizes.y} "
+            f"rows and {sizes.x} columns."
+        )
+
+
+def _clip(box: Box, sizes: Sizes) -> Box:
+    if not all(map(math.isfinite, box)):
+        raise ParameterError("a corner of its box is not a number.")
+    (y0, y1), (x0, x1) = sorted(box[::2]), sorted(box[1::2])
+    cut = max(y0, 0), max(x0, 0), min(y1, sizes.y - 1), min(x1, sizes.x - 1)
+    if cut[0] > cut[2] or cut[1] > cut[3]:
+        raise ParameterError("its box is outside the image.")
+    if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
+        raise ParameterError(
+            f"its box is {cut[2] - cut[0]:g} by {cut[3] - cut[1]:g} pixels in the "
+            "image, which is too small."
+        )
+    return cut
+
+
+def _cut(mask: MaskPrompt, sizes: Sizes) -> MaskPrompt:
+    y0, x0 = mask.origin
+    top, left = max(-y0, 0), max(-x0, 0)
+    crop = mask.crop[top : max(sizes.y - y0, 0), left : max(sizes.x - x0, 0)]
+    crop, origin = tighten(crop, (y0 + top, x0 + left))
+    if not crop.size:
+        raise ParameterError("its mask has no pixel in the image.")
+    return MaskPrompt(crop, origin)
+
+
+def _numbers(values: ArrayLike, width: int, hint: str) -> NDArray[np.float64]:
+    try:
+        array = np.asarray(values, np.float64)
+        return array.reshape(-1, width) if array.size else np.zeros((0, width))
+    except (TypeError, ValueError) as error:
+        raise ParameterError("These are not coordinates.", hint) from error
+
+
+def _each(tags: str | Sequence[str], count: int, what: str) -> list[str]:
+    if isinstance(tags, str):
+        return [tags] * count
+    if len(tags) != count:
+        raise ParameterError(
+            f"{len(tags)} tags do not fit {count} {what}.",
+            "Give one for all, or one for each.",
+        )
+    return list(tags)
+
+
+def _counted(prompts: Any) -> list[Prompt]:
+    return [replace(p, number=n) for n, p in enumerate(prompts, start=1)]

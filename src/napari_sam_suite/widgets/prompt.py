@@ -1,0 +1,464 @@
+"""The Prompt tab: point at objects in the viewer, and see at once what they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sam_suite.engine.errors import Cancelled, EngineError
+from napari_sam_suite.widgets.bridge import Bridge
+from napari_sam_suite.widgets.pointing import OUTSIDE, Pointing, Sketch
+from napari_sam_suite.widgets.session import is_prepared
+from napari_sam_suite.widgets.settings import preferences
+from napari_sam_suite.widgets.turns import Turn, Turns, as_json, outlines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.components import ViewerModel
+    from numpy.typing import NDArray
+    from qtpy.QtGui import QHideEvent, QShowEvent
+
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.interactive import Interactive, Suggestion
+    from napari_sam_suite.engine.jobs import Job
+    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.widgets.images import ImageChooser
+    from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.models import ModelChooser
+    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.session import Session
+
+_SOON = 150  # ms without a change after which a frame is prepared
+_HINT = (
+    f"Click an object. {OUTSIDE} and click: this does not belong to it. "
+    "Drag: a box around it."
+)
+_KEYS = {
+    "commit": ("Add to results", "Enter", "Put what is outlined into the results."),
+    "next": ("Next object", "N", "Keep this outline, and begin another object."),
+    "undo": ("Undo", "Z", "Take the last click or box back."),
+    "redo": ("Redo", "Y", "Do again what was taken back."),
+    "cycle": ("Other answer", "X", "Show another of the three answers."),
+    "clear": ("Clear", "Escape", "Forget all clicks and outlines."),
+}
+
+
+class PromptTab(QWidget):
+    """Prompts in the viewer while the tab is open.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where to point.
+    images, models, session, results
+        Parts of the panel: what is looked at, by which model, and where objects go.
+    busy : callable
+        Whether a run has the engine.
+
+    Signals
+    -------
+    said(str), failed(Exception)
+        A sentence for the user, and what went wrong.
+    """
+
+    said = Signal(str)
+    failed = Signal(object)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        images: ImageChooser,
+        models: ModelChooser,
+        session: Session,
+        results: Results,
+        busy: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self._viewer, self._images, self._models = viewer, images, models
+        self._session, self._results, self._busy = session, results, busy
+        self.point = QCheckBox("Point in the image")
+        self.point.setChecked(True)
+        self.tag = QComboBox()
+        self.tag.setEditable(True)
+        self.state = QLabel()
+        self.state.setWordWrap(True)
+        self.buttons: dict[str, QPushButton] = {}
+        actions = {name: getattr(self, name) for name in _KEYS}
+        for name, (text, key, tip) in _KEYS.items():
+            self.buttons[name] = QPushButton(f"{text}  ({key})")
+            self.buttons[name].setToolTip(tip)
+            self.buttons[name].clicked.connect(lambda _=False, do=actions[name]: do())
+        keys = {key: actions[name] for name, (_, key, _tip) in _KEYS.items()}
+        self.pointing = Pointing(viewer, keys, self)
+        self.sketch = Sketch(viewer)
+        self.turns = Turns()
+        self._picture: Picture | None = None
+        self._interactive: Interactive | None = None
+        self._engine: object = None
+        self._answers = Bridge(self)
+        self._preparing = Bridge(self)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_SOON)
+        self._lay_out()
+        self._connect()
+        self._show()
+
+    def _lay_out(self) -> None:
+        hint = QLabel(_HINT)
+        hint.setWordWrap(True)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Tag", self.tag)
+        grid = QGridLayout()
+        for place, name in enumerate(_KEYS):
+            grid.addWidget(self.buttons[name], *divmod(place, 2))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 10, 6, 6)
+        layout.addWidget(hint)
+        layout.addWidget(self.point)
+        layout.addLayout(form)
+        layout.addLayout(grid)
+        layout.addWidget(self.state)
+        layout.addStretch(1)
+
+    def _connect(self) -> None:
+        self.point.toggled.connect(self.refresh)
+        self.pointing.pointed.connect(self._click)
+        self.pointing.stretching.connect(self._stretch)
+        self.pointing.boxed.connect(self._box)
+        self._answers.finished.connect(self._answered)
+        self._preparing.finished.connect(self._prepared)
+        self._soon.timeout.connect(self._prepare)
+        self._images.changed.connect(self._other_image)
+        self._models.changed.connect(self._other_image)
+        self._viewer.dims.events.point.connect(self.refresh)
+
+    def disconnect_viewer(self) -> None:
+        """Stop listening to the viewer."""
+        self.pointing.turn(False)
+        self._viewer.dims.events.point.disconnect(self.refresh)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Listen to the viewer while the tab is open."""
+        super().showEvent(event)
+        self.refresh()
+
+    def hideEvent(self, event: QHideEvent | None) -> None:
+        """Leave the viewer alone."""
+        super().hideEvent(event)
+        self.pointing.turn(False)
+        self._soon.stop()
+
+    # -- what can be done now ----------------------------------------------------
+
+    def refresh(self, _: Any = None) -> None:
+        """Listen to the viewer if there is something to point at, and prepare it."""
+        why = self._why_not()
+        on = self.isVisible() and self.point.isChecked() and not why
+        self.pointing.turn(on)
+        if why:
+            self.state.setText(why)
+        elif on:
+            self.state.setText("Preparing this frame.")
+            self._soon.start()
+        self._show_tags()
+        self._show_buttons()
+
+    def _why_not(self) -> str:
+        try:
+            self._picture = self._images.picture()
+        except EngineError as error:
+            self._picture = None
+            return str(error)
+        if self._viewer.dims.ndisplay != 2:
+            return "Prompts need the 2-D view."
+        return self._models.why_not()
+
+    def _other_image(self, _: Any = None) -> None:
+        self._interactive = None
+        self.turns.clear()
+        self.sketch.clear()
+        self.refresh()
+
+    def _show_tags(self) -> None:
+        layer = None
+        if self._picture is not None:
+            layer = self._results.layer_of(self._picture)
+        if layer is None:
+            return
+        known = [self.tag.itemText(i) for i in range(self.tag.count())]
+        used = list(dict.fromkeys(map(str, layer.features.get("tag", []))))
+        text = self.tag.currentText()
+        self.tag.addItems([tag for tag in used if tag not in known])
+        self.tag.setEditText(text)
+
+    def _show_buttons(self) -> None:
+        turn = self.turns.last
+        outlined = turn is not None and turn.suggestion is not None
+        ready = {
+            "commit": outlined or bool(self.turns.kept),
+            "next": outlined,
+            "undo": turn is not None,
+            "redo": bool(self.turns.undone),
+            "cycle": turn is not None and len(turn.found) > 1,
+            "clear": turn is not None or bool(self.turns.kept),
+        }
+        for name, button in self.buttons.items():
+            button.setEnabled(ready[name])
+
+    # -- the frame in view -------------------------------------------------------
+
+    def _session_of(self, then: Callable[[Interactive], None]) -> None:
+        """Call `then` with the prompts of this image, when torch is there."""
+        if not is_prepared():
+            self.state.setText("Loading the libraries.")
+            work = self._session.prepare()
+            work.done.connect(lambda _: self._session_of(then))
+            work.failed.connect(self.failed)
+            return
+        from napari_sam_suite.engine.interactive import Interactive
+
+        picture = self._picture
+        if picture is None:
+            return
+        try:
+            engine, _ = self._session.engine(self._models.spec.id, preferences())
+        except EngineError as error:
+            self.failed.emit(error)
+            return
+        if self._interactive is None or self._interactive.engine is not engine:
+            self._interactive = Interactive(
+                engine, picture.image, composite=picture.composite
+            )
+        then(self._interactive)
+
+    def _prepare(self) -> None:
+        if not self.pointing.on or self._busy():
+            return
+        frame, _ = self._images.frame()
+        near = self._clip(self._to_image(np.array(self._viewer.scene.camera.center)))
+
+        def begin(interactive: Interactive) -> None:
+            self._preparing.follow(interactive.prepare(frame, near))
+            interactive.prefetch(self._neighbours(frame), near)
+
+        self._session_of(begin)
+
+    def _neighbours(self, frame: FrameIndex) -> list[FrameIndex]:
+        """Planes and time points next to a frame."""
+        picture = self._picture
+        if picture is None:
+            return []
+        found = []
+        for axis in ("z", "time"):
+            for step in (1, -1):
+                place = getattr(frame, axis) + step
+                if 0 <= place < getattr(picture.image.sizes, axis):
+                    found.append(frame._replace(**{axis: place}))
+        return found
+
+    def _prepared(self, job: Job[int]) -> None:
+        if job.error is None:
+            self.state.setText("Ready.")
+        elif not isinstance(job.error, Cancelled):
+            self.failed.emit(job.error)
+
+    # -- what the mouse says -----------------------------------------------------
+
+    def _to_image(self, world: NDArray[np.float64]) -> tuple[float, float]:
+        """(y, x) in pixels of the image, of a place in the viewer."""
+        layer = self._images.layers()[0]
+        place = np.asarray(layer.world_to_data(world[-layer.ndim :]), np.float64)
+        return float(place[-2]), float(place[-1])
+
+    def _clip(self, point: tuple[float, float]) -> tuple[float, float]:
+        if self._picture is None:
+            return point
+        sizes = self._picture.image.sizes
+        y, x = np.clip(point, 0, (sizes.y - 1, sizes.x - 1))
+        return float(y), float(x)
+
+    def _click(self, world: NDArray[np.float64], inside: bool) -> None:
+        point = self._to_image(world)
+        if self._clip(point) != point:
+            self.said.emit("That is outside the image.")
+            return
+        before = self._before().prompt
+        if inside:
+            self._ask(replace(before, inside=(*before.inside, point)))
+        elif before.inside or before.box is not None:
+            self._ask(replace(before, outside=(*before.outside, point)))
+        else:
+            self.said.emit("Click the object first, then what does not belong to it.")
+
+    def _corners(
+        self, one: NDArray[np.float64], other: NDArray[np.float64]
+    ) -> tuple[float, float, float, float]:
+        first, second = (self._clip(self._to_image(p)) for p in (one, other))
+        (y0, y1), (x0, x1) = (sorted(pair) for pair in zip(first, second, strict=True))
+        return y0, x0, y1, x1
+
+    def _stretch(self, one: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+        """Show the box while it is drawn."""
+        prompt = replace(self._before().prompt, box=self._corners(one, other))
+        self._draw(prompt)
+
+    def _box(self, one: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+        box = self._corners(one, other)
+        if min(box[2] - box[0], box[3] - box[1]) < 1:
+            self.said.emit("That box is too small.")
+            self._show()
+            return
+        self._ask(replace(self._before().prompt, box=box))
+
+    def _before(self) -> Turn:
+        """What is said of the object in this frame up to now."""
+        from napari_sam_suite.engine.prompt import Prompt
+
+        frame, _ = self._images.frame()
+        self.turns.stay_in(frame)
+        return self.turns.last or Turn(Prompt(), frame)
+
+    # -- questions and answers ---------------------------------------------------
+
+    def _ask(self, prompt: Prompt) -> None:
+        if self._busy():
+            self.said.emit("Wait for the run to end, or cancel it.")
+            return
+        before = self._before()
+        suggestion = before.suggestion
+        turn = Turn(prompt, before.frame)
+        self.turns.add(turn)
+        self._show()
+
+        def begin(interactive: Interactive) -> None:
+            if turn is self.turns.last:
+                after = None if suggestion is None else suggestion.answer
+                self._answers.follow(
+                    interactive.ask(turn.prompt, turn.frame, after=after)
+                )
+
+        self._session_of(begin)
+
+    def _answered(self, job: Job[list[Suggestion]]) -> None:
+        turn = self.turns.last
+        if isinstance(job.error, Cancelled) or turn is None:
+            return
+        if job.error is not None:
+            self.turns.drop()
+            self.failed.emit(job.error)
+        else:
+            turn.found = found = [s for s in job.result() if s.polygon is not None]
+            if not found:
+                self.said.emit("There is nothing; click elsewhere, or drag a box.")
+        self._show()
+
+    def _show(self) -> None:
+        turn = self.turns.last
+        self._draw(None if turn is None else turn.prompt)
+        suggestion = None if turn is None else turn.suggestion
+        if turn is not None and suggestion is not None:
+            self.state.setText(
+                f"Answer {turn.chosen + 1} of {len(turn.found)}, "
+                f"score {suggestion.answer.score:.2f}."
+            )
+        self._show_buttons()
+
+    def _draw(self, prompt: Prompt | None) -> None:
+        picture = self._picture
+        if picture is None or (prompt is None and not self.turns.kept):
+            self.sketch.clear()
+            return
+        turn = self.turns.last
+        frame = self._before().frame if turn is None else turn.frame
+        now = None if turn is None else outlines([turn])
+        self.sketch.show(picture, frame, prompt, now, outlines(self.turns.kept))
+
+    # -- buttons and keys --------------------------------------------------------
+
+    def undo(self) -> None:
+        """Take the last click or box back."""
+        self._answers.drop()
+        self.turns.undo()
+        self._show()
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        self.turns.redo()
+        self._show()
+
+    def clear(self) -> None:
+        """Forget all clicks and outlines."""
+        self._answers.drop()
+        self.turns.clear()
+        self._show()
+
+    def cycle(self) -> None:
+        """Show another of the three answers."""
+        self.turns.cycle()
+        self._show()
+
+    def next(self) -> None:
+        """Keep this outline, and begin another object."""
+        self.turns.keep(self._tag())
+        self._show()
+
+    def commit(self) -> None:
+        """Put everything that is outlined into the results."""
+        self.turns.keep(self._tag())
+        interactive, picture = self._interactive, self._picture
+        kept = self.turns.kept
+        if not kept or interactive is None or picture is None:
+            return
+        from napari_sam_suite.engine.losses import Losses
+        from napari_sam_suite.engine.run import FrameResult
+
+        self.turns.clear()
+        run = self._results.begin(picture, self._recipe(picture, kept), "add")
+        for turn in kept:
+            if turn.suggestion is not None:
+                answer = turn.suggestion.answer
+                objects = interactive.objects(turn.prompt, answer, turn.frame)
+                self._results.add(run, FrameResult(turn.frame, objects, Losses()))
+        self._results.finish(run)
+        what = "1 object" if len(kept) == 1 else f"{len(kept)} objects"
+        self.said.emit(f"Added {what}.")
+        self._show()
+        self._show_tags()
+
+    def _tag(self) -> str:
+        from napari_sam_suite.engine.features import UNASSIGNED
+
+        return self.tag.currentText().strip() or UNASSIGNED
+
+    def _recipe(self, picture: Picture, kept: list[Turn]) -> dict[str, Any]:
+        from napari_sam_suite.engine.params import PromptParams
+        from napari_sam_suite.widgets.recipe import record
+
+        layer = self._images.layers()[0]
+        frames = list(dict.fromkeys(turn.frame for turn in kept))
+        found = record(
+            picture,
+            PromptParams(),
+            frames,
+            model=self._models.spec.id,
+            device=preferences().device,
+            path=str(layer.source.path or ""),
+            multiscale=bool(layer.multiscale),
+        )
+        return {**found, "capability": "prompt", "prompts": as_json(kept)}

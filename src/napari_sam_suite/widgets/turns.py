@@ -1,0 +1,121 @@
+"""What was said about objects, click by click, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.interactive import Suggestion
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.prompt import Prompt
+
+
+@dataclass(eq=False)
+class Turn:
+    """What is said about one object after a click, and what was answered."""
+
+    prompt: Prompt
+    frame: FrameIndex
+    found: list[Suggestion] = field(default_factory=list)
+    chosen: int = 0
+
+    @property
+    def suggestion(self) -> Suggestion | None:
+        """The answer that is shown."""
+        return self.found[self.chosen] if self.found else None
+
+
+class Turns:
+    """The clicks on one object, and the objects that wait to be added.
+
+    Attributes
+    ----------
+    undone : list of Turn
+        Taken back; the next to come again is the last.
+    kept : list of Turn
+        One for each object that is finished.
+    """
+
+    def __init__(self) -> None:
+        self._turns: list[Turn] = []
+        self.undone: list[Turn] = []
+        self.kept: list[Turn] = []
+
+    @property
+    def last(self) -> Turn | None:
+        """The newest turn."""
+        return self._turns[-1] if self._turns else None
+
+    def add(self, turn: Turn) -> None:
+        """Go on; what was taken back is gone."""
+        self._turns.append(turn)
+        self.undone.clear()
+
+    def drop(self) -> None:
+        """Forget the newest turn, which could not be answered."""
+        del self._turns[-1:]
+
+    def undo(self) -> None:
+        """Take the newest turn back."""
+        if self._turns:
+            self.undone.append(self._turns.pop())
+
+    def redo(self) -> None:
+        """Bring back the turn that was taken back last."""
+        if self.undone:
+            self._turns.append(self.undone.pop())
+
+    def cycle(self) -> None:
+        """Choose the next answer of the newest turn."""
+        if self._turns and self._turns[-1].found:
+            turn = self._turns[-1]
+            turn.chosen = (turn.chosen + 1) % len(turn.found)
+
+    def stay_in(self, frame: FrameIndex) -> None:
+        """Begin another object if the newest turn is in another frame."""
+        if self._turns and self._turns[-1].frame != frame:
+            self._turns.clear()
+            self.undone.clear()
+
+    def keep(self, tag: str) -> None:
+        """Finish the object, if it has an outline, with a tag."""
+        if self._turns and self._turns[-1].suggestion is not None:
+            turn = self._turns[-1]
+            turn.prompt = replace(turn.prompt, tag=tag)
+            self.kept = [*self.kept, turn]
+            self._turns = []
+            self.undone = []
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._turns, self.undone, self.kept = [], [], []
+
+
+def outlines(turns: Sequence[Turn]) -> Objects:
+    """The outlines that are shown of some objects."""
+    import pandas as pd
+
+    from napari_sam_suite.engine.objects import Objects
+
+    shown = [(t.suggestion, t.frame) for t in turns if t.suggestion is not None]
+    polygons = [s.polygon for s, _ in shown if s.polygon is not None]
+    frames = [f._asdict() for s, f in shown if s.polygon is not None]
+    return Objects(polygons, pd.DataFrame(frames))
+
+
+def as_json(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The prompts of finished objects, for a recipe."""
+    return [
+        {
+            "inside": [list(point) for point in turn.prompt.inside],
+            "outside": [list(point) for point in turn.prompt.outside],
+            "box": None if turn.prompt.box is None else list(turn.prompt.box),
+            "tag": turn.prompt.tag,
+            "frame": list(turn.frame),
+        }
+        for turn in turns
+    ]

@@ -1,0 +1,266 @@
+"""Tag some shapes, find the same objects: both modes, on images of coloured dots."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.fewshot_fakes import BLUE, GREEN, RED, ColourSam, dots, tagged
+from napari_sam_suite.engine.errors import Cancelled, ParameterError
+from napari_sam_suite.engine.fewshot.examples import choose_examples
+from napari_sam_suite.engine.fewshot.finder import FewShot
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.models.registry import find_model
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.params import FewShotParams
+
+SHAPE = (64, 64)
+TAGGED = [(8, 8, RED), (8, 40, RED), (40, 8, RED)]
+ALSO_RED = [(24, 24, RED), (24, 56, RED), (56, 40, RED)]
+ALSO_BLUE = [(8, 24, BLUE), (40, 40, BLUE), (56, 8, BLUE)]
+IMAGE = dots(SHAPE, *TAGGED, *ALSO_RED, *ALSO_BLUE)
+SECOND = dots(SHAPE, (16, 16, RED), (16, 48, BLUE), (48, 32, RED))
+FIRST = FrameIndex()
+BOTH = pytest.mark.parametrize("mode", ["fast", "exact"])
+
+
+def quiet(*_: object) -> bool:
+    return False
+
+
+def few_shot(
+    mode: str, *, tags=("red",), negatives=(), keep=False, **params
+) -> FewShot:
+    stack = open_image(np.stack([IMAGE, SECOND]), axes="TYXC")
+    shapes = tagged(
+        SHAPE, *[(y, x, "red") for y, x, _ in TAGGED], (8, 24, "blue"), (40, 40, "blue")
+    )
+    if mode == "exact":
+        params |= {"points_per_side": 32, "min_area": 5}
+        params.setdefault("threshold", 0.9)
+    examples = choose_examples(stack, shapes, tags, negatives)
+    return FewShot(
+        FewShotParams(mode=mode, **params), examples, known=examples.objects, keep=keep
+    )
+
+
+def search(finder: FewShot, model: ColourSam, image=IMAGE, frame=FIRST):
+    return finder(model, image, frame, report=quiet, stop=quiet)
+
+
+def centres(found) -> set[tuple[int, int]]:
+    boxes = found.masks.boxes
+    return {tuple(c) for c in ((boxes[:, :2] + boxes[:, 2:] - 1) // 2).tolist()}
+
+
+@BOTH
+def test_objects_like_the_examples_are_found_and_others_not(mode: str) -> None:
+    found = search(few_shot(mode), ColourSam())
+    assert centres(found) == {(y, x) for y, x, _ in ALSO_RED}
+
+
+@BOTH
+def test_the_examples_themselves_are_not_found_again(mode: str) -> None:
+    again = few_shot(mode)
+    again.known = None
+    assert centres(search(again, ColourSam())) == {
+        (y, x) for y, x, _ in TAGGED + ALSO_RED
+    }
+
+
+@BOTH
+def test_every_object_is_found_once(mode: str) -> None:
+    found = search(few_shot(mode), ColourSam())
+    assert len(found.masks) == len(ALSO_RED)
+
+
+@BOTH
+def test_examples_of_one_frame_find_objects_on_another(mode: str) -> None:
+    finder = few_shot(mode)
+    found = search(finder, ColourSam(), SECOND, FrameIndex(time=1))
+    assert centres(found) == {(16, 16), (48, 32)}
+
+
+@BOTH
+def test_every_tag_finds_its_own(mode: str) -> None:
+    found = search(few_shot(mode, tags=("red", "blue")), ColourSam())
+    tags = dict(
+        zip(map(tuple, found.masks.boxes.tolist()), found.columns["tag"], strict=True)
+    )
+    assert sorted(tags.values()) == ["blue", "red", "red", "red"]
+    assert set(found.columns["runner_up"]) == {"red", "blue"}
+
+
+@BOTH
+def test_what_is_not_meant_is_not_found(mode: str) -> None:
+    found = search(few_shot(mode, negatives=("blue",), threshold=0.0), ColourSam())
+    assert "blue" not in found.columns["tag"]
+    assert {(56, 8)}.isdisjoint(centres(found))
+
+
+@BOTH
+def test_every_object_says_how_similar_it_is_and_how_clearly(mode: str) -> None:
+    found = search(few_shot(mode, tags=("red", "blue")), ColourSam())
+    similarity = np.array(found.columns["similarity"])
+    margin = np.array(found.columns["margin"])
+    assert len(similarity) == len(margin) == len(found.masks)
+    assert (margin > 0).all()
+    assert (margin <= similarity + 1).all()
+
+
+def test_fast_mode_encodes_every_tile_once() -> None:
+    model = ColourSam()
+    finder = few_shot("fast")
+    search(finder, model)
+    assert len(model.encoded) == 1
+    search(finder, model, SECOND, FrameIndex(time=1))
+    assert len(model.encoded) == 2
+
+
+@pytest.mark.parametrize("tile", [32, 40])
+def test_fast_mode_encodes_a_tiled_frame_once_per_tile(tile: int) -> None:
+    from napari_sam_suite.engine.tiles import tile_regions
+
+    model = ColourSam()
+    search(few_shot("fast", tile=tile), model)
+    assert len(model.encoded) == len(tile_regions(SHAPE, tile, model.input_size))
+    assert len(model.encoded) > 1
+
+
+def test_exact_mode_encodes_the_frame_every_example_and_every_candidate() -> None:
+    model = ColourSam()
+    finder = few_shot("exact", keep=True)
+    finder.known = None
+    search(finder, model)
+    assert len(model.encoded) == 3 + 1 + len(finder.seen[FIRST].masks)
+
+
+def test_prototypes_learnt_before_need_no_examples() -> None:
+    first = few_shot("fast")
+    search(first, ColourSam())
+    later = FewShot(first.params, prototypes=first.prototypes)
+    model = ColourSam()
+    found = search(later, model, SECOND)
+    assert centres(found) == {(16, 16), (48, 32)}
+    assert len(model.encoded) == 1
+
+
+def test_another_threshold_filters_without_the_model() -> None:
+    finder = few_shot("fast", keep=True)
+    model = ColourSam()
+    search(finder, model)
+    calls = len(model.encoded), len(model.decoded)
+    assert centres(finder.filter(FIRST)) == {(y, x) for y, x, _ in ALSO_RED}
+    assert len(finder.filter(FIRST, 100.0).masks) == 0
+    assert len(finder.filter(FIRST, -100.0).masks) >= len(ALSO_RED)
+    assert (len(model.encoded), len(model.decoded)) == calls
+
+
+def test_a_frame_that_was_not_kept_cannot_be_filtered() -> None:
+    finder = few_shot("fast")
+    search(finder, ColourSam())
+    with pytest.raises(ParameterError, match="not searched"):
+        finder.filter(FIRST)
+
+
+def test_a_rejected_object_changes_what_is_found() -> None:
+    finder = few_shot("fast", tags=("red", "blue"), keep=True)
+    found = search(finder, ColourSam())
+    seen = finder.seen[FIRST]
+    of_blue = [
+        i
+        for i, t in enumerate(finder.prototypes.judge(seen.vectors).tags)
+        if t == "blue"
+    ]
+    before = finder.prototypes.judge(seen.vectors).similarity[of_blue].mean()
+    finder.prototypes = finder.prototypes.reject(seen.vectors[of_blue])
+    after = finder.prototypes.judge(seen.vectors).similarity[of_blue].mean()
+    assert len(found.masks) == 4
+    assert after < before
+
+
+@BOTH
+def test_areas_of_the_user_win(mode: str) -> None:
+    found = search(few_shot(mode, max_area=10), ColourSam())
+    assert len(found.masks) == 0
+
+
+def test_fast_mode_takes_its_sizes_from_the_examples() -> None:
+    image = dots(SHAPE, *TAGGED, (24, 24, RED))
+    y, x = np.mgrid[:64, :64]
+    image[(y - 48) ** 2 + (x - 44) ** 2 <= 14**2] = RED
+    assert centres(search(few_shot("fast"), ColourSam(), image)) == {(24, 24)}
+
+
+def test_exact_mode_never_hides_objects_of_the_examples_size() -> None:
+    stack = open_image(
+        dots((256, 256), (60, 60, RED), (60, 180, RED), radius=24)[None], axes="TYXC"
+    )
+    examples = choose_examples(
+        stack, tagged((256, 256), (60, 60, "red"), radius=24), ["red"]
+    )
+    params = FewShotParams(mode="exact", points_per_side=16)
+    found = search(
+        FewShot(params, examples, known=examples.objects),
+        ColourSam(input_size=1024),
+        dots((256, 256), (60, 60, RED), (60, 180, RED), radius=24),
+    )
+    assert centres(found) == {(60, 180)}
+    assert found.masks.area[0] > 1000
+
+
+def test_a_wish_to_stop_is_heard() -> None:
+    with pytest.raises(Cancelled):
+        few_shot("fast")(ColourSam(), IMAGE, FIRST, report=quiet, stop=lambda: True)
+
+
+def test_neither_examples_nor_prototypes_is_told() -> None:
+    with pytest.raises(ParameterError, match="neither examples nor prototypes"):
+        FewShot(FewShotParams())
+
+
+def test_prototypes_of_another_model_or_mode_are_told() -> None:
+    first = few_shot("fast")
+    search(first, ColourSam())
+    later = FewShot(first.params, prototypes=first.prototypes)
+    with pytest.raises(ParameterError, match="made with the model fake, not sam2-nano"):
+        later.check(find_model("sam2-nano"))
+    other = FewShot(FewShotParams(mode="exact"), prototypes=first.prototypes)
+    with pytest.raises(ParameterError, match="made in fast mode, not in exact mode"):
+        other.check(ColourSam.spec)
+
+
+def test_progress_never_runs_backwards() -> None:
+    told = []
+    few_shot("fast", tile=32)(
+        ColourSam(), IMAGE, FIRST, report=lambda *news: told.append(news), stop=quiet
+    )
+    shares = [done / total for done, total, _ in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_an_image_without_anything_alike_has_no_objects() -> None:
+    finder = few_shot("fast")
+    search(finder, ColourSam())
+    green = dots(SHAPE, (20, 20, GREEN))
+    assert len(search(finder, ColourSam(), green, FrameIndex(time=1)).masks) <= 1
+
+
+def test_the_engine_writes_tag_and_similarity_into_the_features() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from napari_sam_suite.engine.jobs import Job
+    from napari_sam_suite.engine.run import run_frames
+
+    finder = few_shot("fast")
+    job: Job[Objects] = Job(lambda *_: Objects.empty(), "test")
+    with ThreadPoolExecutor(1) as pool:
+        objects = run_frames(
+            ColourSam(), finder.examples.image, finder, job=job, pool=pool
+        )
+    assert set(objects.features["tag"]) == {"red"}
+    assert {"similarity", "margin", "runner_up"} <= set(objects.features.columns)
+    assert objects.source["capability"] == "few-shot"
+    assert sorted(set(objects.features["time"])) == [0, 1]

@@ -1,0 +1,153 @@
+"""What was learnt: kept in two files, and refused where it does not fit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from engine.fewshot_fakes import ColourSam
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.fewshot.fast import Sizes
+from napari_sam_suite.engine.fewshot.prototypes import Judgement, Prototypes, weights_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def learnt(**changes) -> Prototypes:
+    rng = np.random.default_rng(0)
+
+    def rows(count: int, shift: float, size: int = 4) -> np.ndarray:
+        found = rng.normal(size=(count, size)).astype(np.float32)
+        found[:, 0] += shift
+        return found
+
+    values = {
+        "model": "fake",
+        "weights": "fake",
+        "mode": "fast",
+        "tags": ("cell", "bud"),
+        "negatives": ("dirt",),
+        "labels": ("cell",) * 5 + ("bud",) * 5 + ("dirt",) * 5,
+        "vectors": np.concatenate([rows(5, 9), rows(5, -9), rows(5, 30)]),
+        "groups": np.arange(15),
+        "areas": np.full(15, 50, np.float32),
+        "widths": np.full(15, 7, np.float32),
+        "rest": rows(100, 0),
+        "cells": rows(15, 5, 3),
+        "cell_rest": rows(50, 0, 3),
+    }
+    return Prototypes(**(values | changes))
+
+
+def test_they_come_back_from_their_files_as_they_were(tmp_path: Path) -> None:
+    before = learnt()
+    before.save(tmp_path / "cells.safetensors")
+    after = Prototypes.load(tmp_path / "cells.safetensors")
+    for name in ("model", "weights", "mode", "tags", "negatives", "labels"):
+        assert getattr(after, name) == getattr(before, name)
+    for name in ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    some = np.random.default_rng(1).normal(size=(20, 4))
+    assert after.judge(some).tags == before.judge(some).tags
+    assert after.calibrations == before.calibrations
+
+
+def test_the_card_beside_them_tells_a_person_what_they_are(tmp_path: Path) -> None:
+    learnt().save(tmp_path / "cells")
+    card = json.loads((tmp_path / "cells.json").read_text())
+    assert card["model"] == "fake"
+    assert card["tags"] == ["cell", "bud"]
+    assert card["examples"] == 15
+
+
+@pytest.mark.parametrize("missing", ["cells.json", "cells.safetensors"])
+def test_a_missing_file_is_told(tmp_path: Path, missing: str) -> None:
+    learnt().save(tmp_path / "cells")
+    (tmp_path / missing).unlink()
+    with pytest.raises(ParameterError, match="no prototypes at"):
+        Prototypes.load(tmp_path / "cells.safetensors")
+
+
+@pytest.mark.parametrize("damaged", ["cells.json", "cells.safetensors"])
+def test_a_damaged_file_is_told(tmp_path: Path, damaged: str) -> None:
+    learnt().save(tmp_path / "cells")
+    (tmp_path / damaged).write_text("{}")
+    with pytest.raises(ParameterError, match="damaged"):
+        Prototypes.load(tmp_path / "cells.safetensors")
+
+
+def test_another_model_is_told() -> None:
+    with pytest.raises(ParameterError, match="the model fake, not sam2-nano"):
+        learnt().check("sam2-nano")
+
+
+def test_another_mode_is_told() -> None:
+    with pytest.raises(ParameterError, match="in fast mode, not in exact mode"):
+        learnt().check("fake", "exact")
+
+
+def test_other_weights_of_the_same_model_are_told() -> None:
+    model = ColourSam()
+    learnt(weights=weights_of(model)).check_weights(model)
+    with pytest.raises(ParameterError, match="other weights of fake"):
+        learnt(weights="older").check_weights(model)
+
+
+def test_another_precision_of_the_same_weights_is_fine() -> None:
+    model = ColourSam()
+    model.identity = "abc-torch.float32"
+    half = ColourSam()
+    half.identity = "abc-torch.bfloat16"
+    learnt(weights=weights_of(model)).check_weights(half)
+
+
+def test_every_tag_has_a_scorer_of_its_own() -> None:
+    assert set(learnt().scorers) == {"cell", "bud", "dirt"}
+    assert set(learnt().calibrations) == {"cell", "bud", "dirt"}
+
+
+def test_candidates_get_the_tag_that_they_are_most_like() -> None:
+    judged = learnt().judge(
+        np.array([[9.0, 0, 0, 0], [-9.0, 0, 0, 0], [30.0, 0, 0, 0]])
+    )
+    assert judged.tags[:2] == ["cell", "bud"]
+
+
+def test_the_margin_is_the_distance_to_the_second_tag() -> None:
+    judged = Judgement.of(["a", "b", "c"], np.array([[0.2, 0.9, 0.6]]))
+    assert judged.tags == ["b"]
+    assert judged.runners_up == ["c"]
+    assert judged.similarity == pytest.approx([0.9])
+    assert judged.margin == pytest.approx([0.3])
+
+
+def test_the_margin_of_a_single_tag_is_the_distance_to_the_background() -> None:
+    judged = Judgement.of(["a"], np.array([[0.7]]))
+    assert judged.runners_up == [""]
+    assert judged.margin == pytest.approx([0.7])
+
+
+def test_accepted_objects_become_examples() -> None:
+    sizes = Sizes(np.array([60], np.float32), np.array([8], np.float32))
+    more = learnt().accept(np.array([[9.0, 0, 0, 0]]), ["cell"], sizes)
+    assert len(more) == 16
+    assert more.labels[-1] == "cell"
+    assert more.groups[-1] == 15
+
+
+def test_an_unknown_tag_is_not_accepted() -> None:
+    with pytest.raises(ParameterError, match="know no tag 'mouse'"):
+        learnt().accept(
+            np.zeros((1, 4)), ["mouse"], Sizes(*[np.ones(1, np.float32)] * 2)
+        )
+
+
+def test_rejected_objects_score_less() -> None:
+    wrong = np.tile([6.0, 5.0, 0.0, 0.0], (20, 1))
+    before = learnt(labels=("cell",) * 15, tags=("cell",), negatives=())
+    after = before.reject(wrong)
+    assert after.judge(wrong).similarity.mean() < before.judge(wrong).similarity.mean()

@@ -1,0 +1,474 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from shapely import Polygon, box
+
+from engine.fakes import FakeSam, scene
+from napari_sam_suite.engine.answers import answer, mask_logits
+from napari_sam_suite.engine.composite import compose
+from napari_sam_suite.engine.embed import EmbeddingCache, Remembering
+from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, ParameterError
+from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.jobs import Engine
+from napari_sam_suite.engine.models.load import load_model
+from napari_sam_suite.engine.models.protocol import (
+    MULTIMASK,
+    SINGLE,
+    Decoded,
+    Embedding,
+    Prompts,
+)
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.params import PromptParams
+from napari_sam_suite.engine.prompt import (
+    MaskPrompt,
+    Prompt,
+    check,
+    from_boxes,
+    from_objects,
+    from_points,
+    mask_of,
+)
+from napari_sam_suite.engine.prompted import Prompted, start_prompts
+from napari_sam_suite.engine.samples import demo_image
+from napari_sam_suite.engine.tiles import Region
+from napari_sam_suite.engine.views import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SIZES = Sizes(y=64, x=64)
+BOXES = ((8, 8, 24, 24), (8, 40, 24, 56), (40, 8, 56, 24), (40, 40, 56, 56))
+SCENE = scene((64, 64), *BOXES)
+MIDDLES = [(16, 16), (16, 48), (48, 16), (48, 48)]
+
+
+class Recorder(FakeSam):
+    """Writes down what it is asked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked: list[tuple[Prompts, tuple[int, ...]]] = []
+
+    def decode(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        *,
+        tokens: Sequence[int] = MULTIMASK,
+        min_iou: float = 0.0,
+    ) -> Decoded:
+        self.asked.append((prompts, tuple(tokens)))
+        return super().decode(embedding, prompts, tokens=tokens, min_iou=min_iou)
+
+
+def ask(
+    model: FakeSam,
+    prompts: Sequence[Prompt],
+    image: NDArray[np.uint8] = SCENE,
+    **v: Any,
+) -> Any:
+    finder = Prompted(prompts, PromptParams(**v))
+    return finder(
+        model, image, FrameIndex(), report=lambda *_: None, stop=lambda: False
+    )
+
+
+# -- what is asked ---------------------------------------------------------------
+
+
+def test_every_point_is_an_object_with_its_own_tag() -> None:
+    model = Recorder()
+    found = ask(model, from_points(MIDDLES, tags=["a", "b", "c", "d"]))
+    assert found.masks.boxes.tolist() == [list(b) for b in BOXES]
+    assert list(found.columns["tag"]) == ["a", "b", "c", "d"]
+    assert list(found.columns["prompt"]) == [1, 2, 3, 4]
+
+
+def test_points_together_are_one_object() -> None:
+    model = Recorder()
+    prompts = from_points([(16, 16), (20, 20), (48, 48)], [1, 1, 0], together=True)
+    assert len(ask(model, prompts).masks) == 1
+    (sent, tokens), *more = model.asked
+    assert not more
+    assert sent.points.tolist() == [[[16, 16], [20, 20], [48, 48]]]
+    assert sent.labels.tolist() == [[1, 1, 0]]
+    assert tokens == SINGLE
+
+
+def test_a_single_click_is_ambiguous_and_the_best_of_three_is_taken() -> None:
+    model = Recorder(scores=(0.99, 0.6, 0.9, 0.7))
+    found = ask(model, from_points([(16, 16)]))
+    assert model.asked[0][1] == MULTIMASK
+    assert found.masks.level.tolist() == [2]
+
+
+def test_a_box_is_sent_as_it_is_and_is_one_object() -> None:
+    model = Recorder()
+    found = ask(model, from_boxes([(8, 8, 23, 23)], tags="cell"))
+    sent, tokens = model.asked[0]
+    assert sent.boxes is not None
+    assert sent.boxes.tolist() == [[8, 8, 23, 23]]
+    assert tokens == SINGLE
+    assert found.masks.boxes.tolist() == [[8, 8, 24, 24]]
+
+
+def test_a_box_goes_with_its_points() -> None:
+    model = Recorder()
+    prompt = Prompt(box=(6, 6, 26, 26), inside=((12, 12),), outside=((48, 48),))
+    ask(model, [prompt])
+    sent, _ = model.asked[0]
+    assert sent.boxes is not None
+    assert sent.labels.tolist() == [[1, 0]]
+
+
+def test_the_whole_frame_is_a_box_of_its_size_and_the_best_of_three() -> None:
+    model = Recorder()
+    ask(model, [Prompt(whole=True)])
+    sent, tokens = model.asked[0]
+    assert sent.boxes is not None
+    assert sent.boxes.tolist() == [[0, 0, 63, 63]]
+    assert tokens == MULTIMASK
+
+
+def test_all_answers_are_ranked_by_their_score() -> None:
+    found = ask(
+        Recorder(scores=(0.99, 0.6, 0.9, 0.7)), from_points([(16, 16)]), answers="all"
+    )
+    assert list(found.columns["rank"]) == [1, 2, 3]
+    assert found.masks.level.tolist() == [2, 3, 1]
+    assert list(found.columns["prompt"]) == [1, 1, 1]
+
+
+def test_a_clear_prompt_has_its_own_answer_first() -> None:
+    found = ask(
+        Recorder(scores=(0.5, 0.6, 0.9, 0.7)),
+        from_boxes([(8, 8, 23, 23)]),
+        answers="all",
+    )
+    assert found.masks.level.tolist() == [0, 2, 3]
+
+
+def test_any_number_of_prompts_is_one_encoding_and_full_batches() -> None:
+    model = Recorder(batch=16)
+    boxes = np.repeat([(8, 8, 23, 23)], 1000, axis=0)
+    assert len(ask(model, from_boxes(boxes)).masks) == 1000
+    assert len(model.encoded) == 1
+    assert model.decoded == [16] * 62 + [8]
+
+
+def test_prompts_of_different_kinds_come_back_in_their_order() -> None:
+    prompts = [
+        *from_boxes([(40, 40, 55, 55)]),
+        *from_points([(16, 16)]),
+        *from_boxes([(8, 40, 23, 55)]),
+        *from_points([(48, 16), (50, 18)], together=True),
+    ]
+    found = ask(Recorder(), prompts)
+    assert found.masks.boxes.tolist() == [list(BOXES[i]) for i in (3, 0, 1, 2)]
+
+
+def test_prompts_of_other_frames_are_passed_over() -> None:
+    here = Prompt(inside=((16, 16),), frame=FrameIndex())
+    there = Prompt(inside=((48, 48),), frame=FrameIndex(time=1))
+    everywhere = Prompt(inside=((16, 48),))
+    found = ask(Recorder(), [there, here, everywhere])
+    assert found.masks.boxes.tolist() == [list(BOXES[0]), list(BOXES[1])]
+
+
+# -- prompts that make no sense --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (Prompt(inside=((70, 5),)), "outside the image, which has 64 rows"),
+        (Prompt(inside=((float("nan"), 5),)), "not a number"),
+        (Prompt(box=(70, 70, 90, 90)), "box is outside the image"),
+        (Prompt(box=(10, 10, 10, 30)), "0 by 20 pixels"),
+        (Prompt(box=(10, float("inf"), 20, 30)), "not a number"),
+        (Prompt(outside=((5, 5),)), "only points outside"),
+        (Prompt(), "it has nothing"),
+        (Prompt(mask=MaskPrompt(np.zeros((4, 4), bool), (3, 3))), "no pixel"),
+        (Prompt(mask=MaskPrompt(np.ones((4, 4), bool), (80, 3))), "no pixel"),
+        (Prompt(inside=((5, 5),), frame=FrameIndex(time=3)), "no time 3"),
+    ],
+)
+def test_a_bad_prompt_has_a_sentence_and_the_others_go_on(
+    prompt: Prompt, words: str
+) -> None:
+    checked = check([Prompt(inside=((16, 16),)), prompt], SIZES)
+    assert [p.number for p in checked.prompts] == [1]
+    assert len(checked.notices) == 1
+    assert checked.notices[0].startswith("Prompt 2 is left out: ")
+    assert words in checked.notices[0]
+
+
+def test_boxes_are_put_in_order_and_cut_at_the_border() -> None:
+    (prompt,) = check(from_boxes([(30, 90, -10, 20)]), SIZES).prompts
+    assert prompt.box == (0, 20, 30, 63)
+
+
+def test_masks_are_cut_at_the_border() -> None:
+    mask = MaskPrompt(np.ones((10, 10), bool), (-4, 60))
+    (prompt,) = check([Prompt(mask=mask)], SIZES).prompts
+    assert prompt.mask is not None
+    assert prompt.mask.origin == (0, 60)
+    assert prompt.mask.crop.shape == (6, 4)
+
+
+def test_a_prompt_without_an_answer_is_told() -> None:
+    nothing = FakeSam()
+    nothing._at = lambda point, embedding: (0, 0)  # type: ignore[method-assign]
+    image = scene((64, 64), (8, 8, 24, 24))
+    image[0, 0] = (1, 2, 3)
+    found = ask(nothing, from_points([(16, 16)]), image)
+    assert len(found.masks) == 0
+    assert found.notices == ("Prompt 1 found nothing.",)
+
+
+def test_numbers_that_do_not_fit_are_refused_at_once() -> None:
+    with pytest.raises(ParameterError, match="y0, x0, y1, x1"):
+        from_boxes([(1, 2, 3)])
+    with pytest.raises(ParameterError, match="2 labels do not fit 1 points"):
+        from_points([(1, 2)], [1, 0])
+    with pytest.raises(ParameterError, match="1 tags do not fit 2 boxes"):
+        from_boxes([(1, 2, 3, 4), (1, 2, 3, 4)], tags=["a"])
+
+
+def test_no_prompts_is_no_objects() -> None:
+    assert len(ask(Recorder(), []).masks) == 0
+
+
+# -- existing objects drawn again ------------------------------------------------
+
+
+def test_objects_are_drawn_again_from_their_boxes_with_tag_and_parent() -> None:
+    objects = Objects([box(9, 9, 20, 20)]).with_tags("cell")
+    found = ask(Recorder(), from_objects(objects))
+    assert found.masks.boxes.tolist() == [[8, 8, 24, 24]]
+    assert list(found.columns["tag"]) == ["cell"]
+    assert list(found.columns["parent"]) == [objects.features["id"][0]]
+
+
+def test_objects_are_drawn_again_from_their_masks() -> None:
+    model = Recorder()
+    objects = Objects([box(8, 8, 23, 23)])
+    ask(model, from_objects(objects, "both"))
+    sent, _ = model.asked[0]
+    assert sent.masks is not None
+    assert sent.masks.shape == (1, 1, 64, 64)
+    told = sent.masks[0, 0].numpy() > 0
+    assert np.array_equal(told, (SCENE[16, 16] == SCENE).all(-1))
+
+
+def test_the_pixels_of_a_polygon_with_a_hole() -> None:
+    ring = Polygon([(0, 0), (0, 9), (9, 9), (9, 0)], [[(3, 3), (3, 6), (6, 6), (6, 3)]])
+    mask = mask_of(ring)
+    assert mask.box == (0, 0, 9, 9)
+    assert mask.crop.sum() == 96
+
+
+def test_a_mask_prompt_has_its_share_of_every_low_pixel() -> None:
+    embedding = Embedding({}, (64, 64), (256, 256))
+    mask = MaskPrompt(np.ones((8, 8), bool), (8, 8))
+    low = mask_logits(mask, Region(0, 0, 64, 64), embedding, 256)[0].numpy()
+    inside = np.zeros((64, 64), bool)
+    inside[8:16, 8:16] = True
+    assert np.array_equal(low > 0, inside)
+    assert np.allclose(np.abs(low), np.log(999), atol=1e-3)
+
+
+def test_a_mask_prompt_leaves_the_padding_of_sam1_empty() -> None:
+    embedding = Embedding({}, (32, 64), (128, 256))
+    mask = MaskPrompt(np.ones((32, 64), bool), (0, 0))
+    low = mask_logits(mask, Region(0, 0, 32, 64), embedding, 256)[0].numpy()
+    assert (low[:32] > 0).all()
+    assert (low[32:] < 0).all()
+
+
+# -- where it is looked for ------------------------------------------------------
+
+
+def test_a_small_box_is_looked_at_in_a_tile_and_a_large_one_in_the_image() -> None:
+    model = FakeSam(input_size=64)
+    image = scene((256, 256), (100, 100, 110, 110), (20, 20, 200, 90))
+    ask(model, from_boxes([(100, 100, 109, 109)]), image, tile=64)
+    assert model.encoded == [(64, 64)]
+    ask(model, from_boxes([(20, 20, 199, 89)]), image, tile=64)
+    assert model.encoded[1:] == [(256, 256)]
+
+
+def test_a_click_goes_up_while_its_object_is_cut_off() -> None:
+    model = FakeSam(input_size=64)
+    image = scene((256, 256), (32, 32, 192, 64))
+    found = ask(model, from_points([(100, 48)]), image, tile=64)
+    assert model.encoded == [(64, 64), (128, 128), (256, 256)]
+    assert found.masks.boxes.tolist() == [[32, 32, 192, 64]]
+
+
+def test_an_object_at_the_border_of_the_image_is_not_cut_off() -> None:
+    model = FakeSam(input_size=64)
+    image = scene((256, 256), (0, 0, 20, 20))
+    ask(model, from_points([(10, 10)]), image, tile=64)
+    assert model.encoded == [(64, 64)]
+
+
+def test_an_object_of_half_a_tile_is_whole_in_one_wherever_it_is() -> None:
+    views = Views((1000, 700), (256, 512))
+    for y, x in np.random.default_rng(0).uniform(64, 600, (200, 2)):
+        view = views.at(0, Prompt(inside=((y, x),)))
+        assert view.y0 <= y - 60
+        assert view.y1 >= y + 60
+        assert view.x0 <= x - 60
+        assert view.x1 >= x + 60
+        assert view.shape == (256, 256)
+
+
+def test_prompts_near_each_other_share_their_view() -> None:
+    model = FakeSam(input_size=64)
+    image = scene((256, 256), (100, 100, 110, 110), (86, 86, 96, 96))
+    boxes = [(100, 100, 109, 109), (86, 86, 95, 95)]
+    ask(model, from_boxes(boxes), image, tile=64)
+    assert len(model.encoded) == 1
+
+
+def test_outside_points_beyond_the_view_are_not_sent() -> None:
+    model = Recorder(input_size=64)
+    image = scene((256, 256), (100, 100, 110, 110))
+    prompt = Prompt(inside=((105, 105),), outside=((112, 105), (250, 250)))
+    ask(model, [prompt], image, tile=64)
+    assert model.asked[0][0].labels.tolist() == [[1, 0]]
+
+
+def test_without_tiles_everything_is_looked_at_in_the_image() -> None:
+    model = FakeSam(input_size=64)
+    image = scene((256, 256), (100, 100, 110, 110))
+    ask(model, from_points([(105, 105)]), image, tile="off")
+    assert model.encoded == [(256, 256)]
+
+
+# -- answers ---------------------------------------------------------------------
+
+
+def test_of_several_islands_the_one_that_was_clicked_is_kept() -> None:
+    class TwoIslands(FakeSam):
+        def decode(self, *args: Any, **options: Any) -> Decoded:
+            decoded = super().decode(*args, **options)
+            decoded.logits[:, 2:40, 40:60] = 8.0
+            return decoded
+
+    image = scene((64, 64), (40, 8, 56, 24))
+    clicked = ask(TwoIslands(), from_points([(48, 16)]), image)
+    assert clicked.masks.boxes.tolist() == [[40, 8, 56, 24]]
+    everything = ask(TwoIslands(), from_points([(48, 16)]), image, parts="all")
+    assert everything.masks.boxes.tolist() == [[2, 8, 56, 60]]
+
+
+def test_an_answer_is_corrected_from_where_it_was() -> None:
+    model = Recorder()
+    params = PromptParams()
+    first = Prompt(inside=((16, 16),), number=1)
+    (before,) = answer(model, SCENE, [first], params, keep_logits=True)
+    more = Prompt(inside=((16, 16), (20, 20)), number=1)
+    answer(model, SCENE, [more], params, earlier={0: before[0]})
+    sent, _ = model.asked[1]
+    assert sent.masks is not None
+    assert before[0].logits is not None
+    assert np.array_equal(sent.masks[0, 0].numpy(), before[0].logits)
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:
+    full = FakeSam(batch=16, memory=3)
+    found = ask(full, from_points(MIDDLES))
+    assert found.masks.boxes.tolist() == [list(b) for b in BOXES]
+    assert full.decoded == [4, 2, 2]
+
+
+def test_no_memory_for_a_single_prompt_is_an_error_with_a_hint() -> None:
+    with pytest.raises(OutOfMemory, match="smaller model"):
+        ask(FakeSam(memory=0), from_points(MIDDLES))
+
+
+def test_a_wish_to_stop_is_followed_between_batches() -> None:
+    model = FakeSam(batch=1)
+    finder = Prompted(from_points(MIDDLES))
+    with pytest.raises(Cancelled):
+        finder(
+            model,
+            SCENE,
+            FrameIndex(),
+            report=lambda *_: None,
+            stop=lambda: len(model.decoded) > 1,
+        )
+    assert len(model.decoded) == 2
+
+
+# -- with the embedded model -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nano() -> Remembering:
+    return Remembering(load_model("sam2-nano", device="cpu"), EmbeddingCache())
+
+
+@pytest.fixture(scope="module")
+def cells() -> NDArray[np.uint8]:
+    return compose(demo_image().frame(FrameIndex()))
+
+
+def test_an_engine_answers_prompts_in_the_frames_that_they_name() -> None:
+    image = open_image(np.stack([SCENE[..., 0]] * 3), axes="TYX")
+    prompts = [
+        Prompt(box=(8, 8, 23, 23), frame=FrameIndex(time=2), tag="cell"),
+        Prompt(inside=((99, 99),), frame=FrameIndex(time=1)),
+        Prompt(inside=((5, 5),), frame=FrameIndex(time=9)),
+    ]
+    with Engine("sam2-nano", device="cpu") as engine:
+        job = start_prompts(engine, image, prompts)
+        objects = job.result(120)
+    assert [part.frame.time for part in job.parts] == [2]
+    assert set(objects.features["tag"]) <= {"cell"}
+    assert [n[:20] for n in job.notices[:2]] == [
+        "Prompt 2 is left out",
+        "Prompt 3 is left out",
+    ]
+    assert objects.source["capability"] == "prompt"
+
+
+def test_prompts_of_which_none_makes_sense_are_an_error() -> None:
+    image = open_image(SCENE[..., 0])
+    with (
+        Engine("sam2-nano", device="cpu") as engine,
+        pytest.raises(ParameterError, match="outside the image"),
+    ):
+        start_prompts(engine, image, from_points([(99, 99)]))
+
+
+def test_batches_give_the_masks_of_single_prompts(
+    nano: Remembering, cells: NDArray[np.uint8]
+) -> None:
+    points = np.random.default_rng(1).uniform(20, min(cells.shape[:2]) - 20, (12, 2))
+    prompts = from_points(points)
+    together = answer(nano, cells, prompts, PromptParams())
+    for prompt, many in zip(prompts, together, strict=True):
+        (one,) = answer(nano, cells, [prompt], PromptParams())
+        assert one[0].view == many[0].view
+        assert one[0].score == pytest.approx(many[0].score, abs=1e-3)
+        assert abs(int(one[0].crop.sum()) - int(many[0].crop.sum())) <= 2
+
+
+def test_a_finer_embedding_is_encoded_once_for_any_number_of_prompts(
+    cells: NDArray[np.uint8],
+) -> None:
+    model = FakeSam()
+    remembering = Remembering(model, EmbeddingCache())
+    for point in ((30, 30), (40, 40), (50, 50)):
+        answer(remembering, cells, from_points([point]), PromptParams(tile="off"))
+    assert len(model.encoded) == 1

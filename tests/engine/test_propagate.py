@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from engine.fakes import FakeSam
+from napari_sam_suite.engine.errors import FrameError, ParameterError
+from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.jobs import Engine
+from napari_sam_suite.engine.motion import Motion, grey
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.params import PropagateParams
+from napari_sam_suite.engine.propagate import Propagated, start_propagate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SIZE = 64
+_NOISE = np.random.default_rng(0).integers(0, 40, (SIZE, SIZE))
+
+
+class FakeEngine(Engine):
+    """The real engine and its thread, with a model that needs no weights."""
+
+    def __init__(self, fake: FakeSam) -> None:
+        super().__init__("sam2-nano", device="cpu")
+        self.fake = fake
+
+    def _load(self) -> Any:
+        return self.fake
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    with FakeEngine(FakeSam()) as engine:
+        yield engine
+
+
+def frame_with(*squares: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Grey noise with bright squares of 12 pixels: (y, x, brightness)."""
+    image = _NOISE.astype(np.uint8)
+    for y, x, value in squares:
+        image[y : y + 12, x : x + 12] = value
+    return image
+
+
+def squares(*places: tuple[int, int]) -> Objects:
+    labels = np.zeros((SIZE, SIZE), np.int32)
+    for number, (y, x) in enumerate(places, 1):
+        labels[y : y + 12, x : x + 12] = number
+    return Objects.from_labels(labels).with_tags("cell")
+
+
+def run(
+    engine: Engine,
+    frames: Sequence[NDArray[np.uint8]],
+    objects: Objects,
+    axes: str = "TYX",
+    **values: Any,
+) -> tuple[Objects, list[str]]:
+    image = open_image(np.stack(frames), axes=axes)
+    job = start_propagate(engine, image, objects, PropagateParams(**values))
+    return job.result(60), job.notices
+
+
+def middles(objects: Objects, track: int = 1, axis: str = "time") -> list[Any]:
+    table = objects.features
+    rows = np.flatnonzero(table["track"] == track)
+    return [
+        (int(table[axis][row]), *np.floor(objects.polygons[row].centroid.coords[0]))
+        for row in rows
+    ]
+
+
+MOVING = [frame_with((20, 10 + 3 * t, 200), (44, 44, 150)) for t in range(5)]
+
+
+def test_objects_keep_their_identity_while_they_move(engine: FakeEngine) -> None:
+    objects, notices = run(engine, MOVING, squares((20, 10), (44, 44)))
+    assert middles(objects, 1) == [(t, 25, 15 + 3 * t) for t in range(5)]
+    assert middles(objects, 2) == [(t, 49, 49) for t in range(5)]
+    assert notices == []
+
+
+def test_every_object_names_the_one_before_as_its_parent(engine: FakeEngine) -> None:
+    given = squares((20, 10))
+    objects, _ = run(engine, MOVING, given)
+    table = objects.features
+    assert table["id"][0] == given.features["id"][0]
+    assert list(table["parent"]) == ["", *table["id"][:-1]]
+    assert table["id"].is_unique
+    assert set(table["tag"]) == {"cell"}
+
+
+def test_an_answer_that_agrees_with_the_motion_is_the_models(
+    engine: FakeEngine,
+) -> None:
+    objects, _ = run(engine, MOVING, squares((20, 10)))
+    assert list(objects.features["by"]) == ["given", *["model"] * 4]
+
+
+def test_where_the_model_errs_the_motion_carries_the_object_on() -> None:
+    class Blind(FakeSam):
+        """Takes everything for one object."""
+
+        def _same(self, embedding: Any, colour: Any) -> NDArray[np.int32]:
+            return np.ones((SIZE, SIZE), np.int32)
+
+    with FakeEngine(Blind()) as engine:
+        objects, _ = run(engine, MOVING, squares((20, 10)))
+    assert set(objects.features["by"][1:]) == {"motion"}
+    ends = middles(objects)[-1]
+    assert abs(ends[1] - 25) <= 1
+    assert abs(ends[2] - 27) <= 1
+
+
+def test_what_vanishes_is_lost_after_the_longest_gap(engine: FakeEngine) -> None:
+    frames = [frame_with((20, 10, 200), (44, 44, 150))] * 2
+    frames += [frame_with((44, 44, 150))] * 4
+    objects, notices = run(engine, frames, squares((20, 10), (44, 44)), max_gap=1)
+    assert [t for t, *_ in middles(objects, 1)] == [0, 1]
+    assert [t for t, *_ in middles(objects, 2)] == [0, 1, 2, 3, 4, 5]
+    assert notices == ["Lost after time 2: track 1."]
+
+
+def test_a_gap_is_bridged_and_reported(engine: FakeEngine) -> None:
+    there, gone = frame_with((20, 10, 200)), frame_with()
+    objects, notices = run(engine, [there, gone, gone, there], squares((20, 10)))
+    assert [t for t, *_ in middles(objects)] == [0, 3]
+    assert list(objects.features["gap"]) == [0, 2]
+    assert notices == ["Not seen in time 2-3: track 1."]
+
+
+def test_a_black_frame_is_a_gap(engine: FakeEngine) -> None:
+    there = frame_with((20, 10, 200))
+    objects, _ = run(engine, [there, np.zeros_like(there), there], squares((20, 10)))
+    assert [t for t, *_ in middles(objects)] == [0, 2]
+
+
+def test_of_two_tracks_that_become_one_object_one_goes_on(engine: FakeEngine) -> None:
+    frames = [frame_with((20, 10, 200), (44, 44, 150))] * 2
+    same = Objects.concat([squares((20, 10)), squares((20, 10), (44, 44))])
+    objects, _ = run(engine, frames, same)
+    assert len(objects.at(FrameIndex(time=1))) == 2
+
+
+@pytest.mark.parametrize(
+    ("direction", "times"),
+    [
+        ("forward", [2, 3, 4]),
+        ("backward", [2, 1, 0]),
+        ("both", [2, 3, 4, 1, 0]),
+    ],
+)
+def test_directions_and_their_order(
+    engine: FakeEngine, direction: str, times: list[int]
+) -> None:
+    given = squares((20, 16)).with_features(time=2)
+    objects, _ = run(engine, MOVING, given, direction=direction)
+    assert middles(objects) == [(t, 25, 15 + 3 * t) for t in times]
+
+
+def test_the_way_back_begins_again_from_what_was_given(engine: FakeEngine) -> None:
+    given = squares((20, 16)).with_features(time=2)
+    objects, _ = run(engine, MOVING, given, direction="both")
+    first = objects.features["id"][0]
+    back = objects.features["time"] == 1
+    assert list(objects.features["parent"][back]) == [first]
+
+
+def test_z_is_gone_through_at_the_same_time_and_position(engine: FakeEngine) -> None:
+    given = squares((20, 10)).with_features(time=1)
+    frames = [[frame_with()] * 3, [frame_with((20, 10, 200))] * 3]
+    objects, _ = run(engine, np.array(frames), given, axes="TZYX", axis="z")
+    assert [f.time for f in objects.frames()] == [1, 1, 1]
+    assert middles(objects, axis="z") == [(z, 25, 15) for z in range(3)]
+
+
+def test_steps_limit_the_way(engine: FakeEngine) -> None:
+    objects, _ = run(engine, MOVING, squares((20, 10)), steps=2)
+    assert [t for t, *_ in middles(objects)] == [0, 1, 2]
+
+
+def test_memory_does_not_grow_with_the_stack() -> None:
+    finder = Propagated(squares((20, 10), (44, 44)), PropagateParams())
+    model = FakeSam()
+    for t in range(12):
+        rgb = np.repeat(MOVING[0][..., None], 3, -1)
+        finder(
+            model,
+            rgb,
+            FrameIndex(time=t),
+            report=lambda *_: None,
+            stop=lambda: False,
+        )
+        assert len(finder._pictures) == 1
+
+
+def test_tracks_are_the_numbers_of_label_images(engine: FakeEngine) -> None:
+    objects, _ = run(engine, MOVING, squares((20, 10), (44, 44)))
+    for t in range(5):
+        drawn = objects.to_labels((SIZE, SIZE), FrameIndex(time=t))
+        assert drawn[26, 16 + 3 * t] == 1
+        assert drawn[50, 50] == 2
+
+
+def test_what_cannot_be_begun_is_said(engine: FakeEngine) -> None:
+    image = open_image(np.stack(MOVING), axes="TYX")
+    flat = open_image(MOVING[0])
+    with pytest.raises(ParameterError, match="no objects to carry on"):
+        start_propagate(engine, image, Objects())
+    both = Objects.concat([squares((20, 10)), squares((20, 10)).with_features(time=1)])
+    with pytest.raises(ParameterError, match="objects are of 2 frames"):
+        start_propagate(engine, image, both)
+    with pytest.raises(ParameterError, match="no frame forward"):
+        start_propagate(engine, flat, squares((20, 10)))
+    with pytest.raises(FrameError):
+        start_propagate(engine, image, squares((20, 10)).with_features(time=9))
+
+
+# -- motion ----------------------------------------------------------------------
+
+
+def texture(shift: tuple[int, int], side: int = 96) -> NDArray[np.float32]:
+    from scipy.ndimage import gaussian_filter
+
+    wide = np.random.default_rng(3).random((side + 40, side + 40))
+    smooth = gaussian_filter(wide, 2)
+    y, x = 20 - shift[0], 20 - shift[1]
+    part = smooth[y : y + side, x : x + side]
+    low, high = smooth.min(), smooth.max()
+    return ((part - low) / (high - low)).astype(np.float32)
+
+
+@pytest.mark.parametrize("side", [96, 1000])
+def test_a_mask_goes_where_its_pixels_go(side: int) -> None:
+    motion = Motion(texture((0, 0), side), texture((3, -2), side))
+    crop, origin = motion.carry(np.ones((10, 14), bool), (40, 50))
+    assert np.abs(np.array(origin) - (43, 48)).max() <= 1
+    assert abs(int(crop.sum()) - 140) <= 20
+
+
+def test_a_moved_picture_is_alike_and_another_one_is_not() -> None:
+    before, after = texture((0, 0)), texture((2, 1))
+    mask = np.ones((20, 20), bool)
+    assert Motion(before, after).likeness(mask, (40, 40)) > 0.9
+    other = np.random.default_rng(9).random(before.shape, np.float32)
+    assert Motion(before, other, still=True).likeness(mask, (40, 40)) < 0.3
+    assert Motion(before, np.zeros_like(before)).likeness(mask, (40, 40)) == 0
+
+
+def test_without_motion_a_mask_stays_where_it_is() -> None:
+    motion = Motion(texture((0, 0)), texture((3, 3)), still=True)
+    crop, origin = motion.carry(np.ones((6, 7), bool), (0, 89))
+    assert origin == (0, 89)
+    assert crop.shape == (6, 7)
+    assert crop.all()
+
+
+# -- real data -------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_yeast_is_followed_better_than_by_copying(shared_data: Path) -> None:
+    import tifffile
+
+    folder = shared_data / "dev_yeast_timelapse_2ch"
+    truth = tifffile.imread(folder / "lab_000.tif")
+    image = open_image(folder / "img_000.tif")
+    given = Objects.from_labels(truth[0])
+    with Engine("sam2-nano", device="cpu") as engine:
+        params = PropagateParams(steps=4)
+        objects = start_propagate(engine, image, given, params).result(900)
+    sizes = Sizes(y=truth.shape[1], x=truth.shape[2])
+    drawn = objects.to_labels((sizes.y, sizes.x), FrameIndex(time=4))
+    copied, followed = [], []
+    for track, number in enumerate(given.features["label"], 1):
+        real = truth[4] == number
+        for ious, mask in ((copied, truth[0] == number), (followed, drawn == track)):
+            ious.append((real & mask).sum() / max((real | mask).sum(), 1))
+    assert np.mean(followed) > np.mean(copied) + 0.05
+
+
+def test_brightness_is_between_0_and_1() -> None:
+    rgb = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0]]], np.uint8)
+    assert grey(rgb) == pytest.approx(np.array([[0, 1, 1 / 3]]))

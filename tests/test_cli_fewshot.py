@@ -1,0 +1,139 @@
+"""The command ``few-shot``, with the embedded model on small images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from commands import answer, explains, names, run
+from engine.fewshot_fakes import tagged
+from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPOTS = [(20, 20), (20, 60), (20, 100), (60, 20), (60, 60), (60, 100), (100, 60)]
+SHAPE = (128, 128)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Bright discs on grey."""
+    y, x = np.mgrid[:128, :128]
+    pixels = np.full(SHAPE, 40, np.uint8)
+    for cy, cx in SPOTS:
+        pixels[(y - cy) ** 2 + (x - cx) ** 2 <= 64] = 220
+    path = tmp_path / "dots.tif"
+    tifffile.imwrite(path, pixels)
+    return path
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    path = tmp_path / "examples.geojson"
+    shapes = tagged(SHAPE, *[(y, x, "dot") for y, x in SPOTS[:3]], radius=8)
+    shapes.save(path)
+    return path
+
+
+def few_shot(image: Path, *arguments: object):
+    out = image.parent / "out"
+    return run("few-shot", image, "--out", out, "--points-per-side", 16, *arguments)
+
+
+def test_it_finds_what_is_like_the_examples(image: Path, examples: Path) -> None:
+    result = few_shot(image, "--examples", examples, "--tag", "dot", "--json")
+    assert result.exit_code == 0, result.output
+    row = answer(result)["images"][0]
+    assert row["objects"] >= 3
+    found = Objects.load(image.parent / "out" / "dots.geojson")
+    assert set(found.features["tag"]) == {"dot"}
+    assert {"similarity", "runner_up", "margin"} <= set(found.features.columns)
+    labels = tifffile.imread(image.parent / "out" / "dots.tif")
+    assert labels.shape == SHAPE
+    assert not labels[20, [20, 60, 100]].any()
+
+
+def test_a_label_image_gives_examples_too(image: Path, tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, np.uint16)
+    y, x = np.mgrid[:128, :128]
+    for number, (cy, cx) in enumerate(SPOTS[:3], 1):
+        labels[(y - cy) ** 2 + (x - cx) ** 2 <= 64] = number
+    path = tmp_path / "labels.tif"
+    tifffile.imwrite(path, labels)
+    result = few_shot(image, "--examples", path, "--tag", "dot", "--json")
+    assert result.exit_code == 0, result.output
+    assert answer(result)["images"][0]["objects"] >= 3
+
+
+def test_what_was_learnt_serves_another_run(image: Path, examples: Path) -> None:
+    saved = image.parent / "learnt" / "dots.safetensors"
+    first = few_shot(
+        image, "--examples", examples, "--tag", "dot", "--save-prototypes", saved
+    )
+    assert first.exit_code == 0, first.output
+    assert names(saved.parent) == ["dots.json", "dots.safetensors"]
+    result = few_shot(image, "--prototypes", saved, "--json")
+    assert result.exit_code == 0, result.output
+    assert answer(result)["images"][0]["objects"] >= 6
+
+
+# What is wrong is told before anything is loaded
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a model fails the test."""
+    import napari_sam_suite.engine.models.load as load
+
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(load, "load_model", fail)
+
+
+@pytest.mark.usefixtures("no_model")
+class TestMistakes:
+    def test_no_tag(self, image: Path, examples: Path) -> None:
+        explains(few_shot(image, "--examples", examples), "No tag was chosen")
+
+    def test_a_tag_that_no_shape_has(self, image: Path, examples: Path) -> None:
+        result = few_shot(image, "--examples", examples, "--tag", "mouse")
+        explains(result, "no shapes with the tag 'mouse'", "dot")
+
+    def test_a_tag_that_is_also_not_meant(self, image: Path, examples: Path) -> None:
+        result = few_shot(image, "--examples", examples, "--tag", "dot", "--not", "dot")
+        explains(result, "'dot' is to be found and not")
+
+    def test_neither_examples_nor_prototypes(self, image: Path) -> None:
+        explains(few_shot(image, "--tag", "dot"), "--examples", "--prototypes")
+
+    def test_examples_that_are_not_there(self, image: Path) -> None:
+        result = few_shot(image, "--examples", "nowhere.geojson", "--tag", "dot")
+        explains(result, "nowhere.geojson")
+
+    def test_labels_of_another_size(self, image: Path, tmp_path: Path) -> None:
+        path = tmp_path / "labels.tif"
+        tifffile.imwrite(path, np.ones((32, 48), np.uint16))
+        result = few_shot(image, "--examples", path, "--tag", "dot")
+        explains(result, "32 x 48", "128 x 128")
+
+    def test_prototypes_that_are_not_there(self, image: Path) -> None:
+        explains(few_shot(image, "--prototypes", "nowhere"), "nowhere.safetensors")
+
+    def test_a_threshold_that_is_none(self, image: Path, examples: Path) -> None:
+        result = few_shot(
+            image, "--examples", examples, "--tag", "dot", "--threshold", "high"
+        )
+        explains(result, "threshold")
+
+    def test_too_many_points_for_sam_1(self, image: Path, examples: Path) -> None:
+        result = run(
+            "few-shot", image, "--out", image.parent / "out", "--mode", "exact",
+            "--examples", examples, "--tag", "dot", "--points-per-side", 256,
+            "--model", "sam_vit_b_01ec64",
+        )  # fmt: skip
+        explains(result, "256", "16 to 128")

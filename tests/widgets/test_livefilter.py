@@ -1,0 +1,256 @@
+"""Sliders that filter the last run again, clicked in a real window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from napari.layers import Shapes
+from qtpy.QtCore import Qt
+
+from napari_sam_suite.widgets.layers import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.widgets.panel import Panel
+
+    Blobs = Callable[..., NDArray[np.uint8]]
+
+LEFT = Qt.MouseButton.LeftButton
+LIMIT = 240_000
+FIRST_TWO = [(8, 8), (8, 40)]
+
+
+@pytest.fixture
+def fake() -> dict[str, Any]:
+    """A model that rates the four squares 0.95, 0.85, 0.75 and 0.65; 0.8 passes."""
+    ratings = {255: 0.95, 215: 0.85, 175: 0.75, 135: 0.65}
+    return {
+        "batch": 64,
+        "score": lambda token, colour: ratings.get(int(colour[0]), 0.5),
+    }
+
+
+def segment(panel: Panel, qtbot: Any) -> Shapes:
+    panel.auto.set_params(panel.auto.params().with_(points_per_side=16))
+    qtbot.mouseClick(panel.auto.button, LEFT)
+    qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
+    return [layer for layer in panel.viewer.layers if isinstance(layer, Shapes)][-1]
+
+
+def settle(panel: Panel, qtbot: Any) -> None:
+    qtbot.waitUntil(lambda: panel.filter.settled, timeout=LIMIT)
+
+
+def rate(panel: Panel, qtbot: Any, value: float) -> None:
+    """Move the slider of the quality."""
+    panel.auto.filters.sliders["pred_iou_thresh"].setValue(value)
+    settle(panel, qtbot)
+
+
+def corners(layer: Shapes) -> list[tuple[int, ...]]:
+    found = [tuple(np.round(shape.min(0)).astype(int).tolist()) for shape in layer.data]
+    return sorted(found)
+
+
+def decoded(panel: Panel) -> int:
+    return sum(panel.session._engine._fake.decoded)
+
+
+def test_a_slider_shows_more_and_fewer_objects_without_the_model(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs())
+    layer = segment(panel, qtbot)
+    ids = set(layer.features["id"])
+    before = decoded(panel)
+    assert corners(layer) == FIRST_TWO
+    rate(panel, qtbot, 0.7)
+    assert corners(layer) == [*FIRST_TWO, (40, 8)]
+    assert ids < set(layer.features["id"])
+    assert set(layer.features["run"]) == {next(iter(layer.metadata[KEY]["runs"]))}
+    rate(panel, qtbot, 0.9)
+    assert corners(layer) == [(8, 8)]
+    assert set(layer.features["id"]) < ids
+    assert decoded(panel) == before
+    assert "1 object, of" in panel.auto.filters.told.text()
+
+
+def test_what_is_shown_is_what_a_run_with_these_settings_finds(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs())
+    layer = segment(panel, qtbot)
+    rate(panel, qtbot, 0.7)
+    [recipe] = layer.metadata[KEY]["runs"].values()
+    assert recipe["params"]["pred_iou_thresh"] == 0.7
+    table = layer.features.copy()
+    filtered = {tuple(map(tuple, shape)) for shape in layer.data}
+    panel.auto.set_params(type(panel.auto.params())(**recipe["params"]))
+    layer = segment(panel, qtbot)
+    assert {tuple(map(tuple, shape)) for shape in layer.data} == filtered
+    for name in ("score", "stability", "level", "area", "model", "tag"):
+        assert sorted(layer.features[name]) == sorted(table[name])
+
+
+def test_undo_brings_back_what_the_run_had_found(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs())
+    layer = segment(panel, qtbot)
+    ids = set(layer.features["id"])
+    for value in (0.9, 0.7, 0.62):
+        rate(panel, qtbot, value)
+    assert len(layer.data) == 4
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    assert set(layer.features["id"]) == ids
+    slider = panel.auto.filters.sliders["pred_iou_thresh"]
+    assert slider.value() == pytest.approx(0.8)
+    qtbot.mouseClick(panel.bar.redo, LEFT)
+    assert len(layer.data) == 4
+    assert slider.value() == pytest.approx(0.62)
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    assert len(layer.data) == 0
+    assert not slider.isEnabled() and "taken away" in slider.toolTip()
+    qtbot.mouseClick(panel.bar.redo, LEFT)
+    assert corners(layer) == FIRST_TWO and slider.isEnabled()
+
+
+def test_back_to_the_run_leaves_nothing_to_undo_but_the_run(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs())
+    layer = segment(panel, qtbot)
+    rate(panel, qtbot, 0.7)
+    rate(panel, qtbot, 0.9)
+    panel.auto.filter_fold.expand()
+    panel.auto.filters.reset.click()
+    settle(panel, qtbot)
+    assert corners(layer) == FIRST_TWO
+    [recipe] = layer.metadata[KEY]["runs"].values()
+    assert recipe["params"]["pred_iou_thresh"] is None
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    assert len(layer.data) == 0
+
+
+def test_shapes_that_were_tagged_or_edited_stay_and_deleted_ones_stay_away(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs())
+    layer = segment(panel, qtbot)
+    rate(panel, qtbot, 0.62)
+    rows = {corner: row for row, corner in enumerate(map(_corner, layer.data))}
+    table = layer.features.copy()
+    table.loc[rows[40, 8], "tag"] = "cell"
+    layer.features = table
+    data = list(layer.data)
+    data[rows[40, 40]] = data[rows[40, 40]] + 2
+    layer.data = data
+    layer.features = table
+    layer.selected_data = {rows[8, 40]}
+    layer.remove_selected()
+    rate(panel, qtbot, 0.9)
+    assert corners(layer) == [(8, 8), (40, 8), (42, 42)]
+    rate(panel, qtbot, 0.7)
+    assert corners(layer) == [(8, 8), (40, 8), (42, 42)]
+    assert sorted(layer.features["tag"]) == ["cell", "unassigned", "unassigned"]
+
+
+def _corner(shape: NDArray[Any]) -> tuple[int, ...]:
+    return tuple(np.round(shape.min(0)).astype(int).tolist())
+
+
+def test_area_and_overlaps_are_filtered_too(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    image = blobs()
+    image[8:24, 8:24] = 0
+    image[10:14, 10:14] = 255
+    viewer.add_image(image)
+    layer = segment(panel, qtbot)
+    assert sorted(layer.features["area"]) == [16, 256]
+    area = panel.auto.filters.area
+    area.slider.setValue((120, 200))
+    settle(panel, qtbot)
+    assert layer.features["area"].tolist() == [256]
+    area.slider.setValue((0, 120))
+    settle(panel, qtbot)
+    assert layer.features["area"].tolist() == [16]
+    [recipe] = layer.metadata[KEY]["runs"].values()
+    assert (recipe["params"]["min_area"], recipe["params"]["max_area"]) == (0, 28)
+    panel.auto.filters.allow.setChecked(True)
+    settle(panel, qtbot)
+    assert layer.features["area"].tolist() == [16]
+    area.slider.setValue((0, 200))
+    settle(panel, qtbot)
+    assert sorted(layer.features["area"]) == [16, 256]
+
+
+def test_all_frames_of_a_run_are_filtered(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs(3))
+    panel.auto.batch["z"].text.setText("all")
+    layer = segment(panel, qtbot)
+    assert len(layer.data) == 6
+    rate(panel, qtbot, 0.7)
+    assert layer.features.groupby("z").size().tolist() == [3, 3, 3]
+    assert sorted(shape[0][0] for shape in layer.data) == [0] * 3 + [1] * 3 + [2] * 3
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    assert layer.features.groupby("z").size().tolist() == [2, 2, 2]
+
+
+def test_objects_are_found_where_the_run_had_found_none(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    image = blobs()
+    image[:32] = 0
+    viewer.add_image(image)
+    panel.auto.set_params(panel.auto.params().with_(points_per_side=16))
+    qtbot.mouseClick(panel.auto.button, LEFT)
+    qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
+    assert not any(isinstance(layer, Shapes) for layer in viewer.layers)
+    rate(panel, qtbot, 0.7)
+    [layer] = [layer for layer in viewer.layers if isinstance(layer, Shapes)]
+    assert corners(layer) == [(40, 8)]
+
+
+def test_sliders_say_why_they_cannot_be_used_and_how_low_they_go(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs, fake: dict[str, Any]
+) -> None:
+    slider = panel.auto.filters.sliders["pred_iou_thresh"]
+    assert not slider.isEnabled() and "Segment first" in slider.toolTip()
+    fake["delay"] = 0.02
+    viewer.add_image(blobs())
+    panel.auto.set_params(panel.auto.params().with_(points_per_batch=16))
+    qtbot.mouseClick(panel.auto.button, LEFT)
+    assert "Wait" in slider.toolTip()
+    qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
+    assert slider.isEnabled() and slider.minimum() == pytest.approx(0.6)
+    assert "Below 0.6 takes another run" in slider.toolTip()
+    [layer] = [layer for layer in viewer.layers if isinstance(layer, Shapes)]
+    viewer.layers.remove(layer)
+    panel.results.changed.emit()
+    assert not slider.isEnabled() and "removed" in slider.toolTip()
+
+
+def test_a_run_too_large_to_keep_its_candidates_says_so(
+    viewer: Any,
+    panel: Panel,
+    qtbot: Any,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_sam_suite.widgets import livefilter
+
+    monkeypatch.setattr(livefilter, "_MOST", 100)
+    viewer.add_image(blobs())
+    layer = segment(panel, qtbot)
+    assert corners(layer) == FIRST_TWO
+    slider = panel.auto.filters.sliders["pred_iou_thresh"]
+    assert not slider.isEnabled() and "too large" in slider.toolTip()

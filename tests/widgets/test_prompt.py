@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from napari.layers import Points, Shapes
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication, QWidget
+
+from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.recipe import as_python
+from napari_sam_suite.widgets.session import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.widgets.panel import Panel
+    from napari_sam_suite.widgets.prompt import PromptTab
+
+    Blobs = Callable[..., NDArray[np.uint8]]
+
+LEFT = Qt.MouseButton.LeftButton
+SHIFT = Qt.KeyboardModifier.ShiftModifier
+NOTHING = Qt.KeyboardModifier.NoModifier
+LIMIT = 60_000
+
+
+class Hand:
+    """Real mouse and key events on the canvas of a shown viewer."""
+
+    def __init__(self, panel: Panel, qtbot: Any) -> None:
+        self.viewer, self.qtbot = panel.viewer, qtbot
+        window = panel.window()
+        [self.canvas] = [
+            widget
+            for widget in window.findChildren(QWidget)
+            if type(widget).__name__.startswith("CanvasBackend")
+        ]
+        window.resize(1000, 700)
+        window.show()
+        qtbot.waitExposed(window)
+        self.viewer.reset_view()
+        qtbot.wait(50)
+
+    def at(self, y: float, x: float) -> QPoint:
+        """Where a place of the image is on the canvas."""
+        camera, size = self.viewer.scene.camera, self.canvas.size()
+        layer = self.viewer.layers[0]
+        world = layer.data_to_world((0,) * (layer.ndim - 2) + (y, x))[-2:]
+        dy, dx = (np.array(world) - np.array(camera.center[-2:])) * camera.zoom
+        return QPoint(round(size.width() / 2 + dx), round(size.height() / 2 + dy))
+
+    def click(self, y: float, x: float, modifier: Any = NOTHING) -> None:
+        self.qtbot.mouseMove(self.canvas, self.at(y, x))
+        self.qtbot.mouseClick(self.canvas, LEFT, modifier, self.at(y, x))
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.qtbot.mousePress(self.canvas, LEFT, NOTHING, self.at(*start))
+        for part in (0.3, 0.7, 1.0):
+            y, x = (a + part * (b - a) for a, b in zip(start, end, strict=True))
+            place = QPointF(self.at(y, x))
+            # QTest moves the mouse without its buttons
+            event = QMouseEvent(
+                QEvent.Type.MouseMove,
+                place,
+                QPointF(self.canvas.mapToGlobal(place.toPoint())),
+                LEFT,
+                LEFT,
+                NOTHING,
+            )
+            QApplication.sendEvent(self.canvas, event)
+        self.qtbot.mouseRelease(self.canvas, LEFT, NOTHING, self.at(*end))
+
+    def press(self, key: Any) -> None:
+        self.qtbot.keyClick(self.canvas, key)
+
+
+@pytest.fixture(autouse=True)
+def libraries() -> None:
+    """Imported beforehand: the tests wait for answers, not for torch."""
+    prepare()
+
+
+@pytest.fixture
+def hand(viewer: Any, panel: Panel, blobs: Blobs, qtbot: Any) -> Hand:
+    viewer.add_image(blobs(), name="cells")
+    hand = Hand(panel, qtbot)
+    open_tab(panel, qtbot)
+    return hand
+
+
+def open_tab(panel: Panel, qtbot: Any) -> None:
+    panel.tabs.setCurrentWidget(panel.prompts)
+    ready(panel, qtbot)
+
+
+def ready(panel: Panel, qtbot: Any) -> None:
+    tab = panel.prompts
+    qtbot.waitUntil(lambda: tab.state.text() == "Ready.", timeout=LIMIT)
+
+
+def answered(tab: PromptTab, qtbot: Any, prompts: int = 1) -> None:
+    def done() -> bool:
+        turn = tab.turns.last
+        if turn is None or not turn.found:
+            return False
+        said = len(turn.prompt.inside) + len(turn.prompt.outside)
+        return said + (turn.prompt.box is not None) == prompts
+
+    qtbot.waitUntil(done, timeout=LIMIT)
+
+
+def layer_of(panel: Panel, kind: type, name: str) -> Any:
+    [layer] = [x for x in panel.viewer.layers if isinstance(x, kind) and x.name == name]
+    return layer
+
+
+def outline(panel: Panel) -> Shapes:
+    return layer_of(panel, Shapes, "Prompt outline")
+
+
+def results(panel: Panel) -> list[Shapes]:
+    return [
+        x for x in panel.viewer.layers if isinstance(x, Shapes) and KEY in x.metadata
+    ]
+
+
+def corners(shape: NDArray[Any]) -> list[float]:
+    return [*np.round(shape.min(0)[-2:]), *np.round(shape.max(0)[-2:])]
+
+
+def test_a_click_outlines_the_object_under_it(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    [shape] = outline(panel).data
+    assert corners(shape) == [8, 8, 24, 24]
+    assert "Answer 1 of 3, score 0.95" in panel.prompts.state.text()
+    points = layer_of(panel, Points, "Prompt points")
+    np.testing.assert_allclose(points.data, [[16, 16]], atol=0.5)
+
+
+def test_enter_adds_the_outline_with_the_chosen_tag_and_undo_takes_it_away(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    panel.prompts.tag.setEditText("nucleus")
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Return)
+    [layer] = results(panel)
+    assert list(layer.features["tag"]) == ["nucleus"]
+    assert corners(layer.data[0]) == [8, 8, 24, 24]
+    assert outline(panel).data == []
+    assert panel.footer.status.text() == "Added 1 object."
+    hand.click(48, 48)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Return)
+    assert len(layer.data) == 2
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    assert len(layer.data) == 1
+
+
+def test_shift_marks_what_does_not_belong_to_it(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16, SHIFT)
+    assert "Click the object first" in panel.footer.status.text()
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.click(48, 48, SHIFT)
+    answered(panel.prompts, qtbot, prompts=2)
+    turn = panel.prompts.turns.last
+    assert turn is not None
+    assert (len(turn.prompt.inside), len(turn.prompt.outside)) == (1, 1)
+
+
+def test_a_drag_is_a_box_and_does_not_move_the_image(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    before = panel.viewer.scene.camera.center
+    hand.drag((42, 6), (58, 26))
+    answered(panel.prompts, qtbot)
+    turn = panel.prompts.turns.last
+    assert turn is not None
+    np.testing.assert_allclose(turn.prompt.box, (42, 6, 58, 26), atol=0.6)
+    assert panel.viewer.scene.camera.center == before
+    assert corners(outline(panel).data[0]) == [40, 8, 56, 24]
+
+
+def test_keys_take_clicks_back_and_bring_them_again(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    tab = panel.prompts
+    hand.click(16, 16)
+    answered(tab, qtbot)
+    hand.click(18, 20)
+    answered(tab, qtbot, prompts=2)
+    hand.press(Qt.Key.Key_Z)
+    answered(tab, qtbot, prompts=1)
+    hand.press(Qt.Key.Key_Z)
+    assert tab.turns.last is None
+    assert outline(panel).data == []
+    hand.press(Qt.Key.Key_Y)
+    answered(tab, qtbot, prompts=1)
+    assert len(outline(panel).data) == 1
+
+
+def test_x_goes_round_the_three_answers(panel: Panel, hand: Hand, qtbot: Any) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    scores = []
+    for _ in range(3):
+        hand.press(Qt.Key.Key_X)
+        scores.append(panel.prompts.state.text().partition("score ")[2])
+    assert scores == ["0.90.", "0.85.", "0.95."]
+
+
+def test_n_keeps_an_outline_and_begins_the_next_object(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    for y, x in ((16, 16), (16, 48)):
+        hand.click(y, x)
+        answered(panel.prompts, qtbot)
+        hand.press(Qt.Key.Key_N)
+    assert len(outline(panel).data) == 2
+    assert results(panel) == []
+    qtbot.mouseClick(panel.prompts.buttons["commit"], LEFT)
+    [layer] = results(panel)
+    assert sorted(map(corners, layer.data)) == [[8, 8, 24, 24], [8, 40, 24, 56]]
+
+
+def test_escape_forgets_everything(panel: Panel, hand: Hand, qtbot: Any) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_N)
+    hand.click(48, 48)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Escape)
+    assert outline(panel).data == []
+    assert not panel.prompts.buttons["commit"].isEnabled()
+
+
+def test_every_key_stands_on_its_button(panel: Panel) -> None:
+    assert [button.text() for button in panel.prompts.buttons.values()] == [
+        "Add to results  (Enter)",
+        "Next object  (N)",
+        "Undo  (Z)",
+        "Redo  (Y)",
+        "Other answer  (X)",
+        "Clear  (Escape)",
+    ]
+
+
+def test_the_mouse_is_left_alone_when_another_tab_is_open(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    panel.tabs.setCurrentWidget(panel.auto)
+    before = panel.viewer.scene.camera.center
+    hand.drag((20, 20), (40, 50))
+    assert panel.viewer.scene.camera.center != before
+    assert panel.prompts.turns.last is None
+    panel.tabs.setCurrentWidget(panel.prompts)
+    panel.prompts.point.setChecked(False)
+    hand.click(16, 16)
+    assert panel.prompts.turns.last is None
+
+
+def test_opening_the_tab_encodes_the_frame_and_a_click_does_not(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    encoded = panel.session._engine._fake.encoded  # type: ignore[union-attr]
+    assert len(encoded) >= 1
+
+
+def test_a_click_outside_of_the_image_is_said(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(-20, 10)
+    assert "outside the image" in panel.footer.status.text()
+
+
+def test_objects_go_to_the_frame_in_view(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs(2, 3), axis_labels=("t", "z", "y", "x"), name="stack")
+    viewer.dims.set_current_step(0, 1)
+    viewer.dims.set_current_step(1, 2)
+    hand = Hand(panel, qtbot)
+    open_tab(panel, qtbot)
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_N)
+    viewer.dims.set_current_step(1, 0)
+    hand.click(48, 48)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Return)
+    [layer] = results(panel)
+    assert list(layer.features["time"]) == [1, 1]
+    assert list(layer.features["z"]) == [2, 0]
+    assert [tuple(shape[0][:2]) for shape in layer.data] == [(1, 2), (1, 0)]
+
+
+def test_a_scaled_image_of_two_channels_is_pointed_at_in_its_pixels(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    for name, colour in (("one", "green"), ("two", "magenta")):
+        viewer.add_image(blobs(), name=name, scale=(0.25, 0.25), colormap=colour)
+    panel.images.choose(*viewer.layers)
+    hand = Hand(panel, qtbot)
+    open_tab(panel, qtbot)
+    hand.click(16, 48)
+    answered(panel.prompts, qtbot)
+    [shape] = outline(panel).data
+    assert corners(shape) == [8, 40, 24, 56]
+
+
+def test_what_was_added_is_a_recipe_that_python_understands(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Return)
+    [recipe] = results(panel)[0].metadata[KEY]["runs"].values()
+    assert recipe["capability"] == "prompt"
+    script = as_python(recipe)
+    compile(script, "recipe", "exec")
+    assert "Prompt(inside=((" in script
+
+
+def test_the_panel_says_why_there_is_nothing_to_point_at(
+    panel: Panel, qtbot: Any
+) -> None:
+    panel.tabs.setCurrentWidget(panel.prompts)
+    panel.prompts.refresh()
+    assert "No image" in panel.prompts.state.text()
