@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import tifffile
 
 from commands import FEW, answer, explains, names, segment, stack, start
-from napari_sam_suite.batch import Intake
+from napari_sam_suite.batch import Batch, Intake, Segmenting
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
 from napari_sam_suite.engine.models import load
@@ -122,6 +123,37 @@ def test_frames_before_a_full_disk_are_kept(
     assert drawn == [True] * row["frames"] + [False] * (12 - row["frames"])
     times = Objects.load(out / "movie.geojson").features["time"]
     assert set(times) == set(range(row["frames"]))
+
+
+class Fading:
+    """Six frames; whoever draws overlays has no memory for the fourth any more."""
+
+    shape, dtype = (6, 64, 64), np.dtype(np.uint8)
+    segmented = False
+
+    def __getitem__(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        if key[0] == 3:
+            drawing = threading.current_thread() is threading.main_thread()
+            if drawing and self.segmented:
+                raise MemoryError
+            self.segmented |= not drawing
+        plane = np.zeros((64, 64), np.uint8)
+        plane[10:30, 10:40] = 200
+        return plane[key[1:]]
+
+
+def test_frames_before_memory_runs_out_are_kept(model: FakeSam, out: Path) -> None:
+    task = Segmenting(AutoParams(points_per_side=8))
+    batch = Batch(out, ("labels", "overlay"), task, as_json=True)
+    image = open_image(Fading(), axes="TYX", name="movie")
+    batch.run([lambda: image], "sam2-nano")
+    [row] = batch.rows
+    assert row.error is not None
+    assert "memory" in row.error["message"]
+    assert "movie.tif" in names(out)
+    drawn = [bool(page.any()) for page in tifffile.imread(out / "movie.tif")]
+    assert row.frames >= 4
+    assert drawn == [True] * row.frames + [False] * (6 - row.frames)
 
 
 # The engine and whoever writes

@@ -28,7 +28,6 @@ from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
     ModelError,
-    OutputError,
     ParameterError,
     reworded,
 )
@@ -271,18 +270,18 @@ class Batch:
         count: int,
     ) -> None:
         """Write frames as they come; whatever ends the job, finished ones are kept."""
-        failure: OutputError | None = None
+        failure: EngineError | MemoryError | None = None
         try:
             with counted_interrupts() as presses:
                 for part in self._parts(job, presses, row, show):
                     try:
                         output.add(part)
-                    except OutputError as error:
+                    except (EngineError, MemoryError) as error:
                         failure = failure or error
                         job.cancel()
                 try:
                     output.close()
-                except OutputError as error:
+                except (EngineError, MemoryError) as error:
                     failure = failure or error
         except BaseException:
             job.cancel()

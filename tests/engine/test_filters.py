@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +15,10 @@ from napari_sam_suite.engine.auto import Automatic, automatic_masks
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.filters import Candidates, refilter
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.synthetic import synthesize
-
-if TYPE_CHECKING:
-    from napari_sam_suite.engine.masks import Masks
 
 PLAIN = AutoParams(points_per_side=8, tile="off")
 TILES = AutoParams(points_per_side=8, tile=160)
@@ -162,6 +160,14 @@ def test_the_same_pixels_have_the_same_id_after_filtering_again() -> None:
     assert len(more) == 3
     assert candidates.ids(more)[: len(masks)] == candidates.ids(masks)
     assert len(set(candidates.ids(more))) == 3
+
+
+def test_masks_of_the_same_pixels_have_ids_of_their_own() -> None:
+    masks, candidates = keep(FakeSam(), scene((64, 64), *BOXES), FEW)
+    twice = Masks.concat([masks, masks])
+    ids = candidates.ids(twice)
+    assert len(set(ids)) == len(ids) == 2 * len(masks)
+    assert ids[: len(masks)] == candidates.ids(masks)
 
 
 def test_objects_of_a_run_carry_these_ids_and_another_run_others() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -393,6 +394,53 @@ def test_a_job_submitted_while_closing_runs_or_is_refused(model: FakeSam) -> Non
         engine.close()
         thread.join(10)
         assert all(job.wait(2) for job in jobs)
+
+
+def test_whoever_hears_of_an_end_may_submit_more(engine: Engine) -> None:
+    gate = Gate()
+    running = engine.submit(gate, "running")
+    spare = engine.submit(lambda m, j: 1, "spare", background=True)
+    more: list[Job[int]] = []
+    spare.finished.connect(lambda: more.append(engine.submit(lambda m, j: 2, "more")))
+    thread = threading.Thread(
+        target=engine.submit, args=(lambda m, j: 3, "wanted"), daemon=True
+    )
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    gate.leave.set()
+    assert running.wait(10)
+    assert [job.result(10) for job in more] == [2]
+
+
+def test_whoever_hears_of_an_end_may_find_the_engine_closed(model: FakeSam) -> None:
+    engine, gate = Engine(), Gate()
+    engine.submit(gate, "running")
+    assert gate.entered.wait(10)
+    waiting = engine.submit(lambda m, j: 1, "waiting")
+    refused: list[str] = []
+
+    def ask_for_more() -> None:
+        try:
+            engine.submit(lambda m, j: 2, "more")
+        except EngineError as error:
+            refused.append(error.message)
+
+    waiting.finished.connect(ask_for_more)
+    engine.close(timeout=10)
+    assert not engine._thread.is_alive()
+    assert refused == ["This engine is closed."]
+
+
+def test_an_idle_engine_does_not_hold_on_to_what_it_found(engine: Engine) -> None:
+    job = engine.submit(lambda m, j: 1, "job")
+    assert job.result(10) == 1
+    gone = weakref.ref(job)
+    del job
+    end = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert gone() is None
 
 
 def test_a_listener_may_close_the_engine(model: FakeSam) -> None:

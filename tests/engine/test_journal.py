@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from napari_sam_suite.engine import journal
@@ -171,6 +172,36 @@ def test_old_and_empty_and_damaged_ones_are_pruned(
     found = [lost.folder.name for lost in find_lost(tmp_path)]
     assert found == [f"{number:02}" for number in range(10)]
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == found
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX links")
+def test_what_the_disk_does_not_give_now_is_left_for_another_time(
+    tmp_path: Path,
+) -> None:
+    write_snapshot(tmp_path / "lost" / "a.npz", snapshot())
+    (tmp_path / "lost" / "b.npz").symlink_to("b.npz")  # opening it is an OSError
+    assert find_lost(tmp_path) == []
+    (tmp_path / "lost" / "b.npz").unlink()
+    [lost] = find_lost(tmp_path)
+    assert [head["path"].name for head in lost.heads] == ["a.npz"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="counts POSIX descriptors")
+def test_who_ends_well_has_no_file_open(tmp_path: Path) -> None:
+    before = psutil.Process().num_fds()
+    mine = Journal(tmp_path)
+    mine.write("a", snapshot())
+    mine.write("a", snapshot())
+    mine.discard()
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+def test_nobody_else_sees_the_names_of_images(tmp_path: Path) -> None:
+    mine = Journal(tmp_path / "state")
+    mine.write("a", snapshot())
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+    mine.discard()
 
 
 def test_a_damaged_snapshot_is_one_sentence(tmp_path: Path) -> None:

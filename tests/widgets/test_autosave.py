@@ -6,17 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Shapes
+from napari.layers import Layer, Shapes
 
 from napari_sam_suite.contributions import write_geojson
 from napari_sam_suite.engine import journal
-from napari_sam_suite.engine.journal import find_lost, read_snapshot
+from napari_sam_suite.engine.journal import find_lost, read_snapshot, write_snapshot
 from napari_sam_suite.widgets.autosave import Autosave
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.snapshots import describe, take_snapshot
@@ -253,6 +254,57 @@ def test_lost_objects_can_be_forgotten(
     qtbot.waitUntil(lambda: not saving.bar.isHidden())
     saving.discard.click()
     assert saving.bar.isHidden() and list(crashed.iterdir()) == []
+
+
+def test_what_cannot_be_restored_now_is_not_lost(
+    model: ViewerModel, state_folder: Path, qtbot: Any
+) -> None:
+    snapshot = take_snapshot(make_layer())
+    snapshot.about["options"]["of another version"] = 1
+    write_snapshot(state_folder / "lost" / "a.npz", snapshot)
+    saving = Autosave(model)
+    qtbot.addWidget(saving.bar)
+    qtbot.waitUntil(lambda: not saving.bar.isHidden())
+    with qtbot.waitSignal(saving.said):
+        saving.restore.click()
+    assert saving.bar.isHidden()
+    assert files(state_folder) == [state_folder / "lost" / "a.npz"]
+    [lost] = find_lost()
+    lost.release()
+    saving.close()
+
+
+def test_restored_shapes_of_the_user_are_kept_again(
+    model: ViewerModel, state_folder: Path, qtbot: Any
+) -> None:
+    drawn = Shapes([SQUARE], shape_type="polygon", features={"tag": ["a"]})
+    drawn.metadata[KEY] = {"tags": ["a"]}
+    write_snapshot(state_folder / "lost" / "a.npz", take_snapshot(drawn))
+    saving = Autosave(model)
+    saving.delay = 0
+    qtbot.addWidget(saving.bar)
+    qtbot.waitUntil(lambda: not saving.bar.isHidden())
+    with qtbot.waitSignal(saving.written, timeout=10_000):
+        saving.restore.click()
+    [path] = files(state_folder)
+    assert str(path) == model.layers[0].metadata[KEY]["snapshot"]
+    saving.close()
+
+
+def test_a_duplicate_of_a_layer_is_kept_beside_it(
+    model: ViewerModel, saving: Autosave, state_folder: Path, qtbot: Any
+) -> None:
+    layer = make_layer()
+    with written(saving, qtbot):
+        model.add_layer(layer)
+    [first] = files(state_folder)
+    data, state, kind = layer.as_layer_data_tuple()
+    with written(saving, qtbot):
+        model.add_layer(Layer.create(deepcopy(data), state, kind))
+    assert len(files(state_folder)) == 2
+    with written(saving, qtbot):
+        model.layers.pop()
+    assert files(state_folder) == [first]
 
 
 def test_two_viewers_at_once_do_not_offer_each_others_work(

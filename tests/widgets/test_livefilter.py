@@ -6,13 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import shapely
+from napari.components import ViewerModel
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
 
-from napari_sam_suite.widgets.layers import KEY
+from engine.fakes import FAKE
+from napari_sam_suite.engine.composite import Composite
+from napari_sam_suite.engine.filters import Candidates, refilter
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.masks import MaskBuilder
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.params import AutoParams
+from napari_sam_suite.engine.run import FrameResult
+from napari_sam_suite.engine.tiles import Region
+from napari_sam_suite.widgets.filterbox import FilterBox
+from napari_sam_suite.widgets.layers import KEY, Picture, Placement
+from napari_sam_suite.widgets.livefilter import LiveFilter
+from napari_sam_suite.widgets.results import Results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -254,3 +270,88 @@ def test_a_run_too_large_to_keep_its_candidates_says_so(
     assert corners(layer) == FIRST_TWO
     slider = panel.auto.filters.sliders["pred_iou_thresh"]
     assert not slider.isEnabled() and "too large" in slider.toolTip()
+
+
+def test_of_a_run_too_large_no_frame_keeps_its_candidates(
+    viewer: Any,
+    panel: Panel,
+    qtbot: Any,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_sam_suite.widgets import livefilter
+
+    viewer.add_image(blobs(2))
+    taken: list[FrameResult] = []
+    panel.results.taken.connect(lambda _, result: taken.append(result))
+    panel.auto.batch["z"].text.setText("1")
+    segment(panel, qtbot)
+    monkeypatch.setattr(livefilter, "_MOST", int(1.5 * taken.pop().candidates.nbytes))
+    panel.auto.batch["z"].text.setText("1-2")
+    segment(panel, qtbot)
+    assert [result.candidates for result in taken] == [None, None]
+
+
+@pytest.fixture
+def overlapping(qtbot: Any) -> Iterator[tuple[ViewerModel, Results, FilterBox]]:
+    """A run that found two objects, of which the second has more pixels alone."""
+    image = open_image(np.zeros((40, 40), np.uint8), axes="YX", name="cells")
+    where = Placement("YX", {})
+    picture = Picture(image, Composite.default(image), where, ("cells",), "YX")
+    params = AutoParams().resolved(FAKE)
+    builder = MaskBuilder((40, 40))
+    for score, x in ((0.95, 5), (0.9, 20)):
+        builder.add(np.ones((20, 20), bool), (5, x), score=score, stability=1.0)
+    region = Region(0, 0, 40, 40)
+    kept = Candidates((region,), (builder.build(),), params, params, "run")
+    masks = refilter(kept, params)
+    objects, losses = Objects.from_masks(
+        masks, FrameIndex(), columns={"id": kept.ids(masks)}
+    )
+    viewer, box = ViewerModel(), FilterBox()
+    qtbot.addWidget(box)
+    results = Results(viewer)
+    live = LiveFilter(viewer, results, box, box)
+    recipe = {"capability": "auto", "params": params.model_dump(mode="json")}
+    run = results.begin(picture, recipe, "new")
+    results.add(run, FrameResult(FrameIndex(), objects, losses, kept))
+    results.finish(run)
+    qtbot.waitUntil(lambda: results.settled)
+    live.refresh(busy=False)
+    yield viewer, results, box
+    qtbot.waitUntil(lambda: live.settled)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_object_of_the_user_does_not_come_again_in_other_pixels(
+    overlapping: tuple[ViewerModel, Results, FilterBox], keep: bool, qtbot: Any
+) -> None:
+    viewer, _, box = overlapping
+    [layer] = viewer.layers
+    assert layer.features["area"].tolist() == [400, 300]
+    if keep:
+        layer.features = layer.features.assign(tag=["unassigned", "cell"])
+    else:
+        layer.selected_data = {1}
+        layer.remove_selected()
+    box.allow.setChecked(True)
+    qtbot.waitUntil(lambda: "candidates" in box.told.text())
+    assert layer.features["area"].tolist() == [400] + [300] * keep
+
+
+def test_a_run_can_be_filtered_after_objects_were_added_by_prompts(
+    overlapping: tuple[ViewerModel, Results, FilterBox], qtbot: Any
+) -> None:
+    viewer, results, box = overlapping
+    [layer] = viewer.layers
+    picture = results.last.picture
+    recipe = {"capability": "prompt", "params": {}}
+    clicked = results.begin(picture, recipe, "add")
+    added = Objects([shapely.box(30, 30, 35, 35)])
+    results.add(clicked, FrameResult(FrameIndex(), added, Losses()))
+    results.finish(clicked)
+    qtbot.waitUntil(lambda: len(layer.data) == 3)
+    box.allow.setChecked(True)
+    qtbot.waitUntil(lambda: "candidates" in box.told.text())
+    assert sorted(layer.features["area"]) == [25, 400, 400]
+    assert layer.features["run"].tolist().count(clicked.id) == 1

@@ -196,6 +196,31 @@ def test_a_run_replaces_adds_or_starts_anew_and_can_be_undone(
     assert count() == [20, 8]
 
 
+def test_a_run_that_was_taken_away_leaves_the_recipe_of_the_one_before(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs())
+    segment(panel, qtbot)
+    [layer] = results(panel)
+    [first] = layer.metadata[KEY]["runs"]
+    segment(panel, qtbot)
+    qtbot.mouseClick(panel.bar.undo, LEFT)
+    assert set(layer.features["run"]) == {first}
+    assert list(layer.metadata[KEY]["runs"]) == [first]
+
+
+def test_a_run_leaves_what_was_drawn_by_hand_in_other_frames(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    viewer.add_image(blobs(3))
+    panel.auto.batch["z"].text.setText("1")
+    segment(panel, qtbot)
+    [layer] = results(panel)
+    layer.add_polygons(np.array([[2.0, 0, 0], [2, 0, 5], [2, 5, 5]]))
+    segment(panel, qtbot)
+    assert sorted(shape[0, 0] for shape in layer.data) == [0, 0, 0, 0, 2]
+
+
 def test_objects_are_shown_as_labels(
     viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,9 +83,14 @@ class Candidates:
     def ids(self, masks: Masks) -> list[str]:
         """An id for each mask: the same for the same pixels of the same frame."""
         ids = []
+        seen: Counter[bytes] = Counter()
         for box, bits in zip(masks.boxes.tolist(), masks.packed, strict=True):
             digest = hashlib.blake2b(f"{self.name} {box}".encode(), digest_size=16)
             digest.update(bits.tobytes())
+            # Where duplicates are allowed, several masks have the same pixels.
+            seen[digest.digest()] += 1
+            if (number := seen[digest.digest()]) > 1:
+                digest.update(str(number).encode())
             ids.append(str(uuid.UUID(bytes=digest.digest())))
         return ids
 

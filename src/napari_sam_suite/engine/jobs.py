@@ -296,13 +296,12 @@ class Engine:
         with self._lock:
             if self._closed:
                 raise EngineError("This engine is closed.", "Start a new one.")
-            if not background:
-                for spare in self._spare:
-                    spare.cancel()
-            self._spare = [s for s in self._spare if not (s.stopping() or s.wait(0))]
-            if background:
-                self._spare.append(job)
+            spares = [s for s in self._spare if not (s.stopping() or s.wait(0))]
+            self._spare = [*spares, job] if background else []
             self._jobs.put(job)
+        # Not under the lock: whoever hears of the end may want the engine.
+        for spare in () if background else spares:
+            spare.cancel()
         return job
 
     def start(
@@ -394,19 +393,21 @@ class Engine:
                 return
             self._closed = True
             self._jobs.put(None)
-            if self._current is not None:
-                self._current.cancel()
+            current = self._current
+        if current is not None:
+            current.cancel()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             with self._lock:
-                self._current = job
-                if self._closed:
-                    job.cancel()
+                self._current, closed = job, self._closed
+            if closed:
+                job.cancel()
             job._run(self._load)
-            self._current = None
+            # Until the next one comes, nothing here holds on to what it found.
+            self._current = job = None
         self._model = None
 
     def _load(self) -> SamModel:

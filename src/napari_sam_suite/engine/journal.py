@@ -180,7 +180,8 @@ class Journal:
         """
         try:
             # first the lock, so that nobody takes the folder for a dead process's
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            # names of images and folders concern nobody else on this machine
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except OSError as error:
             raise explain(error, self.folder) from error
@@ -227,8 +228,8 @@ class Lost:
 def find_lost(folder: Path | None = None) -> list[Lost]:
     """Claim the work of processes that died, newest first.
 
-    Folders without a readable snapshot, older than 14 days, or beyond the newest ten
-    are removed.
+    Folders without an undamaged snapshot, older than 14 days, or beyond the newest ten
+    are removed; one that the disk does not give at the moment is left alone.
     """
     folder = folder or state_folder()
     found = []
@@ -240,7 +241,11 @@ def find_lost(folder: Path | None = None) -> list[Lost]:
             lock.acquire(timeout=0)
         except (Timeout, OSError):
             continue
-        heads = [head for path in one.glob(f"*{_SUFFIX}") if (head := _head(path))]
+        try:
+            heads = [head for path in one.glob(f"*{_SUFFIX}") if (head := _head(path))]
+        except OSError:  # perhaps another time
+            lock.release()
+            continue
         newest = max((head["time"] for head in heads), default=0.0)
         found.append(Lost(one, newest, heads, lock))
     found.sort(key=lambda lost: -lost.time)
@@ -258,17 +263,19 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _head(path: Path) -> dict[str, Any] | None:
-    """What a snapshot is of, without its shapes; None if it cannot be read."""
+    """What a snapshot is of, without its shapes; None if it is damaged."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             document = json.loads(file["document"].tobytes())
         return {"path": path, **{k: document[k] for k in ("about", "count", "time")}}
+    except OSError:
+        raise
     except _DAMAGE:
         return None
 
 
 def _remove(folder: Path, lock: FileLock) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    lock.release()
+    lock.release(force=True)  # each `write` has taken it once more
     with suppress(OSError):
         Path(lock.lock_file).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING
 
-from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.errors import EngineError, OutputError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +113,7 @@ class ImageOutput:
 
         Raises
         ------
-        OutputError
+        EngineError or MemoryError
             If there is no room for them. The frames before are kept, and so is this
             one where only its overlay could not be written: `close` is still due.
         """
@@ -130,17 +130,17 @@ class ImageOutput:
 
         Raises
         ------
-        OutputError
+        EngineError or MemoryError
             If a file cannot be written; the others are, and `files` has them.
         """
         if not self._results:
             self.discard()
             return
-        failure: OutputError | None = None
+        failure: EngineError | MemoryError | None = None
         for write in (self._close_labels, *map(self._saver, _WHOLE)):
             try:
                 write()
-            except OutputError as error:
+            except (EngineError, MemoryError) as error:
                 failure = failure or error
         if failure is not None:
             raise failure

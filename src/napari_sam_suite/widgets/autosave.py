@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -144,7 +145,17 @@ class Autosave(QObject):
     # -- writing -----------------------------------------------------------------
 
     def _added(self, event: Any) -> None:
-        self._follow(event.value)
+        layer = event.value
+        about = layer.metadata.get(KEY)
+        others = [one.metadata.get(KEY) for one in self._viewer.layers if one != layer]
+        if about and any(about is other for other in others):
+            # napari lets a duplicate share what is kept with its original
+            layer.metadata[KEY] = {
+                name: deepcopy(value)
+                for name, value in about.items()
+                if name not in (PLACE, SAVED)
+            }
+        self._follow(layer)
 
     def _follow(self, layer: Any) -> None:
         if not isinstance(layer, Shapes):
@@ -286,14 +297,16 @@ class Autosave(QObject):
         self.bar.setEnabled(True)
         for layer in layers:
             self._viewer.add_layer(layer)
+            self._schedule(layer)  # also one that the user has drawn
         if layers:
             # it goes once these layers are written anew
             self._restored.append(lost)
             count = sum(len(layer.data) for layer in layers)
             self.said.emit(f"Restored {say_count(count)}. {trouble}".strip())
         else:
+            # perhaps a later session can; only who says so discards it
             self.said.emit(trouble)
-            lost.discard()
+            lost.release()
         self._offer(self._lost[1:])
 
     def _discard(self) -> None:

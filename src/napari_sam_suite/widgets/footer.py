@@ -15,6 +15,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sam_suite.engine.errors import EngineError, OutOfMemory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -116,3 +118,20 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def explain(error: BaseException) -> str:
+    """One sentence on what happened and what to do."""
+    if isinstance(error, EngineError):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return str(
+            OutOfMemory(
+                "The device has too little memory for this model.",
+                "Choose a smaller model, or the CPU in the preferences.",
+            )
+        )
+    return (
+        f"Something unexpected went wrong: {error}. "
+        "Try again; if it comes back, please report it."
+    )

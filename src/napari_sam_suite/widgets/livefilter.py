@@ -1,4 +1,4 @@
-"""The last run filtered again as sliders move, without the model."""
+"""The last automatic run filtered again as sliders move, without the model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import shapely
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.engine.features import UNASSIGNED
@@ -36,21 +37,29 @@ _MOST = 512 * 2**20  # bytes of candidates of one run
 class _Frame:
     """One frame of a run: what it drew, and all polygons made of it so far."""
 
-    frame: FrameIndex
+    result: FrameResult
     candidates: Candidates
     pool: Objects
     shown: set[str] = field(default_factory=set)
     """Ids that the run or the filter has put into the layer."""
     deleted: set[str] = field(default_factory=set)
     """Those of them that the user took out."""
+    forms: dict[str, str] = field(default_factory=dict)
+    """Of objects that are another, of the user, in other pixels: the id of that."""
+
+    @property
+    def frame(self) -> FrameIndex:
+        """Which one."""
+        return self.result.frame
 
 
 class LiveFilter(QObject):
-    """Filters the objects of the last run while the sliders move.
+    """Filters the objects of the last automatic run while the sliders move.
 
     The work is done frame by frame on another thread, the shown frame first; shapes are
     taken out and added a few at a time. Objects that were tagged, judged or drawn
-    otherwise since the run stay, and those that were deleted do not come back.
+    otherwise since the run stay, and those that were deleted do not come back, nor does
+    either as the same object in somewhat other pixels.
 
     Parameters
     ----------
@@ -133,6 +142,8 @@ class LiveFilter(QObject):
     # -- what a run brings ---------------------------------------------------------
 
     def _begin(self, run: Run) -> None:
+        if run.recipe.get("capability", "auto") != "auto":
+            return  # it adds to what is there, which can be filtered as before
         self._stop()
         self._run, self._params = run, None
         self._frames.clear()
@@ -149,11 +160,12 @@ class LiveFilter(QObject):
             self._why = "This run is too large to be filtered; run fewer frames."
         if self._why:
             # the job holds on to its results, so they have to let go too
-            result.candidates = None
+            for one in (result, *(frame.result for frame in self._frames.values())):
+                one.candidates = None
             self._frames.clear()
             return
         shown = set(result.objects.features["id"])
-        self._frames[result.frame] = _Frame(result.frame, kept, result.objects, shown)
+        self._frames[result.frame] = _Frame(result, kept, result.objects, shown)
 
     def _show_run(self) -> None:
         all_of_them = [frame.candidates for frame in self._frames.values()]
@@ -218,12 +230,16 @@ class LiveFilter(QObject):
         if self._is_gone():
             self._stop()
             return
+        known = set(frame.pool.features["id"])
         frame.pool = pool
         rows = self._rows(run, frame)
         frame.deleted |= frame.shown - set(rows)
         leaving = {one: rows[one] for one in frame.shown & set(rows) - wanted}
         gone = leaving.keys() - _touched(run, leaving, drawn)
         missing = wanted - set(rows) - frame.deleted
+        owned = frame.deleted | (leaving.keys() - gone)
+        frame.forms |= _forms(pool, missing - known, owned)
+        missing = {one for one in missing if frame.forms.get(one) not in owned}
         if gone or missing:
             ids = frame.pool.features["id"]
             old, new = (
@@ -375,6 +391,22 @@ def _touched(
     return {
         one for one, row in rows.items() if own[row] or not _same(drawn[one], data[row])
     }
+
+
+def _forms(pool: Objects, fresh: set[str], owned: set[str]) -> dict[str, str]:
+    """Which fresh objects are owned ones that lost or won pixels to neighbours."""
+    ids = pool.features["id"]
+    some, others = (
+        pool.select(np.asarray(ids.isin(which), dtype=bool)) for which in (fresh, owned)
+    )
+    found = {}
+    tree = shapely.STRtree(others.polygons)
+    for one, polygon in zip(some.features["id"], some.polygons, strict=True):
+        for place in tree.query(polygon).tolist():
+            other = others.polygons[place]
+            if polygon.intersection(other).area >= polygon.union(other).area / 2:
+                found[one] = others.features["id"].iloc[place]
+    return found
 
 
 def _same(drawn: NDArray[Any], now: NDArray[Any]) -> bool:

@@ -17,17 +17,14 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam_suite.engine.errors import (
-    Cancelled,
-    EngineError,
-    OutOfMemory,
-)
+from napari_sam_suite.engine.errors import Cancelled, EngineError
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.widgets.auto import AutoTab
 from napari_sam_suite.widgets.autosave import Autosave
-from napari_sam_suite.widgets.bridge import Background, Bridge
+from napari_sam_suite.widgets.bridge import Bridge
+from napari_sam_suite.widgets.downloads import Downloads
 from napari_sam_suite.widgets.fewshot import FewShotTab, describe
-from napari_sam_suite.widgets.footer import Footer, duration
+from napari_sam_suite.widgets.footer import Footer, duration, explain
 from napari_sam_suite.widgets.images import ImageChooser
 from napari_sam_suite.widgets.livefilter import LiveFilter
 from napari_sam_suite.widgets.models import ModelChooser
@@ -102,6 +99,7 @@ class Panel(QWidget):
         self.tabs = QTabWidget()
         self.bar = ResultBar()
         self.footer = Footer()
+        self.downloads = Downloads(self.models, self.footer, lambda: self.busy, self)
         self.results = Results(napari_viewer, self)
         self.outcome = Outcome(napari_viewer, self.bar, self.results, self._look, self)
         self.filter = LiveFilter(napari_viewer, self.results, self.auto.filters, self)
@@ -124,7 +122,6 @@ class Panel(QWidget):
         self._last: Run | None = None
         self._finder: Finder | None = None
         self._job: Job[Any] | None = None
-        self._download: Background | None = None
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)
         self._idle.setInterval(_IDLE)
@@ -168,7 +165,7 @@ class Panel(QWidget):
         self._idle.timeout.connect(self.session.prepare)
         self.images.changed.connect(self._refresh)
         self.models.changed.connect(self._refresh)
-        self.models.download_wanted.connect(self._start_download)
+        self.downloads.failed.connect(self._fail)
         self.viewer.dims.events.point.connect(self._refresh)
         self.preview_box.toggled.connect(self._refresh)
         self.preview.failed.connect(self.footer.say)
@@ -381,8 +378,7 @@ class Panel(QWidget):
         self._notices.append(text)
 
     def _cancel(self) -> None:
-        if self._download is not None:
-            self._download.cancel()
+        self.downloads.cancel()
         if self._starting is not None:
             self._starting = None
             self._end("Stopped before it began.")
@@ -441,51 +437,3 @@ class Panel(QWidget):
         else:
             self.footer.stop(text)
         show_error(text)
-
-    # -- models ------------------------------------------------------------------
-
-    def _start_download(self) -> None:
-        if self.busy or self._download is not None:
-            return
-        spec = self.models.spec
-        work = self.models.start_download()
-        self._download = work
-        work.progressed.connect(lambda p: self.footer.advance(p[0], p[1], _size(p)))
-        work.done.connect(lambda title: self._downloaded(f"{title} is here."))
-        work.failed.connect(self._not_downloaded)
-        self.models.setEnabled(False)
-        self.footer.start(f"Downloading {spec.title}.")
-        work.start()
-
-    def _downloaded(self, text: str) -> None:
-        self._download = None
-        self.models.setEnabled(True)
-        self.models.refresh()
-        self.footer.stop(text)
-
-    def _not_downloaded(self, error: Exception) -> None:
-        self._downloaded("Stopped; what has arrived is kept.")
-        if not isinstance(error, Cancelled):
-            self._fail(error)
-
-
-def explain(error: BaseException) -> str:
-    """One sentence on what happened and what to do."""
-    if isinstance(error, EngineError):
-        return str(error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return str(
-            OutOfMemory(
-                "The device has too little memory for this model.",
-                "Choose a smaller model, or the CPU in the preferences.",
-            )
-        )
-    return (
-        f"Something unexpected went wrong: {error}. "
-        "Try again; if it comes back, please report it."
-    )
-
-
-def _size(progress: tuple[int, int, str]) -> str:
-    done, total, text = progress
-    return f"{text or 'Downloading'}: {done / 1e6:.0f} of {total / 1e6:.0f} MB"

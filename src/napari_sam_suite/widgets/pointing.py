@@ -8,6 +8,8 @@ import numpy as np
 from napari.layers import Points, Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
+from napari_sam_suite.widgets.layers import KEY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -57,6 +59,7 @@ class Pointing(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._keys = keys
+        self._bound: list[Any] = []
         self.on = False
 
     def turn(self, on: bool) -> None:
@@ -68,17 +71,29 @@ class Pointing(QObject):
             self._viewer.mouse_drag_callbacks.append(self._drag)
         else:
             self._viewer.mouse_drag_callbacks.remove(self._drag)
-        for key, action in self._keys.items():
-            if on:
-                self._viewer.bind_key(key, lambda _, do=action: do(), overwrite=True)
-            else:
-                self._viewer.bind_key(key, None)
+        active = self._viewer.layers.selection.events.active
+        if on:
+            active.connect(self._bind)
+        else:
+            active.disconnect(self._bind)
+        self._bind()
+
+    def _bind(self, _: Any = None) -> None:
+        """Give the keys to the viewer and to the active layer, whose own come first."""
+        for owner in self._bound:
+            for key in self._keys:
+                owner.bind_key(key, None)
+        layer = self._viewer.layers.selection.active
+        there = [self._viewer, *([] if layer is None or _drawn_in(layer) else [layer])]
+        self._bound = there if self.on else []
+        for owner in self._bound:
+            for key, action in self._keys.items():
+                owner.bind_key(key, lambda _, do=action: do(), overwrite=True)
 
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         # What is handled does not move the camera.
         active = viewer.layers.selection.active
-        drawing = str(getattr(active, "mode", "pan_zoom")) != "pan_zoom"
-        if event.button != _LEFT or viewer.dims.ndisplay != 2 or drawing:
+        if event.button != _LEFT or viewer.dims.ndisplay != 2 or _drawn_in(active):
             return
         event.handled = True
         inside = OUTSIDE not in event.modifiers
@@ -183,10 +198,17 @@ class Sketch:
         for layer in (outlines, points):
             layer.scale = options.get("scale", layer.scale)
             layer.translate = options.get("translate", layer.translate)
+            # whoever takes the active layer for a result has marked it as one
+            layer.metadata.pop(KEY, None)
         if set(layers.selection) != selected:
             layers.selection = selected
         self._outlines, self._points, self._axes = outlines, points, axes
         return outlines, points
+
+
+def _drawn_in(layer: Any) -> bool:
+    """Whether the mouse does something in a layer."""
+    return str(getattr(layer, "mode", "pan_zoom")) != "pan_zoom"
 
 
 def _redraw(

@@ -108,7 +108,8 @@ class PromptTab(QWidget):
         self.turns = Turns()
         self._picture: Picture | None = None
         self._interactive: Interactive | None = None
-        self._engine: object = None
+        self._known: tuple[Any, ...] = ()
+        self._ready_for: tuple[Any, ...] = ()
         self._answers = Bridge(self)
         self._preparing = Bridge(self)
         self._soon = QTimer(self)
@@ -173,7 +174,7 @@ class PromptTab(QWidget):
         self.pointing.turn(on)
         if why:
             self.state.setText(why)
-        elif on:
+        elif on and (self._known, self._images.frame()[0]) != self._ready_for:
             self.state.setText("Preparing this frame.")
             self._soon.start()
         self._show_tags()
@@ -190,10 +191,23 @@ class PromptTab(QWidget):
         return self._models.why_not()
 
     def _other_image(self, _: Any = None) -> None:
-        self._interactive = None
-        self.turns.clear()
-        self.sketch.clear()
+        """Begin anew, if what is looked at or by which model is another one."""
+        now = self._looks()
+        if now != self._known:
+            self._known = now
+            self._interactive = None
+            self.turns.clear()
+            self.sketch.clear()
         self.refresh()
+
+    def _looks(self) -> tuple[Any, ...]:
+        """What tells one image, as it is shown, and model from another."""
+        try:
+            picture = self._images.picture()
+        except EngineError:
+            return ()
+        pixels = [(id(layer), id(layer.data)) for layer in self._images.layers()]
+        return (*pixels, picture.letters, picture.composite, self._models.spec.id)
 
     def _show_tags(self) -> None:
         layer = None
@@ -251,6 +265,7 @@ class PromptTab(QWidget):
         if not self.pointing.on or self._busy():
             return
         frame, _ = self._images.frame()
+        self._ready_for = (self._known, frame)
         near = self._clip(self._to_image(np.array(self._viewer.scene.camera.center)))
 
         def begin(interactive: Interactive) -> None:
@@ -275,6 +290,7 @@ class PromptTab(QWidget):
     def _prepared(self, job: Job[int]) -> None:
         if job.error is None:
             self.state.setText("Ready.")
+            self._show()
         elif not isinstance(job.error, Cancelled):
             self.failed.emit(job.error)
 

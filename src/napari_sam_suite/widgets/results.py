@@ -70,9 +70,9 @@ class Run:
     def undo(self, results: Results) -> None:
         """Take it away, and bring back what it had replaced."""
         self.withdrawn = results.take(self, "run", [self.id])
+        results.show(self, self.replaced)
         if self.layer is not None:
             self.layer.metadata[KEY]["runs"].pop(self.id, None)
-        results.show(self, self.replaced)
 
     def redo(self, results: Results) -> None:
         """Bring it back."""
@@ -334,11 +334,11 @@ class Results(QObject):
         layer = run.layer
         if layer is None:
             return
-        table = layer.features
-        wanted = {tuple(frame) for frame in frames}
-        places = zip(table["position"], table["time"], table["z"], strict=True)
-        there = np.array([place in wanted for place in places], dtype=bool)
-        old = self._take(run, there & (table["run"].to_numpy() != run.id))
+        # where they are, and not what the table says: it knows no frame of shapes
+        # that were drawn by hand or moved
+        frame, wanted = run.picture.placement.frame, set(frames)
+        there = np.array([frame(d[0][:-2]) in wanted for d in layer.data], dtype=bool)
+        old = self._take(run, there & (layer.features["run"].to_numpy() != run.id))
         run.replaced = Objects.concat([run.replaced, old])
 
     def _take(self, run: Run, which: NDArray[np.bool_]) -> Objects:
