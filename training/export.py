@@ -18,12 +18,16 @@ from napari_sam_suite.engine.models.nano.config import (
     IMAGE_SIZE,
     WEIGHTS,
     build_nano,
+    read_card,
 )
 
 
 def history(checkpoint: Path) -> dict[str, dict[str, float]]:
-    """Steps and minutes of each stage up to this one, from the logs beside it."""
-    stages = {}
+    """Steps and minutes of each stage up to this one, from the logs beside it.
+
+    Of a stage whose log is gone, the weights' own card still knows.
+    """
+    stages = dict(read_card()["training"])
     for name in ("dense", "prompts", "long", "finish"):
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():
