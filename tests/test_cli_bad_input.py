@@ -188,6 +188,18 @@ def test_the_labels_never_overwrite_the_image(model: FakeSam, tmp_path: Path) ->
     assert names(tmp_path) == ["movie.tif"]
 
 
+def test_an_overlay_never_overwrites_another_image_of_the_run(
+    model: FakeSam, tmp_path: Path
+) -> None:
+    one, other = tmp_path / "a.png", tmp_path / "a_overlay.png"
+    for path in (one, other):
+        Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(path)
+    before = other.read_bytes()
+    arguments = ("--out", tmp_path, "--format", "overlay")
+    explains(segment(one, other, *arguments), "a_overlay.png would overwrite")
+    assert other.read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["labels", "geojson", "overlay"])
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(
     model: FakeSam, cells: Path, out: Path, name: str, monkeypatch: pytest.MonkeyPatch

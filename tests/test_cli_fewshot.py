@@ -137,3 +137,107 @@ class TestMistakes:
             "--model", "sam_vit_b_01ec64",
         )  # fmt: skip
         explains(result, "256", "16 to 128")
+
+    def test_areas_that_leave_no_room(self, image: Path, examples: Path) -> None:
+        result = few_shot(
+            image, "--examples", examples, "--tag", "dot",
+            "--min-area", 100, "--max-area", 50,
+        )  # fmt: skip
+        explains(result, "--max-area cannot be 50", "--min-area is 100")
+
+
+# What was learnt from is never overwritten
+
+
+@pytest.mark.usefixtures("no_model")
+class TestInputsOutliveTheRun:
+    @pytest.mark.parametrize(
+        ("written", "ending"),
+        [
+            ("labels", ".tif"),
+            ("geojson", ".geojson"),
+            ("coco", ".coco.json"),
+            ("rois", ".rois.zip"),
+        ],
+    )
+    def test_examples_where_a_result_would_go(
+        self, image: Path, tmp_path: Path, written: str, ending: str
+    ) -> None:
+        path = tmp_path / "drawn" / f"dots{ending}"
+        path.parent.mkdir()
+        path.write_bytes(b"work of an afternoon")
+        result = run(
+            "few-shot", image, "--out", path.parent, "--examples", path,
+            "--tag", "dot", "--format", written,
+        )  # fmt: skip
+        explains(result, "would overwrite the examples", path.name, "--out")
+        assert path.read_bytes() == b"work of an afternoon"
+
+    def test_examples_where_the_result_of_a_later_image_would_go(
+        self, image: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "other.geojson"
+        path.write_text("{}")
+        result = run(
+            "few-shot", image, tmp_path / "other.ome.tif", "--out", tmp_path,
+            "--examples", path, "--tag", "dot", "--format", "geojson",
+        )  # fmt: skip
+        explains(result, "would overwrite the examples")
+
+    def test_examples_under_another_name_of_the_same_file(
+        self, image: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "dots.geojson"
+        path.write_text("{}")
+        link = tmp_path / "link.geojson"
+        link.symlink_to(path)
+        result = run(
+            "few-shot", image, "--out", tmp_path, "--examples", link,
+            "--tag", "dot", "--format", "geojson",
+        )  # fmt: skip
+        explains(result, "would overwrite the examples")
+
+    def test_prototypes_where_a_result_would_go(
+        self, image: Path, tmp_path: Path
+    ) -> None:
+        # saved as `dots.coco.safetensors`, they have their card in the COCO file
+        path = tmp_path / "dots.coco.safetensors"
+        path.write_bytes(b"")
+        path.with_suffix(".json").write_text("{}")
+        result = run(
+            "few-shot", image, "--out", tmp_path, "--prototypes", path,
+            "--format", "coco",
+        )  # fmt: skip
+        explains(result, "would overwrite the prototypes", "dots.coco.json")
+
+    def test_prototypes_saved_over_those_given(
+        self, image: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "learnt.safetensors"
+        result = few_shot(
+            image, "--prototypes", path, "--save-prototypes", tmp_path / "learnt"
+        )
+        explains(result, "would overwrite the prototypes", "--save-prototypes")
+
+    def test_prototypes_saved_over_the_examples(
+        self, image: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "drawn.coco.json"
+        path.write_text("{}")
+        result = few_shot(
+            image, "--examples", path, "--tag", "dot", "--save-prototypes", path
+        )
+        explains(result, "would overwrite the examples", "--save-prototypes")
+
+    def test_prototypes_saved_over_a_result(self, image: Path, examples: Path) -> None:
+        result = few_shot(
+            image, "--examples", examples, "--tag", "dot", "--format", "coco",
+            "--save-prototypes", image.parent / "out" / "dots.coco.json",
+        )  # fmt: skip
+        explains(result, "would overwrite the results", "--save-prototypes")
+
+
+def test_the_help_says_that_the_examples_decide_what_is_left_open() -> None:
+    shown = " ".join(run("few-shot", "--help").output.split())
+    assert shown.count("default: suits the examples") == 3
+    assert "suits the model" not in shown

@@ -133,6 +133,13 @@ def test_objects_are_carried_on_with_their_numbers(image: Path) -> None:
     assert sorted(table["track"]) == [1, 1, 2, 2]
 
 
+def test_propagation_offers_no_answers_to_choose_from() -> None:
+    assert "--answers" in call("prompt", "--help").output
+    offered = call("propagate", "--help").output
+    assert "--answers" not in offered
+    assert "--mask-threshold" in offered
+
+
 def test_objects_without_a_frame_are_put_where_start_says(image: Path) -> None:
     labels = np.zeros((96, 96), np.uint8)
     labels[20:40, 20:40] = 1

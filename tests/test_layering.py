@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,15 @@ def test_importing_the_doors_loads_neither_torch_nor_qt(module: str) -> None:
     )
     loaded = {name.split(".")[0] for name in answer.stdout.split()}
     assert not loaded & (SCREEN | HEAVY)
+
+
+def test_every_public_name_of_the_engine_is_there() -> None:
+    public = import_module(f"{NAME}.engine")
+    assert {"Prompt", "PromptParams", "PropagateParams"} < set(public.__all__)
+    assert {"start_prompts", "start_propagate", "from_points"} < set(public.__all__)
+    for name in public.__all__:
+        assert getattr(public, name) is not None
+    assert set(public._WHERE) == set(public.__all__)
 
 
 def test_the_engine_has_modules() -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -34,7 +35,6 @@ from napari_sam_suite.engine.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.frames import FrameIndex
@@ -195,9 +195,10 @@ class Batch:
             Engine(model, **options) as engine,
             progress_bar(quiet=self.as_json) as show,
         ):
+            inputs = [path for o in openers if (path := _path(o)) is not None]
             for open_one in openers:
                 try:
-                    self._one(engine, open_one, show)
+                    self._one(engine, open_one, show, inputs)
                 except KeyboardInterrupt:
                     self.interrupted = True
                 if self.interrupted:
@@ -226,7 +227,11 @@ class Batch:
             raise typer.Exit(1)
 
     def _one(
-        self, engine: Engine, open_one: Callable[[], ImageSource], show: Show | None
+        self,
+        engine: Engine,
+        open_one: Callable[[], ImageSource],
+        show: Show | None,
+        inputs: Sequence[Path],
     ) -> None:
         from napari_sam_suite.engine.frames import select_frames
         from napari_sam_suite.engine.outputs import ImageOutput
@@ -242,7 +247,12 @@ class Batch:
             image.frame(frames[0])
             composite = self._composite(image).resolve(image, frames)
             output = ImageOutput(
-                self.out, image, self.formats, composite, names=self.names
+                self.out,
+                image,
+                self.formats,
+                composite,
+                names=self.names,
+                inputs=inputs,
             )
             try:
                 job = self.task.start(engine, image, frames, composite)
@@ -391,6 +401,11 @@ def _raise(job: Job[Any]) -> None:
     ) from job.error
 
 
-def _name(open_one: Callable[[], Any]) -> str:
+def _path(open_one: Callable[[], Any]) -> Path | None:
+    """The file that is opened, if it is one."""
     arguments = getattr(open_one, "args", ())
-    return str(arguments[0]) if arguments else "image"
+    return arguments[0] if arguments and isinstance(arguments[0], Path) else None
+
+
+def _name(open_one: Callable[[], Any]) -> str:
+    return str(_path(open_one) or "image")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_sam_suite.console import errors
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import OutputError, ParameterError
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
-from napari_sam_suite.engine.outputs import parse_formats
+from napari_sam_suite.engine.outputs import parse_formats, result_files
 from napari_sam_suite.engine.params import FewShotParams
 from napari_sam_suite.flags import GroupedCommand, with_params
 from napari_sam_suite.options import (
@@ -33,7 +33,7 @@ from napari_sam_suite.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.fewshot.examples import Examples
@@ -149,6 +149,8 @@ def few_shot_command(
         chosen = FewShotParams(**params)
         chosen.resolved(find_model(model))
         check_names(images)
+        written = parse_formats(formats)
+        check_inputs(images, out, written, examples, prototypes, save_prototypes)
         learnt = shapes = None
         if prototypes is not None and examples is None:
             learnt = Prototypes.load(prototypes)
@@ -162,7 +164,7 @@ def few_shot_command(
                 "Give one of --examples and --prototypes.",
             )
         task = Finding(chosen, shapes, learnt)
-        batch = Batch(out, parse_formats(formats), task, as_json=as_json)
+        batch = Batch(out, written, task, as_json=as_json)
         batch.selection = (positions, z, time_points)
         batch.channels = channels
         batch.run(
@@ -176,6 +178,55 @@ def few_shot_command(
         if save_prototypes is not None and task.learnt is not None:
             task.learnt.save(save_prototypes)
     batch.finish()
+
+
+def check_inputs(
+    images: Sequence[Path],
+    out: Path,
+    formats: Sequence[str],
+    examples: Path | None,
+    prototypes: Path | None,
+    save_prototypes: Path | None,
+) -> None:
+    """Make sure that what is learnt from outlives the run, and its results too.
+
+    Raises
+    ------
+    OutputError
+        If a result would overwrite the examples or the prototypes, or if the
+        prototypes to be saved would overwrite one of these or a result.
+    """
+    from napari_sam_suite.engine.fewshot.prototypes import prototype_files
+    from napari_sam_suite.engine.image import plain_name
+
+    results = [
+        file for path in images for file in result_files(out, plain_name(path), formats)
+    ]
+    inputs = {} if examples is None else {examples: "the examples"}
+    if prototypes is not None:
+        inputs |= dict.fromkeys(prototype_files(prototypes), "the prototypes")
+    _spare(inputs, results, "The results", "Choose another folder with --out.")
+    if save_prototypes is not None:
+        inputs |= dict.fromkeys(results, "the results")
+        inputs |= dict.fromkeys(images, "the image")
+        saved = prototype_files(save_prototypes)
+        hint = "Choose another name with --save-prototypes."
+        _spare(inputs, saved, "The prototypes to be saved", hint)
+
+
+def _spare(
+    inputs: dict[Path, str], outputs: Iterable[Path], what: str, hint: str
+) -> None:
+    for path, name in inputs.items():
+        if any(_is_same(path, output) for output in outputs):
+            raise OutputError(f"{what} would overwrite {name} {path}.", hint)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two names are of one file, also through links or if it is yet to be."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
 
 
 def read_examples(

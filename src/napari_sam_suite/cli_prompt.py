@@ -138,7 +138,7 @@ def prompt_command(
         )
 
 
-@with_params(PropagateParams)
+@with_params(PropagateParams, without=("answers",))  # it takes the best one
 def propagate_command(
     image: Image,
     params: dict[str, Any],

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pydantic.fields import FieldInfo
 
@@ -38,18 +38,19 @@ class GroupedCommand(TyperCommand):
 
 
 def with_params(
-    model: type[Params],
+    model: type[Params], *, without: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of `model`.
 
     The command is called with ``params``, a dict of the flags that were given; what
-    was not given keeps its default.
+    was not given keeps its default. Fields named in `without` get no flag.
     """
+    fields = {n: f for n, f in model.model_fields.items() if n not in without}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def call(*args: Any, **kwargs: Any) -> None:
-            given = {name: kwargs.pop(name) for name in model.model_fields}
+            given = {name: kwargs.pop(name) for name in fields}
             given = {name: value for name, value in given.items() if value is not None}
             command(*args, params=given, **kwargs)
 
@@ -57,9 +58,9 @@ def with_params(
         parameters = [p for n, p in own.parameters.items() if n != "params"]
         groups = {name: title for title, names in model.groups for name in names}
         parameters += [
-            _flag(name, field, groups.get(name, "Settings"))
+            _flag(name, field, groups.get(name, "Settings"), model.left_open)
             for name, field in sorted(
-                model.model_fields.items(), key=lambda f: [*groups, f[0]].index(f[0])
+                fields.items(), key=lambda f: [*groups, f[0]].index(f[0])
             )
         ]
         call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -69,12 +70,12 @@ def with_params(
     return decorate
 
 
-def _flag(name: str, field: FieldInfo, group: str) -> inspect.Parameter:
+def _flag(name: str, field: FieldInfo, group: str, left_open: str) -> inspect.Parameter:
     flag = "--" + name.replace("_", "-")
     kind, choices = _kind(field.annotation)
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
-    default = _said(field.default)
+    default = _said(field.default, left_open)
     bounds = _bounds(field)
     text = " ".join(
         part
@@ -94,10 +95,10 @@ def _flag(name: str, field: FieldInfo, group: str) -> inspect.Parameter:
     )
 
 
-def _said(default: object) -> str:
+def _said(default: object, left_open: str) -> str:
     """How a default is told to a person."""
     if default is None:
-        return "default: suits the model"
+        return f"default: {left_open}"
     if isinstance(default, bool):
         return f"default: {'yes' if default else 'no'}"
     return (

@@ -19,6 +19,7 @@ from napari_sam_suite.engine.models.registry import AutoDefaults, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from threading import Event
 
     from numpy.typing import NDArray
 
@@ -54,6 +55,8 @@ class FakeSam:
         More prompts than this at once run out of memory.
     delay : float
         Seconds that one decoder call takes.
+    gate : Event, optional
+        Every decoder call waits until it is set; `waiting` says that one does.
     """
 
     spec = FAKE
@@ -69,12 +72,15 @@ class FakeSam:
         batch: int = 16,
         memory: int | None = None,
         delay: float = 0.0,
+        gate: Event | None = None,
     ) -> None:
         self.device = torch.device("cpu")
         self.input_size = input_size
         self.batch = batch
         self.memory = memory
         self.delay = delay
+        self.gate = gate
+        self.waiting = False
         self.failure: Exception | None = None
         self.encoded: list[tuple[int, int]] = []
         self.decoded: list[int] = []
@@ -99,6 +105,10 @@ class FakeSam:
         min_iou: float = 0.0,
     ) -> Decoded:
         time.sleep(self.delay)
+        if self.gate is not None:
+            self.waiting = not self.gate.is_set()
+            self.gate.wait()
+            self.waiting = False
         self.decoded.append(len(prompts))
         if self.failure is not None:
             raise self.failure

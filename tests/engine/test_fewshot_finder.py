@@ -7,6 +7,7 @@ import pytest
 
 from engine.fewshot_fakes import BLUE, GREEN, RED, ColourSam, dots, tagged
 from napari_sam_suite.engine.errors import Cancelled, ParameterError
+from napari_sam_suite.engine.fewshot import finder as finder_module
 from napari_sam_suite.engine.fewshot.examples import choose_examples
 from napari_sam_suite.engine.fewshot.finder import FewShot
 from napari_sam_suite.engine.frames import FrameIndex
@@ -162,6 +163,34 @@ def test_a_frame_that_was_not_kept_cannot_be_filtered() -> None:
     search(finder, ColourSam())
     with pytest.raises(ParameterError, match="not searched"):
         finder.filter(FIRST)
+
+
+def test_a_run_too_large_to_be_filtered_keeps_nothing_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = few_shot("fast", keep=True)
+    search(one, ColourSam())
+    monkeypatch.setattr(
+        finder_module, "_MOST", one.seen[FIRST].nbytes + one.seen[FIRST].nbytes // 4
+    )
+    finder = few_shot("fast", keep=True)
+    frames = [FrameIndex(time=t) for t in range(3)]
+    found = [search(finder, ColourSam(), frame=frame) for frame in frames]
+    assert [list(f.notices) for f in found] == [[], [finder.too_much], []]
+    assert "search fewer frames" in finder.too_much
+    assert [len(f.masks) for f in found] == [3, 6, 6]
+    assert not finder.seen
+    assert not finder.ids
+    with pytest.raises(ParameterError, match="too large to be filtered"):
+        finder.filter(frames[0])
+
+
+def test_a_frame_searched_twice_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = few_shot("fast", keep=True)
+    search(one, ColourSam())
+    monkeypatch.setattr(finder_module, "_MOST", one.seen[FIRST].nbytes)
+    search(one, ColourSam())
+    assert len(one.filter(FIRST).masks) == len(ALSO_RED)
 
 
 def test_a_rejected_object_changes_what_is_found() -> None:

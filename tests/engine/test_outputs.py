@@ -312,3 +312,36 @@ def test_the_labels_never_overwrite_the_image(tmp_path: Path) -> None:
         ImageOutput(tmp_path / "link", source, ["labels"])
     assert path.read_bytes() == before
     ImageOutput(tmp_path, source, ["geojson"]).close()
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("labels", ".tif"),
+        ("geojson", ".geojson"),
+        ("overlay", "_overlay_t2.png"),
+        ("coco", ".coco.json"),
+        ("rois", ".rois.zip"),
+    ],
+)
+def test_no_file_overwrites_another_image_of_the_run(
+    tmp_path: Path, name: str, suffix: str
+) -> None:
+    other = tmp_path / f"cells{suffix}"
+    other.write_bytes(b"pixels")
+    with pytest.raises(OutputError, match=f"cells{suffix} would overwrite the image"):
+        ImageOutput(tmp_path, image(2), [name], inputs=[other])
+    assert other.read_bytes() == b"pixels"
+    # what a run before has written may be replaced
+    output = ImageOutput(tmp_path, image(2), [name])
+    output.add(result(1))
+    output.close()
+    assert other.read_bytes() != b"pixels"
+
+
+def test_a_given_name_does_not_lead_to_the_image(tmp_path: Path) -> None:
+    source = image(path=tmp_path / "cells.tif")
+    path = tmp_path / "mine.png"
+    os.link(tmp_path / "cells.tif", path)
+    with pytest.raises(OutputError, match="overwrite the image"):
+        ImageOutput(tmp_path, source, ["overlay"], names={"overlay": "mine"})

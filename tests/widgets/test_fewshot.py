@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QThread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari.layers import Shapes
 
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.widgets.panel import Panel
 
 LEFT = Qt.MouseButton.LeftButton
@@ -47,11 +48,11 @@ def panel(viewer: Any, qtbot: Any) -> Iterator[Panel]:
     panel.session.close(timeout=10)
 
 
-def tag_shapes(viewer: Any) -> Shapes:
+def tag_shapes(viewer: Any, *leading: int) -> Shapes:
     """Three red dots drawn by hand as ``red``, one blue one as ``blue``."""
     places = [*SPOTS[:3], OTHERS[0]]
     boxes = [
-        [[y - 4, x - 4], [y - 4, x + 4], [y + 4, x + 4], [y + 4, x - 4]]
+        [[*leading, y + dy, x + dx] for dy, dx in [(-4, -4), (-4, 4), (4, 4), (4, -4)]]
         for y, x in places
     ]
     features = {"tag": ["red", "red", "red", "blue"]}
@@ -68,7 +69,7 @@ def find(panel: Panel, qtbot: Any) -> Shapes:
 
 
 def wait(panel: Panel, qtbot: Any) -> None:
-    qtbot.waitUntil(lambda: not panel.similar._timer.isActive(), timeout=LIMIT)
+    qtbot.waitUntil(lambda: panel.similar.settled, timeout=LIMIT)
 
 
 def test_without_tagged_shapes_it_says_what_to_do(viewer: Any, panel: Panel) -> None:
@@ -116,3 +117,130 @@ def test_objects_like_the_examples_are_found_and_filtered_and_judged(
     wait(panel, qtbot)
     assert len(panel.similar._finder.prototypes.rest) > len(panel.similar._learnt.rest)
     assert "rejected" in set(layer.features["review"])
+
+
+# -- the threshold, moved again ------------------------------------------------------
+
+
+def find_red(viewer: Any, panel: Panel, qtbot: Any, frames: int) -> Shapes:
+    """A run over some planes, the first of which has the examples."""
+    viewer.add_image(np.stack([dots()] * frames), rgb=True, name="dots")
+    viewer.dims.set_current_step(0, 0)
+    tag_shapes(viewer, 0)
+    panel.fewshot.choices["red"].setCurrentText("Find these")
+    panel.fewshot.choices["blue"].setCurrentText("Not these")
+    panel.fewshot.batch["z"].text.setText(f"1-{frames}")
+    return find(panel, qtbot)
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[FrameIndex, bool]]:
+    """Frames in which was chosen again, and whether on the main thread."""
+    from qtpy.QtWidgets import QApplication
+
+    from napari_sam_suite.engine.fewshot.finder import FewShot
+
+    seen: list[tuple[FrameIndex, bool]] = []
+    choose = FewShot.filter
+
+    def note(finder: FewShot, frame: FrameIndex, value: float | None = None) -> Any:
+        main = QThread.currentThread() is QApplication.instance().thread()
+        seen.append((frame, main))
+        return choose(finder, frame, value)
+
+    monkeypatch.setattr(FewShot, "filter", note)
+    return seen
+
+
+def test_frames_are_chosen_on_another_thread_and_the_shown_one_first(
+    viewer: Any, panel: Panel, qtbot: Any, chosen: list[tuple[FrameIndex, bool]]
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=3)
+    before = len(layer.data)
+    viewer.dims.set_current_step(0, 2)
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    assert [frame.z for frame, _ in chosen] == [2, 0, 1]
+    assert not any(main for _, main in chosen)
+    assert len(layer.data) == 0
+    panel.fewshot.automatic.setChecked(True)
+    wait(panel, qtbot)
+    assert len(layer.data) == before
+    assert sorted(set(layer.features["z"])) == [0, 1, 2]
+
+
+def test_several_moves_are_one_choice(
+    viewer: Any, panel: Panel, qtbot: Any, chosen: list[tuple[FrameIndex, bool]]
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    for value in (0.6, 0.7, 0.8, 1.0):
+        panel.fewshot.threshold.setValue(value)
+    wait(panel, qtbot)
+    assert len(chosen) == 1
+    assert len(layer.data) == 0
+
+
+def test_only_objects_that_are_not_there_are_drawn(
+    viewer: Any, panel: Panel, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam_suite.engine.objects import Objects
+
+    find_red(viewer, panel, qtbot, frames=1)
+    made: list[int] = []
+    outline = Objects.from_masks
+
+    def note(masks: Any, *given: Any, **named: Any) -> Any:
+        made.append(len(masks))
+        return outline(masks, *given, **named)
+
+    monkeypatch.setattr(Objects, "from_masks", note)
+    panel.fewshot.threshold.setValue(0.49)
+    wait(panel, qtbot)
+    assert made == [0]
+
+
+def test_an_object_with_another_tag_stays_and_a_deleted_one_stays_away(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    ids = layer.features["id"].tolist()
+    table = layer.features.copy()
+    table.loc[0, "tag"] = "mine"
+    layer.features = table
+    layer.selected_data = {1}
+    layer.remove_selected()
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    assert layer.features["id"].tolist() == [ids[0]]
+    panel.fewshot.automatic.setChecked(True)
+    wait(panel, qtbot)
+    assert set(layer.features["id"]) == set(ids) - {ids[1]}
+
+
+def test_a_step_back_while_it_chooses_is_not_overwritten(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=2)
+    panel.fewshot.threshold.setValue(0.0)
+    qtbot.waitUntil(lambda: panel.similar._work is not None, timeout=LIMIT)
+    work = panel.similar._work
+    with qtbot.waitSignal(work.done, timeout=LIMIT):
+        panel.results.undo()
+    assert len(layer.data) == 0
+    assert panel.similar.settled
+
+
+def test_a_run_too_large_to_be_filtered_says_so(
+    viewer: Any, panel: Panel, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam_suite.engine.fewshot import finder
+
+    monkeypatch.setattr(finder, "_MOST", 100)
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    assert "too large to be filtered" in panel.footer.status.text()
+    before = len(layer.data)
+    panel.footer.say("")
+    panel.fewshot.threshold.setValue(1.0)
+    assert "search fewer frames" in panel.footer.status.text()
+    assert panel.similar.settled
+    assert len(layer.data) == before > 0

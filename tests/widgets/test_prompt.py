@@ -206,6 +206,55 @@ def test_keys_take_clicks_back_and_bring_them_again(
     assert len(outline(panel).data) == 1
 
 
+def test_a_click_that_the_next_one_overtook_is_answered_when_undo_leads_to_it(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    tab = panel.prompts
+    hand.click(16, 16)
+    hand.click(18, 20)  # no event loop in between, so that no answer can come
+    first = tab.turns.before
+    assert first is not None
+    answered(tab, qtbot, prompts=2)
+    assert not first.answered
+    hand.press(Qt.Key.Key_Z)
+    assert tab.turns.last is first
+    answered(tab, qtbot, prompts=1)
+    [shape] = outline(panel).data
+    assert corners(shape) == [8, 8, 24, 24]
+    assert tab.buttons["commit"].isEnabled()
+
+
+def test_a_click_taken_back_before_its_answer_is_answered_when_it_comes_again(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    hand.press(Qt.Key.Key_Z)
+    assert panel.prompts.turns.last is None
+    hand.press(Qt.Key.Key_Y)
+    answered(panel.prompts, qtbot)
+    assert len(outline(panel).data) == 1
+
+
+def test_an_answer_never_goes_to_another_click_than_its_own(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    tab = panel.prompts
+    hand.click(16, 16)
+    hand.click(18, 20)
+    answered(tab, qtbot, prompts=2)
+    second = tab.turns.last
+    assert second is not None
+    found = second.found
+    hand.press(Qt.Key.Key_Z)  # asks for the first one again
+    hand.press(Qt.Key.Key_Y)
+    engine = panel.session._engine
+    assert engine is not None
+    engine.submit(lambda *_: None, "what was asked before has ended").result()
+    QApplication.processEvents()
+    assert tab.turns.last is second
+    assert second.found is found
+
+
 def test_x_goes_round_the_three_answers(panel: Panel, hand: Hand, qtbot: Any) -> None:
     hand.click(16, 16)
     answered(panel.prompts, qtbot)

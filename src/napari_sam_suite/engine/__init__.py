@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import MODELS, find_model
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.params import AutoParams, FewShotParams
+    from napari_sam_suite.engine.params import (
+        AutoParams,
+        FewShotParams,
+        PromptParams,
+        PropagateParams,
+    )
+    from napari_sam_suite.engine.prompt import (
+        Prompt,
+        from_boxes,
+        from_objects,
+        from_points,
+    )
+    from napari_sam_suite.engine.prompted import start_prompts
+    from napari_sam_suite.engine.propagate import start_propagate
 
 _WHERE = {
     "AutoParams": "params",
@@ -35,13 +48,21 @@ _WHERE = {
     "Job": "jobs",
     "MODELS": "models.registry",
     "Objects": "objects",
+    "Prompt": "prompt",
+    "PromptParams": "params",
+    "PropagateParams": "params",
     "Prototypes": "fewshot.prototypes",
     "build_sam_generator": "generator",
     "choose_examples": "fewshot.examples",
     "compose": "composite",
     "find_model": "models.registry",
+    "from_boxes": "prompt",
+    "from_objects": "prompt",
+    "from_points": "prompt",
     "open_image": "image",
     "select_frames": "frames",
+    "start_prompts": "prompted",
+    "start_propagate": "propagate",
 }
 
 __all__ = [
@@ -57,13 +78,21 @@ __all__ = [
     "ImageSource",
     "Job",
     "Objects",
+    "Prompt",
+    "PromptParams",
+    "PropagateParams",
     "Prototypes",
     "build_sam_generator",
     "choose_examples",
     "compose",
     "find_model",
+    "from_boxes",
+    "from_objects",
+    "from_points",
     "open_image",
     "select_frames",
+    "start_prompts",
+    "start_propagate",
 ]
 
 

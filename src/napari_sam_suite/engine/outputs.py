@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_sam_suite.engine.errors import EngineError, OutputError, ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_sam_suite.engine.composite import Composite
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.run import FrameResult
 
 _WHOLE = {"geojson": ".geojson", "coco": ".coco.json", "rois": ".rois.zip"}
+_SINGLE = {"labels": ".tif", **_WHOLE}
 FORMATS = ("labels", "geojson", "overlay", "coco", "rois")
 """Names of what a run can write."""
 
@@ -45,6 +46,11 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return names
 
 
+def result_files(folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
+    """Files of `stem` that a run into `folder` writes, overlays left out."""
+    return [folder / f"{stem}{_SINGLE[n]}" for n in formats if n in _SINGLE]
+
+
 class ImageOutput:
     """What is written for one image, taken frame by frame.
 
@@ -60,12 +66,14 @@ class ImageOutput:
         For overlays.
     names : mapping, optional
         File stem by format, where it is not the image's name.
+    inputs : sequence of Path
+        Further images of the same run, which must not be overwritten either.
 
     Raises
     ------
     OutputError
-        If the folder cannot be written to, or the image itself would be overwritten;
-        found out before any work is done.
+        If the folder cannot be written to, or an image would be overwritten; found
+        out before any work is done.
     MissingExtra
         If a format needs a package that is not installed.
     """
@@ -77,6 +85,7 @@ class ImageOutput:
         formats: Sequence[str],
         composite: Composite | None = None,
         names: Mapping[str, str] | None = None,
+        inputs: Sequence[Path] = (),
     ) -> None:
         from napari_sam_suite.engine.formats import check_format
         from napari_sam_suite.engine.formats.labels import LabelWriter
@@ -91,11 +100,14 @@ class ImageOutput:
         self._names = names or {}
         self._results: list[FrameResult] = []
         self._labels: LabelWriter | None = None
+        own = () if image.path is None else (image.path,)
+        _spare(dict.fromkeys((*own, *inputs)), self._targets())
         if "labels" in self.formats:
-            path = self._path("labels", ".tif")
-            _spare_input(path, image)
             self._labels = LabelWriter(
-                path, image.sizes, scale=image.scale, units=image.units
+                self._path("labels", _SINGLE["labels"]),
+                image.sizes,
+                scale=image.scale,
+                units=image.units,
             )
 
     @property
@@ -170,12 +182,26 @@ class ImageOutput:
         stem = self._names.get(name, stem or self.image.name)
         return self.folder / f"{stem}{suffix}"
 
+    def _overlay_path(self, frame: FrameIndex) -> Path:
+        suffix = _frame_suffix(frame, self.image)
+        return self._path("overlay", f"{suffix}.png", f"{self.image.name}_overlay")
+
+    def _targets(self) -> Iterator[Path]:
+        """Every file that there may be in the end."""
+        from napari_sam_suite.engine.frames import select_frames
+
+        for name, suffix in _SINGLE.items():
+            if name in self.formats:
+                yield self._path(name, suffix)
+        if "overlay" in self.formats:
+            every = select_frames(self.image.sizes, "all", "all", "all")
+            yield from map(self._overlay_path, every)
+
     def _draw(self, result: FrameResult) -> None:
         from napari_sam_suite.engine.composite import compose
         from napari_sam_suite.engine.formats.overlay import write_overlay
 
-        suffix = _frame_suffix(result.frame, self.image)
-        path = self._path("overlay", f"{suffix}.png", f"{self.image.name}_overlay")
+        path = self._overlay_path(result.frame)
         rgb = compose(self.image.frame(result.frame), self._composite)
         write_overlay(path, rgb, result.objects)
         self.files.append(path)
@@ -210,12 +236,24 @@ def check_folder(folder: Path) -> None:
         ) from error
 
 
-def _spare_input(path: Path, image: ImageSource) -> None:
-    if image.path is not None and path.exists() and path.samefile(image.path):
-        raise OutputError(
-            f"The labels would overwrite the image {image.path}.",
-            "Choose another folder with --out.",
-        )
+def _spare(inputs: Iterable[Path], targets: Iterable[Path]) -> None:
+    """Refuse targets that are inputs, under whatever name."""
+    there = [path for path in targets if path.exists()]
+    if not there:
+        return
+    known = {_identity(path): path for path in inputs if path.exists()}
+    for path in there:
+        if _identity(path) in known:
+            raise OutputError(
+                f"{path.name} would overwrite the image {known[_identity(path)]}.",
+                "Choose another folder with --out.",
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """The same for all names of one file."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _frame_suffix(frame: FrameIndex, image: ImageSource) -> str:

@@ -28,6 +28,9 @@ class Params(BaseModel):
     groups: ClassVar[Groups] = ()
     """How the fields are grouped by whoever lists them."""
 
+    left_open: ClassVar[str] = "suits the model"
+    """What a value of None means, in words that follow "the default"."""
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -343,6 +346,7 @@ class FewShotParams(PolygonParams):
     workers; the fast mode takes from the examples what is left open.
     """
 
+    left_open: ClassVar[str] = "suits the examples"
     groups: ClassVar[Groups] = (
         ("Likeness", ("mode", "threshold", "occupancy")),
         ("Candidates", ("points_per_side", "tile", "min_area", "max_area", "overlap")),
@@ -365,24 +369,22 @@ class FewShotParams(PolygonParams):
         ge=16,
         le=256,
         title="Points per side",
-        description="Of the grid in an image or tile; blank suits the examples, 128 "
-        "in exact mode.",
+        description="Of the grid in an image or tile; in exact mode 128 unless given.",
     )
     min_area: int | None = Field(
         None,
         ge=0,
         le=100_000,
         title="Smallest object",
-        description="In pixels, 0 is no limit; blank suits the examples, 30 in exact "
-        "mode.",
+        description="In pixels, 0 is no limit; in exact mode 30 unless given.",
     )
     max_area: int | None = Field(
         None,
         ge=0,
         le=100_000,
         title="Largest object",
-        description="In pixels, 0 is no limit; blank suits the examples, 1000 or more "
-        "in exact mode.",
+        description="In pixels, 0 is no limit; in exact mode 1000 or more unless "
+        "given.",
     )
     occupancy: float = Field(
         0.2,
@@ -407,7 +409,7 @@ class FewShotParams(PolygonParams):
     def _check_areas(self) -> Self:
         if self.max_area and (self.min_area or 0) > self.max_area:
             raise ParameterError(
-                f"max_area cannot be {self.max_area}: min_area is {self.min_area}.",
+                f"`max_area` cannot be {self.max_area}: `min_area` is {self.min_area}.",
                 "Make it at least as large, or 0 for no limit.",
             )
         return self
@@ -424,7 +426,7 @@ class FewShotParams(PolygonParams):
             return self
         if spec.family == "sam1" and (self.points_per_side or 0) > _SAM1_POINTS:
             raise ParameterError(
-                f"points_per_side cannot be {self.points_per_side} for {spec.id}.",
+                f"`points_per_side` cannot be {self.points_per_side} for {spec.id}.",
                 f"SAM 1 takes 16 to {_SAM1_POINTS} in exact mode.",
             )
         return self.with_(

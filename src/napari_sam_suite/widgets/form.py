@@ -188,7 +188,7 @@ class Form(QWidget):
             limits = (sliders or {}).get(name)
             row = _Slider(name, field, limits) if limits else make_row(name, field)
             row.set_value(field.default)
-            tip = f"{field.description or ''} {_open_value(field)}".strip()
+            tip = f"{field.description or ''} {_open_value(field, model)}".strip()
             row.control.setToolTip(tip)
             if not isinstance(row, (_Slider, _Check)):
                 row.control.setFixedWidth(_WIDTH)
@@ -231,8 +231,8 @@ def bounds(field: FieldInfo) -> tuple[Any, Any]:
     return low, high
 
 
-def _open_value(field: FieldInfo) -> str:
-    return "Auto is what suits the model." if field.default is None else ""
+def _open_value(field: FieldInfo, model: type[Params]) -> str:
+    return f"Auto is what {model.left_open}." if field.default is None else ""
 
 
 def _options(annotation: Any) -> list[Any]:

@@ -190,7 +190,7 @@ class LiveFilter(QObject):
         if self._params is None or self._run is None:
             return
         self._wanted = self._params.with_(**self._box.values())
-        shown = self._shown_frame()
+        shown = shown_frame(self._viewer, self._run)
         self._queue = sorted(self._frames.values(), key=lambda f: f.frame != shown)
         self._go_on()
 
@@ -250,7 +250,7 @@ class LiveFilter(QObject):
             frame.shown = (frame.shown - gone) | missing
             self._results.remove(run, gone)
             self._note(run, params, old, new)
-            self._chunks = _split(new, _CHUNK)
+            self._chunks = in_chunks(new)
         self._go_on()
 
     def _draw(self, objects: Objects) -> None:
@@ -329,15 +329,6 @@ class LiveFilter(QObject):
         objects = "1 object" if shown == 1 else f"{shown} objects"
         self._box.say(f"{objects}, of {count} candidates.")
 
-    def _shown_frame(self) -> FrameIndex | None:
-        run = self._run
-        if run is None or run.layer is None or run.layer not in self._viewer.layers:
-            return None
-        leading = len(run.picture.placement.axes) - 2
-        point = np.asarray(self._viewer.dims.point)[-run.layer.ndim :]
-        place = run.layer.world_to_data(point)[:leading]
-        return run.picture.placement.frame(place)
-
     def _make_timer(self, call: Any) -> QTimer:
         timer = QTimer(self)
         timer.setSingleShot(True)
@@ -413,6 +404,16 @@ def _same(drawn: NDArray[Any], now: NDArray[Any]) -> bool:
     return drawn.shape == now.shape and bool(np.allclose(drawn, now, atol=1e-3))
 
 
-def _split(objects: Objects, size: int) -> list[Objects]:
+def in_chunks(objects: Objects) -> list[Objects]:
+    """The same objects in parts that a layer takes without a halt."""
     rows = np.arange(len(objects))
-    return [objects.select(rows[i : i + size]) for i in range(0, len(rows), size)]
+    return [objects.select(rows[i : i + _CHUNK]) for i in range(0, len(rows), _CHUNK)]
+
+
+def shown_frame(viewer: ViewerModel, run: Run) -> FrameIndex | None:
+    """Frame of a run that the viewer shows; None where its layer is gone."""
+    if run.layer is None or run.layer not in viewer.layers:
+        return None
+    leading = len(run.picture.placement.axes) - 2
+    point = np.asarray(viewer.dims.point)[-run.layer.ndim :]
+    return run.picture.placement.frame(run.layer.world_to_data(point)[:leading])

@@ -106,7 +106,7 @@ class Panel(QWidget):
         self.autosave = Autosave(napari_viewer, self)
         self.tags = TagTab(napari_viewer, self.outcome.layer)
         self.fewshot = FewShotTab(napari_viewer, self.outcome.layer)
-        self.similar = Similar(self.fewshot, self.results, self)
+        self.similar = Similar(napari_viewer, self.fewshot, self.results, self)
         self.prompts = PromptTab(
             napari_viewer,
             self.images,

@@ -19,9 +19,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam_suite.engine.errors import Cancelled, EngineError
+from napari_sam_suite.widgets.ahead import Ahead
 from napari_sam_suite.widgets.bridge import Bridge
 from napari_sam_suite.widgets.pointing import OUTSIDE, Pointing, Sketch
-from napari_sam_suite.widgets.session import is_prepared
 from napari_sam_suite.widgets.settings import preferences
 from napari_sam_suite.widgets.turns import Turn, Turns, as_json, outlines
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qtpy.QtGui import QHideEvent, QShowEvent
 
-    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.interactive import Interactive, Suggestion
     from napari_sam_suite.engine.jobs import Job
     from napari_sam_suite.engine.prompt import Prompt
@@ -89,7 +88,7 @@ class PromptTab(QWidget):
     ) -> None:
         super().__init__()
         self._viewer, self._images, self._models = viewer, images, models
-        self._session, self._results, self._busy = session, results, busy
+        self._results, self._busy = results, busy
         self.point = QCheckBox("Point in the image")
         self.point.setChecked(True)
         self.tag = QComboBox()
@@ -107,11 +106,10 @@ class PromptTab(QWidget):
         self.sketch = Sketch(viewer)
         self.turns = Turns()
         self._picture: Picture | None = None
-        self._interactive: Interactive | None = None
+        self._ahead = Ahead(models, session, self)
         self._known: tuple[Any, ...] = ()
         self._ready_for: tuple[Any, ...] = ()
         self._answers = Bridge(self)
-        self._preparing = Bridge(self)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(_SOON)
@@ -143,7 +141,9 @@ class PromptTab(QWidget):
         self.pointing.stretching.connect(self._stretch)
         self.pointing.boxed.connect(self._box)
         self._answers.finished.connect(self._answered)
-        self._preparing.finished.connect(self._prepared)
+        self._ahead.said.connect(self.state.setText)
+        self._ahead.failed.connect(self.failed)
+        self._ahead.ready.connect(self._prepared)
         self._soon.timeout.connect(self._prepare)
         self._images.changed.connect(self._other_image)
         self._models.changed.connect(self._other_image)
@@ -195,7 +195,7 @@ class PromptTab(QWidget):
         now = self._looks()
         if now != self._known:
             self._known = now
-            self._interactive = None
+            self._ahead.forget()
             self.turns.clear()
             self.sketch.clear()
         self.refresh()
@@ -237,62 +237,18 @@ class PromptTab(QWidget):
 
     # -- the frame in view -------------------------------------------------------
 
-    def _session_of(self, then: Callable[[Interactive], None]) -> None:
-        """Call `then` with the prompts of this image, when torch is there."""
-        if not is_prepared():
-            self.state.setText("Loading the libraries.")
-            work = self._session.prepare()
-            work.done.connect(lambda _: self._session_of(then))
-            work.failed.connect(self.failed)
-            return
-        from napari_sam_suite.engine.interactive import Interactive
-
-        picture = self._picture
-        if picture is None:
-            return
-        try:
-            engine, _ = self._session.engine(self._models.spec.id, preferences())
-        except EngineError as error:
-            self.failed.emit(error)
-            return
-        if self._interactive is None or self._interactive.engine is not engine:
-            self._interactive = Interactive(
-                engine, picture.image, composite=picture.composite
-            )
-        then(self._interactive)
-
     def _prepare(self) -> None:
-        if not self.pointing.on or self._busy():
+        picture = self._picture
+        if picture is None or not self.pointing.on or self._busy():
             return
         frame, _ = self._images.frame()
         self._ready_for = (self._known, frame)
-        near = self._clip(self._to_image(np.array(self._viewer.scene.camera.center)))
+        center = np.array(self._viewer.scene.camera.center)
+        self._ahead.prepare(picture, frame, self._clip(self._to_image(center)))
 
-        def begin(interactive: Interactive) -> None:
-            self._preparing.follow(interactive.prepare(frame, near))
-            interactive.prefetch(self._neighbours(frame), near)
-
-        self._session_of(begin)
-
-    def _neighbours(self, frame: FrameIndex) -> list[FrameIndex]:
-        """Planes and time points next to a frame."""
-        picture = self._picture
-        if picture is None:
-            return []
-        found = []
-        for axis in ("z", "time"):
-            for step in (1, -1):
-                place = getattr(frame, axis) + step
-                if 0 <= place < getattr(picture.image.sizes, axis):
-                    found.append(frame._replace(**{axis: place}))
-        return found
-
-    def _prepared(self, job: Job[int]) -> None:
-        if job.error is None:
-            self.state.setText("Ready.")
-            self._show()
-        elif not isinstance(job.error, Cancelled):
-            self.failed.emit(job.error)
+    def _prepared(self) -> None:
+        self.state.setText("Ready.")
+        self._show()
 
     # -- what the mouse says -----------------------------------------------------
 
@@ -356,20 +312,27 @@ class PromptTab(QWidget):
         if self._busy():
             self.said.emit("Wait for the run to end, or cancel it.")
             return
-        before = self._before()
-        suggestion = before.suggestion
-        turn = Turn(prompt, before.frame)
-        self.turns.add(turn)
+        self.turns.add(Turn(prompt, self._before().frame))
         self._show()
+        self._ask_newest()
+
+    def _ask_newest(self) -> None:
+        """Have the newest turn answered, if it has not been."""
+        self._answers.drop()  # what comes now would be taken for its answer
+        turn, picture = self.turns.last, self._picture
+        if turn is None or turn.answered or picture is None or self._busy():
+            return
 
         def begin(interactive: Interactive) -> None:
             if turn is self.turns.last:
-                after = None if suggestion is None else suggestion.answer
+                before = self.turns.before
+                known = None if before is None else before.suggestion
+                after = None if known is None else known.answer
                 self._answers.follow(
                     interactive.ask(turn.prompt, turn.frame, after=after)
                 )
 
-        self._session_of(begin)
+        self._ahead.reach(picture, begin)
 
     def _answered(self, job: Job[list[Suggestion]]) -> None:
         turn = self.turns.last
@@ -378,7 +341,9 @@ class PromptTab(QWidget):
         if job.error is not None:
             self.turns.drop()
             self.failed.emit(job.error)
+            self._ask_newest()
         else:
+            turn.answered = True
             turn.found = found = [s for s in job.result() if s.polygon is not None]
             if not found:
                 self.said.emit("There is nothing; click elsewhere, or drag a box.")
@@ -409,14 +374,15 @@ class PromptTab(QWidget):
 
     def undo(self) -> None:
         """Take the last click or box back."""
-        self._answers.drop()
         self.turns.undo()
         self._show()
+        self._ask_newest()
 
     def redo(self) -> None:
         """Do again what was taken back."""
         self.turns.redo()
         self._show()
+        self._ask_newest()
 
     def clear(self) -> None:
         """Forget all clicks and outlines."""
@@ -437,7 +403,7 @@ class PromptTab(QWidget):
     def commit(self) -> None:
         """Put everything that is outlined into the results."""
         self.turns.keep(self._tag())
-        interactive, picture = self._interactive, self._picture
+        interactive, picture = self._ahead.interactive, self._picture
         kept = self.turns.kept
         if not kept or interactive is None or picture is None:
             return

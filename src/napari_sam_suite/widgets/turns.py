@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Turn:
-    """What is said about one object after a click, and what was answered."""
+    """What is said about one object after a click, and what was answered.
+
+    The answer may never come: the next click, or taking this one back, is in its way.
+    """
 
     prompt: Prompt
     frame: FrameIndex
+    answered: bool = False
     found: list[Suggestion] = field(default_factory=list)
     chosen: int = 0
 
@@ -49,6 +53,11 @@ class Turns:
     def last(self) -> Turn | None:
         """The newest turn."""
         return self._turns[-1] if self._turns else None
+
+    @property
+    def before(self) -> Turn | None:
+        """The turn that the newest one goes on from."""
+        return self._turns[-2] if len(self._turns) > 1 else None
 
     def add(self, turn: Turn) -> None:
         """Go on; what was taken back is gone."""

@@ -110,6 +110,11 @@ class Seen:
     masks: Masks
     vectors: NDArray[np.float32]
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the masks and descriptors, in bytes."""
+        return self.masks.nbytes + self.vectors.nbytes
+
     @classmethod
     def join(cls, parts: list[Seen]) -> Seen:
         """Candidates of all regions of a frame."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.params import FewShotParams
 
+_MOST = 512 * 2**20
+"""Bytes of candidates that are kept, of all frames together."""
 _SAFE = 2.0
 """Exact mode hides no mask smaller than this many times the largest example."""
 
@@ -55,7 +57,9 @@ class FewShot:
         examples themselves.
     keep : bool
         Keep what was seen in every frame, for `filter` with another threshold or
-        other prototypes.
+        other prototypes. Of more than 512 MB nothing is kept.
+    too_much : str
+        Why nothing was kept, in one sentence; empty if it was.
     """
 
     params: FewShotParams
@@ -66,6 +70,7 @@ class FewShot:
     seen: dict[FrameIndex, Seen] = field(default_factory=dict)
     ids: dict[FrameIndex, list[str]] = field(default_factory=dict)
     """With `keep`: the id of the object that each candidate becomes."""
+    too_much: str = ""
     name = "few-shot"
 
     def __post_init__(self) -> None:
@@ -75,6 +80,7 @@ class FewShot:
                 "Tag some shapes, or load prototypes.",
             )
         self._tiles: dict[str, Seen] = {}
+        self._bytes = 0
 
     def check(self, spec: ModelSpec) -> None:
         """Make sure that everything fits the model, before it is loaded.
@@ -117,8 +123,7 @@ class FewShot:
             seen = self._look(model, rgb, prototypes, searching, stop)
         seen = self._drop_known(seen, frame)
         if self.keep:
-            self.seen[frame] = seen
-            self.ids[frame] = [str(uuid4()) for _ in range(len(seen.masks))]
+            notices += self._keep(frame, seen)
         return replace(self._choose(frame, seen, prototypes), notices=notices)
 
     def filter(self, frame: FrameIndex, threshold: float | None = None) -> Found:
@@ -131,6 +136,8 @@ class FewShot:
         threshold : float, optional
             In place of that of the parameters.
         """
+        if self.too_much:
+            raise ParameterError(self.too_much)
         if self.prototypes is None or frame not in self.seen:
             raise ParameterError(
                 "This frame was not searched.", "Search it first, with keep=True."
@@ -145,6 +152,25 @@ class FewShot:
         prototypes = learner.learn(self.examples)
         self._tiles = learner.seen
         return prototypes
+
+    def _keep(self, frame: FrameIndex, seen: Seen) -> tuple[str, ...]:
+        """Keep what was seen; once it is too much, nothing, and say so."""
+        if self.too_much:
+            return ()
+        if frame in self.seen:
+            self._bytes -= self.seen[frame].nbytes
+        self._bytes += seen.nbytes
+        if self._bytes > _MOST:
+            self.seen.clear()
+            self.ids.clear()
+            self.too_much = (
+                "This run is too large to be filtered by another threshold; search "
+                "fewer frames."
+            )
+            return (self.too_much,)
+        self.seen[frame] = seen
+        self.ids[frame] = [str(uuid4()) for _ in range(len(seen.masks))]
+        return ()
 
     def _tell_skipped(self) -> tuple[str, ...]:
         count = 0 if self.examples is None else self.examples.skipped

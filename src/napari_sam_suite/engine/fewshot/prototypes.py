@@ -198,7 +198,7 @@ class Prototypes:
         """
         from safetensors.numpy import save
 
-        path = _weights_path(path)
+        path, about = prototype_files(path)
         card = {
             "format": "napari-sam-suite prototypes",
             "version": _VERSION,
@@ -213,7 +213,7 @@ class Prototypes:
         arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in _ARRAYS}
         with replacing(path) as part:
             part.write_bytes(save(arrays))
-        with replacing(path.with_suffix(".json")) as part:
+        with replacing(about) as part:
             part.write_text(json.dumps(card, indent=1), encoding="utf-8")
 
     @classmethod
@@ -225,8 +225,8 @@ class Prototypes:
         ParameterError
             If a file is missing, damaged or something else.
         """
-        path = _weights_path(path)
-        for one in (path, path.with_suffix(".json")):
+        path, about = prototype_files(path)
+        for one in (path, about):
             if not one.is_file():
                 raise ParameterError(
                     f"There are no prototypes at {one}.",
@@ -314,6 +314,7 @@ def _none() -> NDArray[np.float32]:
     return np.zeros((0, 0), np.float32)
 
 
-def _weights_path(path: str | Path) -> Path:
+def prototype_files(path: str | Path) -> tuple[Path, Path]:
+    """The two files of prototypes: arrays in the first, what they are in the second."""
     path = Path(path)
-    return path if path.suffix == ".safetensors" else path.with_suffix(".safetensors")
+    return path.with_suffix(".safetensors"), path.with_suffix(".json")
