@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -451,3 +453,24 @@ def test_a_listener_may_close_the_engine(model: FakeSam) -> None:
     assert job.result(10) == "done"
     engine._thread.join(10)
     assert not engine._thread.is_alive()
+
+
+def test_an_engine_at_work_when_python_ends_is_waited_for() -> None:
+    code = """
+import time
+from napari_sam_suite.engine.jobs import Engine
+def task(model, job):
+    while not job.stopping():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    print("ended", flush=True)
+engine = Engine("sam2-nano", random_weights=True)
+job = engine.submit(task, "work")
+while job.state != "running":
+    time.sleep(0.01)
+engine.close(timeout=0)
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
+    )
+    assert (answer.returncode, answer.stdout) == (0, "ended\n"), answer.stderr

@@ -7,6 +7,7 @@ what happens to it arrives as signals, emitted on the engine's thread.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import queue
 import threading
@@ -256,6 +257,7 @@ class Engine:
             target=self._work, name="sam-engine", daemon=True
         )
         self._thread.start()
+        atexit.register(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -387,12 +389,15 @@ class Engine:
             raise
 
     def close(self, timeout: float = 30) -> None:
-        """Stop what runs, drop what waits, and give the memory back."""
+        """Stop what runs, drop what waits, and give the memory back.
+
+        Called again, it waits again. Python itself calls it at its end: a thread that
+        is inside torch then brings the process down.
+        """
         with self._lock:
-            if self._closed:
-                return
+            if not self._closed:
+                self._jobs.put(None)
             self._closed = True
-            self._jobs.put(None)
             current = self._current
         if current is not None:
             current.cancel()
@@ -409,6 +414,7 @@ class Engine:
             # Until the next one comes, nothing here holds on to what it found.
             self._current = job = None
         self._model = None
+        atexit.unregister(self.close)
 
     def _load(self) -> SamModel:
         from napari_sam_suite.engine.embed import MEMORY, EmbeddingCache, Remembering
