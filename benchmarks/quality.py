@@ -123,7 +123,11 @@ class Prompted:
         ]
         side = model.input_size // 4
         self.enlargement = Enlargement.of(
-            side, model.input_size, self.embedding.scaled, self.embedding.shape
+            side,
+            model.input_size,
+            self.embedding.scaled,
+            self.embedding.shape,
+            padded=self.embedding.padded,
         )
 
     def box(self) -> list[float]:

@@ -146,7 +146,7 @@ class FakeSam:
             scale = self.input_size / max(height, width)
             scaled = (int(height * scale + 0.5), int(width * scale + 0.5))
         features = {"image": torch.from_numpy(image.copy())}
-        return Embedding(features, (height, width), scaled)
+        return Embedding(features, (height, width), scaled, padded=self._keep_aspect)
 
     def _same(
         self, embedding: Embedding, colour: NDArray[np.uint8]

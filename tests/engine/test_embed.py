@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def embedding(value: float = 0.5, side: int = 16) -> Embedding:
     features = {"image": torch.full((1, 4, side, side), value)}
-    return Embedding(features, (64, 48), (256, 192))
+    return Embedding(features, (64, 48), (256, 192), padded=True)
 
 
 def files(folder: Path) -> list[Path]:
@@ -107,7 +107,7 @@ def test_a_file_gives_the_embedding_back_to_the_next_process(tmp_path: Path) -> 
     EmbeddingCache(folder=tmp_path).put("a", CPU, embedding(0.1))
     found = EmbeddingCache(folder=tmp_path).get("a", CPU)
     assert found is not None
-    assert (found.shape, found.scaled) == ((64, 48), (256, 192))
+    assert (found.shape, found.scaled, found.padded) == ((64, 48), (256, 192), True)
     assert found.features["image"].dtype == torch.float32
     torch.testing.assert_close(
         found.features["image"], torch.full((1, 4, 16, 16), 0.1), rtol=1e-3, atol=0

@@ -60,6 +60,14 @@ def test_two_steps_cut_off_the_padding_between_them(shape: tuple[int, int]) -> N
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [31, 64, 128, 256, 300])
+def test_a_square_image_of_sam1_is_enlarged_in_two_steps_too(side: int) -> None:
+    logits = noise(32)
+    ours = Enlargement.of(32, 128, (128, 128), (side, side), padded=True)
+    expected = unpadded(logits, 128, (128, 128), (side, side))
+    np.testing.assert_allclose(ours.enlarge(logits), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("family", ["sam1", "sam2"])
 def test_a_window_holds_the_values_of_the_whole(

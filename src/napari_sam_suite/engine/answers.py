@@ -257,7 +257,11 @@ class _Asking:
         """Full-size masks of a batch of answers, ranked."""
         side = decoded.logits.shape[-1]
         enlargement = Enlargement.of(
-            side, self.model.input_size, embedding.scaled, embedding.shape
+            side,
+            self.model.input_size,
+            embedding.scaled,
+            embedding.shape,
+            padded=embedding.padded,
         )
         logits = decoded.logits.cpu().numpy()
         scores = decoded.iou.cpu().numpy()

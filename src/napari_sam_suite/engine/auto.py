@@ -253,6 +253,7 @@ class _Search:
             self.model.input_size,
             embedding.scaled,
             embedding.shape,
+            padded=embedding.padded,
         )
         logits = decoded.logits.cpu().numpy()
         scores = decoded.iou.cpu().numpy()

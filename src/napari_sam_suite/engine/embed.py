@@ -125,6 +125,7 @@ class EmbeddingCache:
                 for name, tensor in half.items()
             }
             shape, scaled = json.loads(told["shape"]), json.loads(told["scaled"])
+            padded: bool = json.loads(told["padded"])
         except Exception as error:  # noqa: BLE001 - readers raise many types
             logger.warning("%s is damaged and is made again: %s", path.name, error)
             with suppress(OSError):
@@ -132,7 +133,7 @@ class EmbeddingCache:
             return None
         with suppress(OSError):
             path.touch()  # used last
-        return Embedding(features, tuple(shape), tuple(scaled))
+        return Embedding(features, tuple(shape), tuple(scaled), padded)
 
     def _write(self, key: str, embedding: Embedding) -> None:
         if self.folder is None:
@@ -155,6 +156,7 @@ class EmbeddingCache:
             ),
             "shape": json.dumps(embedding.shape),
             "scaled": json.dumps(embedding.scaled),
+            "padded": json.dumps(embedding.padded),
         }
         try:
             with replacing(self._path(self.folder, key)) as part:

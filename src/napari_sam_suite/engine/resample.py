@@ -41,10 +41,21 @@ class Enlargement:
 
     @classmethod
     def of(
-        cls, low: int, square: int, scaled: tuple[int, int], shape: tuple[int, int]
+        cls,
+        low: int,
+        square: int,
+        scaled: tuple[int, int],
+        shape: tuple[int, int],
+        *,
+        padded: bool = False,
     ) -> Enlargement:
-        """The enlargement of an image of `shape` that fills `scaled` of the input."""
-        if scaled == (square, square):
+        """The enlargement of an image of `shape` that fills `scaled` of the input.
+
+        With `padded`, as of SAM 1, the logits go to the input's side first, also where
+        a square image leaves nothing to cut off.
+        """
+        whole = scaled == (square, square)
+        if whole and (not padded or shape == scaled):
             return cls(low, ((shape, shape),))
         return cls(low, (((square, square), scaled), (shape, shape)))
 

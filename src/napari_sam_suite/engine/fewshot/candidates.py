@@ -104,7 +104,11 @@ def _keep(
     builder: MaskBuilder,
 ) -> None:
     enlargement = Enlargement.of(
-        decoded.logits.shape[-1], input_size, embedding.scaled, embedding.shape
+        decoded.logits.shape[-1],
+        input_size,
+        embedding.scaled,
+        embedding.shape,
+        padded=embedding.padded,
     )
     logits = decoded.logits.cpu().numpy()
     scores = decoded.iou.cpu().numpy()

@@ -37,11 +37,14 @@ class Embedding:
     scaled : (int, int)
         Height and width that the image fills in the model's square input. SAM 2
         stretches, so this is the whole square; SAM 1 keeps the aspect and pads.
+    padded : bool
+        Whether the model is of the kind that pads, for square images too.
     """
 
     features: dict[str, torch.Tensor]
     shape: tuple[int, int]
     scaled: tuple[int, int]
+    padded: bool = False
 
     @property
     def nbytes(self) -> int:

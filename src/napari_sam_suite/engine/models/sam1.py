@@ -46,6 +46,7 @@ class Sam1Model(Adapter):
                         features,
                         (image.shape[0], image.shape[1]),
                         (scaled.shape[0], scaled.shape[1]),
+                        padded=True,
                     )
                 )
         return embeddings
