@@ -167,3 +167,19 @@ def test_embeddings_are_kept_where_asked(image: Path) -> None:
     folder = image.parent / "embeddings"
     run(image, "prompt", "--points", "30,30", "--embeddings", folder)
     assert len(list(folder.glob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize("command", ["prompt", "propagate"])
+def test_the_objects_that_are_read_are_never_written_over(
+    image: Path, command: str
+) -> None:
+    run(image, "prompt", "--points", "30,30")
+    objects = (image.parent / "out" / "discs.geojson").rename(
+        image.with_name("discs.geojson")
+    )
+    before = objects.read_bytes()
+    asked = (command, image, "--objects", objects, "--format", "geojson")
+    result = call(*asked, "--out", image.parent)
+    assert result.exit_code == 1
+    assert "discs.geojson would overwrite the input" in " ".join(result.output.split())
+    assert objects.read_bytes() == before

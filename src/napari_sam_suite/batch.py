@@ -156,6 +156,8 @@ class Batch:
         Channels to look at, as typed.
     names : dict
         File stem by format, if not the image's name.
+    read : sequence of Path
+        Files that are read besides the images, and so never written over.
     """
 
     out: Path
@@ -165,6 +167,7 @@ class Batch:
     selection: tuple[str, str, str] = ("all", "all", "all")
     channels: str = "all"
     names: dict[str, str] = field(default_factory=dict)
+    read: Sequence[Path] = ()
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
     abandoned: bool = False
@@ -195,7 +198,8 @@ class Batch:
             Engine(model, **options) as engine,
             progress_bar(quiet=self.as_json) as show,
         ):
-            inputs = [path for o in openers if (path := _path(o)) is not None]
+            images = [path for o in openers if (path := _path(o)) is not None]
+            inputs = [*images, *self.read]
             for open_one in openers:
                 try:
                     self._one(engine, open_one, show, inputs)

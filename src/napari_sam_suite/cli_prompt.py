@@ -135,6 +135,7 @@ def prompt_command(
                 "random_weights": random_weights,
                 "embeddings": embeddings,
             },
+            objects=objects,
         )
 
 
@@ -192,6 +193,7 @@ def propagate_command(
                 "random_weights": random_weights,
                 "embeddings": embeddings,
             },
+            objects=objects,
         )
 
 
@@ -289,12 +291,14 @@ def _run(
     channels: str,
     model: str,
     options: dict[str, Any],
+    objects: Path | None,
 ) -> None:
     from napari_sam_suite.batch import Batch
     from napari_sam_suite.engine.image import open_image
 
     batch = Batch(out, parse_formats(formats), task, as_json=as_json)
     batch.selection, batch.channels = selection, channels
+    batch.read = [] if objects is None else [objects]
     batch.run([partial(open_image, image, axes=axes)], model, **options)
     batch.finish()
 

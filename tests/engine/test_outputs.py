@@ -305,10 +305,10 @@ def test_the_labels_never_overwrite_the_image(tmp_path: Path) -> None:
     path = tmp_path / "cells.tif"
     source = image(path=path)
     before = path.read_bytes()
-    with pytest.raises(OutputError, match="overwrite the image"):
+    with pytest.raises(OutputError, match="overwrite the input"):
         ImageOutput(tmp_path, source, ["labels"])
     os.symlink(tmp_path, tmp_path / "link")
-    with pytest.raises(OutputError, match="overwrite the image"):
+    with pytest.raises(OutputError, match="overwrite the input"):
         ImageOutput(tmp_path / "link", source, ["labels"])
     assert path.read_bytes() == before
     ImageOutput(tmp_path, source, ["geojson"]).close()
@@ -329,7 +329,7 @@ def test_no_file_overwrites_another_image_of_the_run(
 ) -> None:
     other = tmp_path / f"cells{suffix}"
     other.write_bytes(b"pixels")
-    with pytest.raises(OutputError, match=f"cells{suffix} would overwrite the image"):
+    with pytest.raises(OutputError, match=f"cells{suffix} would overwrite the input"):
         ImageOutput(tmp_path, image(2), [name], inputs=[other])
     assert other.read_bytes() == b"pixels"
     # what a run before has written may be replaced
@@ -343,5 +343,5 @@ def test_a_given_name_does_not_lead_to_the_image(tmp_path: Path) -> None:
     source = image(path=tmp_path / "cells.tif")
     path = tmp_path / "mine.png"
     os.link(tmp_path / "cells.tif", path)
-    with pytest.raises(OutputError, match="overwrite the image"):
+    with pytest.raises(OutputError, match="overwrite the input"):
         ImageOutput(tmp_path, source, ["overlay"], names={"overlay": "mine"})

@@ -245,7 +245,7 @@ def _spare(inputs: Iterable[Path], targets: Iterable[Path]) -> None:
     for path in there:
         if _identity(path) in known:
             raise OutputError(
-                f"{path.name} would overwrite the image {known[_identity(path)]}.",
+                f"{path.name} would overwrite the input {known[_identity(path)]}.",
                 "Choose another folder with --out.",
             )
 
