@@ -31,12 +31,12 @@ import tifffile
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.fewshot.examples import Examples, choose_examples
 from napari_sam_suite.engine.fewshot.finder import FewShot
+from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import FewShotParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ import typer
 
 from napari_sam_suite.console import errors
 from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
 from napari_sam_suite.engine.outputs import parse_formats, result_files
-from napari_sam_suite.engine.params import FewShotParams
 from napari_sam_suite.flags import GroupedCommand, with_params
 from napari_sam_suite.options import (
     AsJson,

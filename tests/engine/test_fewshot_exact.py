@@ -15,9 +15,9 @@ from napari_sam_suite.engine.fewshot.exact import (
     pool_crop,
     prototype,
 )
+from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.models.registry import find_model
-from napari_sam_suite.engine.params import FewShotParams
 
 SQUARE = (1024, 1024)
 

@@ -9,9 +9,9 @@ from engine.fewshot_fakes import RED, ColourSam, dots
 from napari_sam_suite.engine.fewshot.candidates import grid_points, peak_points
 from napari_sam_suite.engine.fewshot.choose import not_known, resolve
 from napari_sam_suite.engine.fewshot.fast import Sizes, choose_points
+from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
-from napari_sam_suite.engine.params import FewShotParams
 from napari_sam_suite.engine.tiles import Region
 
 AUTO = FewShotParams()

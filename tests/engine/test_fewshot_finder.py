@@ -10,11 +10,11 @@ from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.fewshot import finder as finder_module
 from napari_sam_suite.engine.fewshot.examples import choose_examples
 from napari_sam_suite.engine.fewshot.finder import FewShot
+from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import FewShotParams
 
 SHAPE = (64, 64)
 TAGGED = [(8, 8, RED), (8, 40, RED), (40, 8, RED)]

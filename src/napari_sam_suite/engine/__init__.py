@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.errors import EngineError
     from napari_sam_suite.engine.fewshot.examples import choose_examples
     from napari_sam_suite.engine.fewshot.finder import FewShot
+    from napari_sam_suite.engine.fewshot.params import FewShotParams
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.frames import FrameIndex, select_frames
     from napari_sam_suite.engine.generator import build_sam_generator
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import MODELS, find_model
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.params import (
-        AutoParams,
-        FewShotParams,
-        PromptParams,
-        PropagateParams,
-    )
+    from napari_sam_suite.engine.params import AutoParams, PromptParams, PropagateParams
     from napari_sam_suite.engine.prompt import (
         Prompt,
         from_boxes,
@@ -42,7 +38,7 @@ _WHERE = {
     "Engine": "jobs",
     "EngineError": "errors",
     "FewShot": "fewshot.finder",
-    "FewShotParams": "params",
+    "FewShotParams": "fewshot.params",
     "FrameIndex": "frames",
     "ImageSource": "image",
     "Job": "jobs",

@@ -19,13 +19,13 @@ from superqt import QCollapsible, QLabeledDoubleSlider
 
 from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.features import UNASSIGNED
+from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import (
     PANEL_FIELDS,
     FrameIndex,
     Sizes,
     select_frames,
 )
-from napari_sam_suite.engine.params import FewShotParams
 from napari_sam_suite.widgets.auto import BatchField
 from napari_sam_suite.widgets.form import Form
 from napari_sam_suite.widgets.table import column

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.fewshot.params import FewShotParams
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.models.protocol import Embedding, SamModel
-    from napari_sam_suite.engine.params import FewShotParams
 
 QUALITY = 0.88
 """Predicted IoU that the documented algorithm asks of a candidate."""

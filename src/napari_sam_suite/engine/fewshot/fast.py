@@ -24,10 +24,10 @@ from napari_sam_suite.engine.tiles import Region, tile_regions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.fewshot.params import FewShotParams
     from napari_sam_suite.engine.fewshot.scorer import Scorer
     from napari_sam_suite.engine.finder import Stop
     from napari_sam_suite.engine.models.protocol import Embedding, SamModel
-    from napari_sam_suite.engine.params import FewShotParams
 
 _WIDTH = 24
 """Pixels of the model's input that an example shall be wide."""

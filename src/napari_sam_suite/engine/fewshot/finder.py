@@ -27,12 +27,12 @@ from napari_sam_suite.engine.finder import Found
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.fewshot.params import FewShotParams
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.params import FewShotParams
 
 _MOST = 512 * 2**20
 """Bytes of candidates that are kept, of all frames together."""

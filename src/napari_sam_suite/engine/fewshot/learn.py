@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.fewshot.examples import Examples
+    from napari_sam_suite.engine.fewshot.params import FewShotParams
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.models.protocol import Embedding, SamModel
-    from napari_sam_suite.engine.params import FewShotParams
     from napari_sam_suite.engine.tiles import Region
 
 _MOST = 1000
