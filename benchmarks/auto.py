@@ -33,7 +33,7 @@ from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.synthetic import synthesize
+from napari_sam_suite.engine.synthetic.scene import synthesize
 from scene import Scene
 
 if TYPE_CHECKING:

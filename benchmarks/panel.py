@@ -26,7 +26,7 @@ from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.run import FrameResult
-from napari_sam_suite.engine.synthetic import synthesize
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 _PERIOD = 0.02
 

@@ -22,7 +22,6 @@ import tifffile
 import torch
 from scipy.ndimage import distance_transform_edt, find_objects
 
-from napari_sam_suite.engine.answers import answer
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.embed import EmbeddingCache, Remembering
 from napari_sam_suite.engine.frames import FrameIndex
@@ -30,18 +29,20 @@ from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import PromptParams, PropagateParams
 from napari_sam_suite.engine.polygons import polygonise
-from napari_sam_suite.engine.prompt import from_boxes, from_points, mask_of
-from napari_sam_suite.engine.propagate import start_propagate
+from napari_sam_suite.engine.prompts.answers import answer
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import from_boxes, from_points, mask_of
+from napari_sam_suite.engine.propagation.finder import start_propagate
+from napari_sam_suite.engine.propagation.params import PropagateParams
 from napari_sam_suite.engine.samples import demo_image
 from quality import pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_sam_suite.engine.answers import Answer
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.answers import Answer
+    from napari_sam_suite.engine.prompts.prompt import Prompt
 
 _FOLDERS = ("dev_dsb2018", "dev_usiigaci_phase", "dev_bbbc039_16bit")
 _SMALLEST = 20

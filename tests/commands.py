@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from typer.testing import CliRunner, Result
 
-from napari_sam_suite.cli import app
+from napari_sam_suite.cli.app import app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def explains(result: Result, *words: str, lines: int = 2) -> None:
 
 def start(*arguments: object, code: str = "", **options: Any) -> subprocess.Popen[str]:
     """Run a command in a process of its own, after `code`."""
-    code += "\nfrom napari_sam_suite.cli import app\napp()"
+    code += "\nfrom napari_sam_suite.cli.app import app\napp()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(

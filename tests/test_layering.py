@@ -34,7 +34,7 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("module", [NAME, f"{NAME}.engine", f"{NAME}.cli"])
+@pytest.mark.parametrize("module", [NAME, f"{NAME}.engine", f"{NAME}.cli.app"])
 def test_importing_the_doors_loads_neither_torch_nor_qt(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     answer = subprocess.run(
@@ -75,7 +75,9 @@ def test_the_models_know_nothing_of_what_is_done_with_them(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem
+    "path",
+    sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("cli/*.py")]),
+    ids=lambda path: path.stem,
 )
 def test_the_doors_load_napari_only_when_called(path: Path) -> None:
     at_import = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from napari_sam_suite.engine.synthetic import KINDS, synthesize
+from napari_sam_suite.engine.synthetic.scene import KINDS, synthesize
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--optimiser", choices=["adamw", "muon"], default="adamw")
     parser.add_argument("--frozen", type=float, default=0.15, help="share of time")
     parser.add_argument("--prime", action="store_true", help="first prompts run")
     parser.add_argument("--finish", action="store_true", help="settled schedules")
@@ -74,6 +75,53 @@ def parameter_groups(network: Trainee, args: argparse.Namespace) -> list[dict]:
         {"params": encoder, "lr": args.rate, "share": share},
         {"params": rest, "lr": args.rate, "share": 1.0},
     ]
+
+
+class Optimisers:
+    """AdamW, or Muon for the inner matrices and AdamW for everything else.
+
+    Muon makes each matrix's step orthogonal; scaled to the size that AdamW's steps
+    have, so that one learning rate serves both (Liu et al., "Muon is scalable for
+    LLM training", 2025).
+    """
+
+    def __init__(self, network: Trainee, args: argparse.Namespace) -> None:
+        tables = {
+            id(module.weight)
+            for module in network.modules()
+            if isinstance(module, torch.nn.Embedding)
+        }
+        matrices, others = [], []
+        for group in parameter_groups(network, args):
+            parts: tuple[list, list] = ([], [])
+            for parameter in group["params"]:
+                inner = parameter.ndim == 2 and id(parameter) not in tables
+                parts[args.optimiser == "muon" and inner].append(parameter)
+            others.append(group | {"params": parts[0]})
+            matrices.append(group | {"params": parts[1]})
+        self.all = [torch.optim.AdamW(others, weight_decay=0.02, betas=(0.9, 0.98))]
+        if args.optimiser == "muon":
+            self.all.append(
+                torch.optim.Muon(
+                    matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+
+    def step(self, rate: float) -> None:
+        """Use the gradients with the learning rate ``rate``."""
+        for optimiser in self.all:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["share"]
+            optimiser.step()
+
+    def state_dict(self) -> list[dict]:
+        """What ``load_state_dict`` needs."""
+        return [optimiser.state_dict() for optimiser in self.all]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        """Go on where ``states`` were taken."""
+        for optimiser, state in zip(self.all, states, strict=True):
+            optimiser.load_state_dict(state)
 
 
 def random_window(size: int, generator: torch.Generator) -> Window:
@@ -107,9 +155,7 @@ def main() -> None:
     average = Average(network)
     if resumed:
         average.network.load_state_dict(state["average"])
-    optimiser = torch.optim.AdamW(
-        parameter_groups(network, args), weight_decay=0.02, betas=(0.9, 0.98)
-    )
+    optimiser = Optimisers(network, args)
     if resumed:
         optimiser.load_state_dict(state["optimiser"])
     step = state["step"] if resumed else 0
@@ -190,8 +236,6 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
         done = elapsed / args.minutes
         if done >= 1:
             break
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(done, args.rate) * group["share"]
         images, labels, complete = next(batches)
         weights = torch.where(complete, 1.0, 0.3)
         window = random_window(args.size, generator)
@@ -200,7 +244,7 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
         )
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         if torch.isfinite(norm):
-            optimiser.step()
+            optimiser.step(rate_at(done, args.rate))
             average.update(network, step)
         step, count = step + 1, count + 1
         for name, value in parts.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_sam_suite.cli import app
+from napari_sam_suite.cli.app import app
 
 if __name__ == "__main__":
     app(prog_name="napari-sam-suite")

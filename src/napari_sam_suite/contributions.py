@@ -38,7 +38,7 @@ def sample_stack() -> list[LayerData]:
     import numpy as np
     from scipy import ndimage
 
-    from napari_sam_suite.engine.synthetic import synthesize
+    from napari_sam_suite.engine.synthetic.scene import synthesize
 
     margin = _TIMES * _STEP
     wide = (_STACK_SIDE + margin, _STACK_SIDE + margin)
@@ -187,7 +187,7 @@ def _source(about: dict[str, Any]) -> dict[str, Any]:
 
 def _sample(kind: str, name: str, *, diameter: float, seed: int) -> list[LayerData]:
     """An image layer, and its truth as a hidden labels layer."""
-    from napari_sam_suite.engine.synthetic import synthesize
+    from napari_sam_suite.engine.synthetic.scene import synthesize
 
     scene = synthesize(kind, (_SIDE, _SIDE), seed, diameter=diameter)
     return [

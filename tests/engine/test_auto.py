@@ -14,7 +14,7 @@ from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.synthetic import synthesize
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 EVERYTHING = {
     "pred_iou_thresh": 0.0,

@@ -19,7 +19,7 @@ from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.synthetic import synthesize
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 PLAIN = AutoParams(points_per_side=8, tile="off")
 TILES = AutoParams(points_per_side=8, tile=160)

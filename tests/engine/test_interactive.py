@@ -11,10 +11,10 @@ from napari_sam_suite.engine.embed import EmbeddingCache, Remembering
 from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
-from napari_sam_suite.engine.interactive import Interactive
 from napari_sam_suite.engine.jobs import Engine
-from napari_sam_suite.engine.params import PromptParams
-from napari_sam_suite.engine.prompt import Prompt
+from napari_sam_suite.engine.prompts.interactive import Interactive
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from napari_sam_suite.engine.models.nano.config import (
     build_nano,
     read_card,
 )
-from napari_sam_suite.engine.synthetic import synthesize
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import pytest
 from shapely import Polygon, box
 
 from engine.fakes import FakeSam, scene
-from napari_sam_suite.engine.answers import answer, mask_logits
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.embed import EmbeddingCache, Remembering
 from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, ParameterError
@@ -23,8 +22,10 @@ from napari_sam_suite.engine.models.protocol import (
     Prompts,
 )
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import PromptParams
-from napari_sam_suite.engine.prompt import (
+from napari_sam_suite.engine.prompts.answers import answer, mask_logits
+from napari_sam_suite.engine.prompts.finder import Prompted, start_prompts
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import (
     MaskPrompt,
     Prompt,
     check,
@@ -33,10 +34,9 @@ from napari_sam_suite.engine.prompt import (
     from_points,
     mask_of,
 )
-from napari_sam_suite.engine.prompted import Prompted, start_prompts
+from napari_sam_suite.engine.prompts.views import Views
 from napari_sam_suite.engine.samples import demo_image
 from napari_sam_suite.engine.tiles import Region
-from napari_sam_suite.engine.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

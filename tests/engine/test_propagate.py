@@ -10,10 +10,10 @@ from napari_sam_suite.engine.errors import FrameError, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
-from napari_sam_suite.engine.motion import Motion, grey
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import PropagateParams
-from napari_sam_suite.engine.propagate import Propagated, start_propagate
+from napari_sam_suite.engine.propagation.finder import Propagated, start_propagate
+from napari_sam_suite.engine.propagation.motion import Motion, grey
+from napari_sam_suite.engine.propagation.params import PropagateParams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_sam_suite.engine.errors import ParameterError
-from napari_sam_suite.engine.synthetic import KINDS, synthesize
+from napari_sam_suite.engine.synthetic.scene import KINDS, synthesize
 
 
 @pytest.mark.parametrize("kind", KINDS)

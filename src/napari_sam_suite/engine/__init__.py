@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import MODELS, find_model
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.params import AutoParams, PromptParams, PropagateParams
-    from napari_sam_suite.engine.prompt import (
+    from napari_sam_suite.engine.params import AutoParams
+    from napari_sam_suite.engine.prompts.finder import start_prompts
+    from napari_sam_suite.engine.prompts.params import PromptParams
+    from napari_sam_suite.engine.prompts.prompt import (
         Prompt,
         from_boxes,
         from_objects,
         from_points,
     )
-    from napari_sam_suite.engine.prompted import start_prompts
-    from napari_sam_suite.engine.propagate import start_propagate
+    from napari_sam_suite.engine.propagation.finder import start_propagate
+    from napari_sam_suite.engine.propagation.params import PropagateParams
 
 _WHERE = {
     "AutoParams": "params",
@@ -44,21 +46,21 @@ _WHERE = {
     "Job": "jobs",
     "MODELS": "models.registry",
     "Objects": "objects",
-    "Prompt": "prompt",
-    "PromptParams": "params",
-    "PropagateParams": "params",
+    "Prompt": "prompts.prompt",
+    "PromptParams": "prompts.params",
+    "PropagateParams": "propagation.params",
     "Prototypes": "fewshot.prototypes",
     "build_sam_generator": "generator",
     "choose_examples": "fewshot.examples",
     "compose": "composite",
     "find_model": "models.registry",
-    "from_boxes": "prompt",
-    "from_objects": "prompt",
-    "from_points": "prompt",
+    "from_boxes": "prompts.prompt",
+    "from_objects": "prompts.prompt",
+    "from_points": "prompts.prompt",
     "open_image": "image",
     "select_frames": "frames",
-    "start_prompts": "prompted",
-    "start_propagate": "propagate",
+    "start_prompts": "prompts.finder",
+    "start_propagate": "propagation.finder",
 }
 
 __all__ = [

@@ -13,12 +13,8 @@ from napari_sam_suite.engine.frames import (
     checked_frame,
     resolve_frames,
 )
-from napari_sam_suite.engine.readers import (
-    Calibration,
-    read_contents,
-    reason,
-    too_large,
-)
+from napari_sam_suite.engine.readers import read_contents, reason, too_large
+from napari_sam_suite.engine.readers.contents import Calibration
 from napari_sam_suite.engine.stack import LazyArray, Stack, name_axes
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.interactive import Interactive
     from napari_sam_suite.engine.jobs import Job
-    from napari_sam_suite.engine.prompt import Point
+    from napari_sam_suite.engine.prompts.interactive import Interactive
+    from napari_sam_suite.engine.prompts.prompt import Point
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.models import ModelChooser
     from napari_sam_suite.widgets.session import Session
@@ -88,7 +88,7 @@ class Ahead(QObject):
             work.done.connect(go_on)
             work.failed.connect(self.failed)
             return
-        from napari_sam_suite.engine.interactive import Interactive
+        from napari_sam_suite.engine.prompts.interactive import Interactive
 
         try:
             engine, _ = self._session.engine(self._models.spec.id, preferences())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.prompt import Prompt
     from napari_sam_suite.widgets.layers import Picture
 
 OUTSIDE = "Shift"

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qtpy.QtGui import QHideEvent, QShowEvent
 
-    from napari_sam_suite.engine.interactive import Interactive, Suggestion
     from napari_sam_suite.engine.jobs import Job
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.interactive import Interactive, Suggestion
+    from napari_sam_suite.engine.prompts.prompt import Prompt
     from napari_sam_suite.widgets.images import ImageChooser
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.models import ModelChooser
@@ -300,7 +300,7 @@ class PromptTab(QWidget):
 
     def _before(self) -> Turn:
         """What is said of the object in this frame up to now."""
-        from napari_sam_suite.engine.prompt import Prompt
+        from napari_sam_suite.engine.prompts.prompt import Prompt
 
         frame, _ = self._images.frame()
         self.turns.stay_in(frame)
@@ -429,7 +429,7 @@ class PromptTab(QWidget):
         return self.tag.currentText().strip() or UNASSIGNED
 
     def _recipe(self, picture: Picture, kept: list[Turn]) -> dict[str, Any]:
-        from napari_sam_suite.engine.params import PromptParams
+        from napari_sam_suite.engine.prompts.params import PromptParams
         from napari_sam_suite.widgets.recipe import record
 
         layer = self._images.layers()[0]

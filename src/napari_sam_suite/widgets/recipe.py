@@ -94,8 +94,8 @@ def _prompts_as_python(recipe: dict[str, Any]) -> str:
     prompts = ",\n    ".join(_prompt(prompt) for prompt in recipe["prompts"])
     return f"""\
 {imports}from napari_sam_suite.engine import Composite, Engine, FrameIndex, open_image
-from napari_sam_suite.engine.prompt import Prompt
-from napari_sam_suite.engine.prompted import start_prompts
+from napari_sam_suite.engine.prompts.prompt import Prompt
+from napari_sam_suite.engine.prompts.finder import start_prompts
 
 image = {opened}
 composite = Composite.model_validate({recipe["composite"]!r})
@@ -164,9 +164,9 @@ def _open(image: dict[str, Any]) -> tuple[str, str]:
 
 
 def _changed(params: dict[str, Any], model: str = "AutoParams") -> dict[str, Any]:
-    from napari_sam_suite.engine import params as models
+    from napari_sam_suite import engine
 
-    usual = getattr(models, model)().model_dump(mode="json")
+    usual = getattr(engine, model)().model_dump(mode="json")
     return {name: value for name, value in params.items() if value != usual[name]}
 
 

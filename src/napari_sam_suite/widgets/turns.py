@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.interactive import Suggestion
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.interactive import Suggestion
+    from napari_sam_suite.engine.prompts.prompt import Prompt
 
 
 @dataclass(eq=False)

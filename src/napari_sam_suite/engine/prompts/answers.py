@@ -13,8 +13,8 @@ from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.masks import measure, tighten
 from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
+from napari_sam_suite.engine.prompts.views import Views
 from napari_sam_suite.engine.resample import Enlargement
-from napari_sam_suite.engine.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.models.protocol import Decoded, Embedding, SamModel
-    from napari_sam_suite.engine.params import PromptParams
-    from napari_sam_suite.engine.prompt import MaskPrompt, Prompt
+    from napari_sam_suite.engine.prompts.params import PromptParams
+    from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt
     from napari_sam_suite.engine.tiles import Region
 
 ANSWERS = 3

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam_suite.engine.answers import ANSWERS, Answer, answer
 from napari_sam_suite.engine.composite import Composite, compose
 from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.params import PromptParams
 from napari_sam_suite.engine.polygons import polygonise
-from napari_sam_suite.engine.prompt import Prompt, check
-from napari_sam_suite.engine.prompted import add_answer
-from napari_sam_suite.engine.views import Views
+from napari_sam_suite.engine.prompts.answers import ANSWERS, Answer, answer
+from napari_sam_suite.engine.prompts.finder import add_answer
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import Prompt, check
+from napari_sam_suite.engine.prompts.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.protocol import SamModel
-    from napari_sam_suite.engine.prompt import Point
+    from napari_sam_suite.engine.prompts.prompt import Point
 
 _FRAMES = 3
 """Composed frames kept: the present one and its neighbours."""

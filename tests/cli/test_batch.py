@@ -18,7 +18,7 @@ import pytest
 import tifffile
 
 from commands import FEW, answer, explains, names, segment, stack, start
-from napari_sam_suite.batch import Batch, Intake, Segmenting
+from napari_sam_suite.cli.batch import Batch, Intake, Segmenting
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
 from napari_sam_suite.engine.models import load
@@ -266,7 +266,7 @@ def test_a_second_ctrl_c_leaves_a_model_that_cannot_be_interrupted(
 ) -> None:
     code = f"""
 import sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from engine.fakes import FakeSam
 from napari_sam_suite.engine.models import load
 class Stuck(FakeSam):

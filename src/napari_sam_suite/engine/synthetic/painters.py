@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from napari_sam_suite.engine.synthetic_shapes import (
+from napari_sam_suite.engine.synthetic.shapes import (
     Field,
     Labels,
     borders,

@@ -8,8 +8,8 @@ import typer
 from pydantic import Field
 from typer.testing import CliRunner
 
+from napari_sam_suite.cli.flags import with_params
 from napari_sam_suite.engine.params import AutoParams, Params
-from napari_sam_suite.flags import with_params
 
 KINDS = {
     "smoothing": float,

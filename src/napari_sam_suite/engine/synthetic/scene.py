@@ -15,12 +15,12 @@ import numpy as np
 from scipy import ndimage
 
 from napari_sam_suite.engine.errors import ParameterError
-from napari_sam_suite.engine.synthetic_painters import PAINTERS
+from napari_sam_suite.engine.synthetic.painters import PAINTERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_sam_suite.engine.synthetic_shapes import Field, Labels
+    from napari_sam_suite.engine.synthetic.shapes import Field, Labels
 
 KINDS: tuple[str, ...] = tuple(PAINTERS)
 

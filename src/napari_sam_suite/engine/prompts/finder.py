@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam_suite.engine.answers import answer
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import Sizes
 from napari_sam_suite.engine.masks import MaskBuilder
-from napari_sam_suite.engine.params import PromptParams
-from napari_sam_suite.engine.prompt import check
+from napari_sam_suite.engine.prompts.answers import answer
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from napari_sam_suite.engine.answers import Answer
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.frames import FrameIndex
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.answers import Answer
+    from napari_sam_suite.engine.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)

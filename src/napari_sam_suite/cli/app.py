@@ -14,14 +14,12 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from napari_sam_suite import __version__, cli_fewshot, cli_prompt
-from napari_sam_suite.cli_models import doctor_command, models_app
-from napari_sam_suite.console import Json, errors, print_json, print_table
-from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
-from napari_sam_suite.engine.outputs import parse_formats
-from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.flags import GroupedCommand, with_params
-from napari_sam_suite.options import (
+from napari_sam_suite import __version__
+from napari_sam_suite.cli import fewshot, prompt
+from napari_sam_suite.cli.console import Json, errors, print_json, print_table
+from napari_sam_suite.cli.flags import GroupedCommand, with_params
+from napari_sam_suite.cli.models import doctor_command, models_app
+from napari_sam_suite.cli.options import (
     AsJson,
     Axes,
     Channels,
@@ -37,6 +35,9 @@ from napari_sam_suite.options import (
     Random,
     Times,
 )
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
+from napari_sam_suite.engine.outputs import parse_formats
+from napari_sam_suite.engine.params import AutoParams
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.metrics import LabelPair, Scores
@@ -50,8 +51,8 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command("doctor")(doctor_command)
-cli_prompt.register(app)
-cli_fewshot.register(app)
+prompt.register(app)
+fewshot.register(app)
 
 
 def _version(asked: bool) -> None:
@@ -85,7 +86,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Segment a bundled microscopy image: a picture in seconds, offline."""
-    from napari_sam_suite.batch import Batch, Segmenting
+    from napari_sam_suite.cli.batch import Batch, Segmenting
     from napari_sam_suite.engine.samples import demo_image
 
     with errors(as_json=as_json):
@@ -125,7 +126,7 @@ def segment(
     ] = None,
 ) -> None:
     """Find everything in images: one label image and one GeoJSON file for each."""
-    from napari_sam_suite.batch import Batch, Segmenting, check_names
+    from napari_sam_suite.cli.batch import Batch, Segmenting, check_names
     from napari_sam_suite.engine.image import open_image
 
     with errors(as_json=as_json):

@@ -19,7 +19,6 @@ from uuid import uuid4
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from napari_sam_suite.engine.answers import Answer, answer
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import (
@@ -29,10 +28,11 @@ from napari_sam_suite.engine.frames import (
     format_selection,
 )
 from napari_sam_suite.engine.masks import MaskBuilder
-from napari_sam_suite.engine.motion import Motion, grey
-from napari_sam_suite.engine.params import PropagateParams
-from napari_sam_suite.engine.prompt import MaskPrompt, Prompt, check, mask_of
-from napari_sam_suite.engine.prompted import add_answer
+from napari_sam_suite.engine.prompts.answers import Answer, answer
+from napari_sam_suite.engine.prompts.finder import add_answer
+from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt, check, mask_of
+from napari_sam_suite.engine.propagation.motion import Motion, grey
+from napari_sam_suite.engine.propagation.params import PropagateParams
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
 from napari_sam_suite.engine.tiles import Region
 

@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from napari_sam_suite.console import errors
-from napari_sam_suite.engine.errors import ParameterError
-from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
-from napari_sam_suite.engine.outputs import parse_formats
-from napari_sam_suite.engine.params import PromptParams, PropagateParams
-from napari_sam_suite.flags import GroupedCommand, with_params
-from napari_sam_suite.options import (
+from napari_sam_suite.cli.console import errors
+from napari_sam_suite.cli.flags import GroupedCommand, with_params
+from napari_sam_suite.cli.options import (
     AsJson,
     Axes,
     Channels,
@@ -32,18 +28,23 @@ from napari_sam_suite.options import (
     Random,
     Times,
 )
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
+from napari_sam_suite.engine.outputs import parse_formats
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.propagation.params import PropagateParams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_sam_suite.batch import Task
+    from napari_sam_suite.cli.batch import Task
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.prompt import Prompt
 
 _prompt = partial(typer.Option, rich_help_panel="Prompts")
 _USES = ("box", "mask", "both")
@@ -110,7 +111,7 @@ def prompt_command(
     is a prompt, and what follows the numbers is its tag. Objects that are drawn again
     stay in their frames.
     """
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.prompt import Prompt
 
     with errors(as_json=as_json):
         prompts = [Prompt(whole=True)] if whole else []
@@ -218,7 +219,7 @@ class Prompting:
         composite: Composite,
     ) -> Job[Objects]:
         """Queue the prompts on the frames that have some."""
-        from napari_sam_suite.engine.prompted import start_prompts
+        from napari_sam_suite.engine.prompts.finder import start_prompts
 
         own = {prompt.frame for prompt in self.prompts}
         asked = [frame for frame in frames if None in own or frame in own]
@@ -255,7 +256,7 @@ class Propagating:
         composite: Composite,
     ) -> Job[Objects]:
         """Queue the objects of the first frame."""
-        from napari_sam_suite.engine.propagate import start_propagate
+        from napari_sam_suite.engine.propagation.finder import start_propagate
 
         objects, frame, axis = self.objects, None, self.params.axis
         if self.start_at is not None:
@@ -293,7 +294,7 @@ def _run(
     options: dict[str, Any],
     objects: Path | None,
 ) -> None:
-    from napari_sam_suite.batch import Batch
+    from napari_sam_suite.cli.batch import Batch
     from napari_sam_suite.engine.image import open_image
 
     batch = Batch(out, parse_formats(formats), task, as_json=as_json)
@@ -304,7 +305,7 @@ def _run(
 
 
 def _from_points(points: str, outside: str, together: bool) -> list[Prompt]:
-    from napari_sam_suite.engine.prompt import from_points
+    from napari_sam_suite.engine.prompts.prompt import from_points
 
     yes, tags = _numbers(points, 2, "points")
     no, _ = _numbers(outside, 2, "outside")
@@ -314,14 +315,14 @@ def _from_points(points: str, outside: str, together: bool) -> list[Prompt]:
 
 
 def _from_boxes(boxes: str) -> list[Prompt]:
-    from napari_sam_suite.engine.prompt import from_boxes
+    from napari_sam_suite.engine.prompts.prompt import from_boxes
 
     numbers, tags = _numbers(boxes, 4, "boxes")
     return from_boxes(numbers, tags=tags)
 
 
 def _again(path: Path | None, use: str) -> list[Prompt]:
-    from napari_sam_suite.engine.prompt import from_objects
+    from napari_sam_suite.engine.prompts.prompt import from_objects
 
     if use not in _USES:
         raise ParameterError(

@@ -20,7 +20,7 @@ from napari_sam_suite.engine.tiles import Region, tile_regions
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
-    from napari_sam_suite.engine.prompt import Prompt
+    from napari_sam_suite.engine.prompts.prompt import Prompt
 
 _CONTEXT = 4.5
 """A view is at least this many times as wide as the object: from there on the mean IoU

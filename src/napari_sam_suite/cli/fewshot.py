@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_sam_suite.console import errors
-from napari_sam_suite.engine.errors import OutputError, ParameterError
-from napari_sam_suite.engine.fewshot.params import FewShotParams
-from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
-from napari_sam_suite.engine.outputs import parse_formats, result_files
-from napari_sam_suite.flags import GroupedCommand, with_params
-from napari_sam_suite.options import (
+from napari_sam_suite.cli.console import errors
+from napari_sam_suite.cli.flags import GroupedCommand, with_params
+from napari_sam_suite.cli.options import (
     AsJson,
     Axes,
     Channels,
@@ -31,6 +27,10 @@ from napari_sam_suite.options import (
     Random,
     Times,
 )
+from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.fewshot.params import FewShotParams
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
+from napari_sam_suite.engine.outputs import parse_formats, result_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -141,7 +141,7 @@ def few_shot_command(
     random_weights: Random = False,
 ) -> None:
     """Find objects like the examples: one label image and one GeoJSON file for each."""
-    from napari_sam_suite.batch import Batch, check_names
+    from napari_sam_suite.cli.batch import Batch, check_names
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.image import open_image
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from napari_sam_suite.console import (
+from napari_sam_suite.cli.console import (
     INTERRUPTED,
     Presses,
     Show,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from napari_sam_suite.console import (
+from napari_sam_suite.cli.console import (
     Json,
     error_as_dict,
     errors,

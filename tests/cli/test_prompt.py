@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from napari_sam_suite.cli import app
+from napari_sam_suite.cli.app import app
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from napari_sam_suite.cli_models import doctor_command, models_app
+from napari_sam_suite.cli.models import doctor_command, models_app
 from napari_sam_suite.engine.models.registry import MODELS
 
 if TYPE_CHECKING:

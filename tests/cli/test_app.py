@@ -48,7 +48,7 @@ def test_a_command_that_is_not_complete_says_how_to_use_it(
 
 
 def test_the_command_line_is_there_before_anything_heavy_is_loaded() -> None:
-    code = "import sys, napari_sam_suite.cli; print(*sys.modules)"
+    code = "import sys, napari_sam_suite.cli.app; print(*sys.modules)"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -1,0 +1,1 @@
+"""Points, boxes, masks, the whole frame, and what a model answers to them."""

@@ -1,0 +1,1 @@
+"""Objects of one frame carried on through time or z."""

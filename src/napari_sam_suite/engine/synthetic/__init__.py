@@ -1,0 +1,1 @@
+"""Synthetic microscopy with exact truth: sample data, tests and training."""
