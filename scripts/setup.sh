@@ -11,7 +11,7 @@ what=${1:-engine}
 venv=.venv
 case $what in
     engine) request=(-e .) ;;
-    test) request=(-e ".[all]" --group test --group lint) ;;
+    test) request=(-e ".[all,formats,onnx,scale]" --group test --group lint) ;;
     *) echo "usage: scripts/setup.sh [engine|test]" >&2; exit 2 ;;
 esac
 
