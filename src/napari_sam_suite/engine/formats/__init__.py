@@ -39,6 +39,7 @@ FORMATS = (
     Format("coco", (".coco.json",)),
     Format("geojson", (".geojson", ".json")),
     Format("labels", (".tif", ".tiff")),
+    Format("parquet", (".parquet", ".geoparquet"), "pyarrow"),
     Format("rois", (".zip", ".roi"), "roifile"),
 )
 

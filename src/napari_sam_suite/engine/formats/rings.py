@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def join_rings(rings: Iterable[Ring]) -> Polygon | MultiPolygon | None:
     """Everything within any of the rings; None if that is no area."""
     parts = [part for ring in rings if (part := _part(ring)) is not None]
-    return _areas(parts[0] if len(parts) == 1 else shapely.union_all(parts))
+    return keep_areas(parts[0] if len(parts) == 1 else shapely.union_all(parts))
 
 
 def cross_rings(rings: Sequence[Ring]) -> Polygon | MultiPolygon | None:
@@ -32,11 +32,11 @@ def cross_rings(rings: Sequence[Ring]) -> Polygon | MultiPolygon | None:
     if len(rings) > 1 and all(len(np.unique(ring, axis=0)) > 2 for ring in rings):
         holed = Polygon(rings[0], rings[1:])
         if holed.is_valid:
-            return _areas(holed)
+            return keep_areas(holed)
     parts = [part for ring in rings if (part := _part(ring)) is not None]
     if not parts:
         return None
-    return _areas(functools.reduce(shapely.symmetric_difference, parts))
+    return keep_areas(functools.reduce(shapely.symmetric_difference, parts))
 
 
 def build_polygon(parts: Sequence[Sequence[Ring]]) -> Polygon | MultiPolygon | None:
@@ -44,7 +44,19 @@ def build_polygon(parts: Sequence[Sequence[Ring]]) -> Polygon | MultiPolygon | N
     if any(len(np.unique(ring, axis=0)) < 3 for part in parts for ring in part):
         return cross_rings([ring for part in parts for ring in part])
     polygons = [Polygon(outside, holes) for outside, *holes in parts]
-    return _areas(polygons[0] if len(polygons) == 1 else MultiPolygon(polygons))
+    return keep_areas(polygons[0] if len(polygons) == 1 else MultiPolygon(polygons))
+
+
+def keep_areas(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon | None:
+    """The same area as a valid polygon; None if there is none."""
+    if shape.is_valid and isinstance(shape, Polygon | MultiPolygon):
+        return shape if shape.area > 0 else None
+    areas = [
+        part
+        for part in shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
+        if isinstance(part, Polygon) and part.area > 0
+    ]
+    return areas[0] if len(areas) == 1 else MultiPolygon(areas) if areas else None
 
 
 def split_rings(polygon: Polygon | MultiPolygon) -> list[list[Ring]]:
@@ -102,16 +114,4 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _part(ring: Ring) -> Polygon | MultiPolygon | None:
     if len(np.unique(ring, axis=0)) < 3:
         return None
-    return _areas(Polygon(ring))
-
-
-def _areas(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon | None:
-    """The same area as a valid polygon."""
-    if shape.is_valid and isinstance(shape, Polygon | MultiPolygon):
-        return shape if shape.area > 0 else None
-    areas = [
-        part
-        for part in shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
-        if isinstance(part, Polygon) and part.area > 0
-    ]
-    return areas[0] if len(areas) == 1 else MultiPolygon(areas) if areas else None
+    return keep_areas(Polygon(ring))
