@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.panel import Panel
+    from napari_sam_suite.widgets.tab import Parts
 
 
 class FakeEngine(Engine):
@@ -59,6 +60,31 @@ def panel(viewer: Any, fake: dict[str, Any], qtbot: Any) -> Iterator[Panel]:
     viewer.window.add_dock_widget(panel, name="SAM Suite")
     yield panel
     panel.session.close(timeout=10)
+
+
+@pytest.fixture
+def make_parts(qtbot: Any) -> Callable[[Any], Parts]:
+    """What tabs share, around a viewer without a window."""
+    from napari_sam_suite.widgets.footer import Footer
+    from napari_sam_suite.widgets.images import ImageChooser
+    from napari_sam_suite.widgets.models import ModelChooser
+    from napari_sam_suite.widgets.resultbar import ResultBar
+    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.runner import Runner
+    from napari_sam_suite.widgets.session import Session
+    from napari_sam_suite.widgets.tab import Parts
+
+    def make(viewer: Any) -> Parts:
+        session, footer = Session(), Footer()
+        shown = ImageChooser(viewer), ModelChooser(), ResultBar()
+        images, models, bar = shown
+        for widget in (*shown, footer):
+            qtbot.addWidget(widget)
+        runner = Runner(session, footer, footer)
+        results = Results(viewer, footer)
+        return Parts(viewer, images, models, session, results, bar, runner)
+
+    return make
 
 
 def blobs(*sizes: int) -> NDArray[np.uint8]:

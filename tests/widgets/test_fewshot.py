@@ -63,13 +63,13 @@ def find(panel: Panel, qtbot: Any) -> Shapes:
     assert panel.fewshot.button.isEnabled(), panel.fewshot.button.toolTip()
     qtbot.mouseClick(panel.fewshot.button, LEFT)
     qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
-    layer = panel.outcome.layer()
+    layer = panel.parts.result_layer()
     assert layer is not None, panel.footer.status.text()
     return layer
 
 
 def wait(panel: Panel, qtbot: Any) -> None:
-    qtbot.waitUntil(lambda: panel.similar.settled, timeout=LIMIT)
+    qtbot.waitUntil(lambda: panel.fewshot.similar.settled, timeout=LIMIT)
 
 
 def test_without_tagged_shapes_it_says_what_to_do(viewer: Any, panel: Panel) -> None:
@@ -115,7 +115,8 @@ def test_objects_like_the_examples_are_found_and_filtered_and_judged(
     table["review"] = ["rejected", "", ""]
     layer.features = table
     wait(panel, qtbot)
-    assert len(panel.similar._finder.prototypes.rest) > len(panel.similar._learnt.rest)
+    similar = panel.fewshot.similar
+    assert len(similar._finder.prototypes.rest) > len(similar._learnt.rest)
     assert "rejected" in set(layer.features["review"])
 
 
@@ -222,12 +223,12 @@ def test_a_step_back_while_it_chooses_is_not_overwritten(
 ) -> None:
     layer = find_red(viewer, panel, qtbot, frames=2)
     panel.fewshot.threshold.setValue(0.0)
-    qtbot.waitUntil(lambda: panel.similar._work is not None, timeout=LIMIT)
-    work = panel.similar._work
+    qtbot.waitUntil(lambda: panel.fewshot.similar._work is not None, timeout=LIMIT)
+    work = panel.fewshot.similar._work
     with qtbot.waitSignal(work.done, timeout=LIMIT):
         panel.results.undo()
     assert len(layer.data) == 0
-    assert panel.similar.settled
+    assert panel.fewshot.similar.settled
 
 
 def test_a_run_too_large_to_be_filtered_says_so(
@@ -242,5 +243,5 @@ def test_a_run_too_large_to_be_filtered_says_so(
     panel.footer.say("")
     panel.fewshot.threshold.setValue(1.0)
     assert "search fewer frames" in panel.footer.status.text()
-    assert panel.similar.settled
+    assert panel.fewshot.similar.settled
     assert len(layer.data) == before > 0

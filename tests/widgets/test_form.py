@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from napari.components import ViewerModel
 from qtpy.QtWidgets import QSpinBox
 
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
@@ -10,6 +11,7 @@ from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.widgets.auto import AutoTab
 from napari_sam_suite.widgets.footer import Footer, duration
 from napari_sam_suite.widgets.form import Form
+from napari_sam_suite.widgets.tab import State
 
 OTHERS: dict[str, Any] = {
     "smoothing": 1.25,
@@ -37,8 +39,8 @@ OTHERS: dict[str, Any] = {
 
 
 @pytest.fixture
-def tab(qtbot: Any) -> AutoTab:
-    tab = AutoTab()
+def tab(make_parts: Any, qtbot: Any) -> AutoTab:
+    tab = AutoTab(make_parts(ViewerModel()))
     qtbot.addWidget(tab)
     return tab
 
@@ -85,14 +87,16 @@ def test_a_preset_sets_its_values_and_a_change_leaves_it(tab: AutoTab) -> None:
 def test_batch_fields_show_their_range_and_refuse_what_is_not_there(
     tab: AutoTab,
 ) -> None:
-    tab.set_image(Sizes(position=1, time=3, z=12), FrameIndex(0, 1, 4))
+    tab.show_state(
+        State(None, Sizes(position=1, time=3, z=12), FrameIndex(0, 1, 4), "")
+    )
     z, time = tab.batch["z"], tab.batch["time"]
     assert z.range.text() == "of 1-12" and not tab.batch["position"].isEnabled()
-    assert tab.frames() == [FrameIndex(0, 1, 4)]
+    assert tab.batch.frames() == [FrameIndex(0, 1, 4)]
     assert tab.button.text() == "Segment this frame"
     z.text.setText("2-3, 12")
     time.text.setText("all")
-    assert len(tab.frames()) == 9 and tab.button.text() == "Segment 9 frames"
+    assert len(tab.batch.frames()) == 9 and tab.button.text() == "Segment 9 frames"
     z.text.setText("13")
     assert not tab.button.isEnabled()
     assert "Batch Z: there is no 13" in tab.button.toolTip()
@@ -102,10 +106,10 @@ def test_batch_fields_show_their_range_and_refuse_what_is_not_there(
 
 
 def test_text_for_an_axis_that_is_gone_does_no_harm(tab: AutoTab) -> None:
-    tab.set_image(Sizes(z=5), FrameIndex())
+    tab.show_state(State(None, Sizes(z=5), FrameIndex(), ""))
     tab.batch["z"].text.setText("4-5")
-    tab.set_image(Sizes(), FrameIndex())
-    assert tab.frames() == [FrameIndex()] and tab.button.isEnabled()
+    tab.show_state(State(None, Sizes(), FrameIndex(), ""))
+    assert tab.batch.frames() == [FrameIndex()] and tab.button.isEnabled()
 
 
 def test_the_time_left_is_told_from_what_is_done(qtbot: Any) -> None:

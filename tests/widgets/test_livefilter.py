@@ -59,7 +59,7 @@ def segment(panel: Panel, qtbot: Any) -> Shapes:
 
 
 def settle(panel: Panel, qtbot: Any) -> None:
-    qtbot.waitUntil(lambda: panel.filter.settled, timeout=LIMIT)
+    qtbot.waitUntil(lambda: panel.auto.live.settled, timeout=LIMIT)
 
 
 def rate(panel: Panel, qtbot: Any, value: float) -> None:

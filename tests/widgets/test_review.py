@@ -41,10 +41,10 @@ def layer() -> Shapes:
 
 
 @pytest.fixture
-def tab(layer: Shapes, qtbot: Any) -> TagTab:
+def tab(layer: Shapes, make_parts: Any, qtbot: Any) -> TagTab:
     viewer = ViewerModel()
     viewer.add_layer(layer)
-    tab = TagTab(viewer, lambda: None)
+    tab = TagTab(make_parts(viewer))
     qtbot.addWidget(tab)
     return tab
 

@@ -24,10 +24,10 @@ def layer() -> Shapes:
 
 
 @pytest.fixture
-def tab(layer: Shapes, qtbot: Any) -> TagTab:
+def tab(layer: Shapes, make_parts: Any, qtbot: Any) -> TagTab:
     viewer = ViewerModel()
     viewer.add_layer(layer)
-    tab = TagTab(viewer, lambda: None)
+    tab = TagTab(make_parts(viewer))
     qtbot.addWidget(tab)
     return tab
 
@@ -81,7 +81,7 @@ def test_a_tag_is_renamed_and_recoloured(tab: TagTab, layer: Shapes) -> None:
 
 
 def test_shapes_of_any_layer_can_be_tagged(tab: TagTab) -> None:
-    drawn = tab._viewer.add_shapes([SQUARE, SQUARE + 9], shape_type="polygon")
+    drawn = tab.parts.viewer.add_shapes([SQUARE, SQUARE + 9], shape_type="polygon")
     assert rows(tab) == [("unassigned", "2", "Alt+1")]
     add(tab, "b")
     add(tab, "a")
@@ -92,6 +92,6 @@ def test_shapes_of_any_layer_can_be_tagged(tab: TagTab) -> None:
 
 
 def test_without_objects_the_controls_say_why(tab: TagTab) -> None:
-    tab._viewer.layers.clear()
+    tab.parts.viewer.layers.clear()
     assert not tab.assign.isEnabled() and "no objects" in tab.assign.toolTip()
     assert not tab.name.isEnabled() and rows(tab) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Shapes
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -15,71 +14,49 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible, QLabeledDoubleSlider
+from superqt import QLabeledDoubleSlider
 
 from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.engine.fewshot.params import FewShotParams
-from napari_sam_suite.engine.frames import (
-    PANEL_FIELDS,
-    FrameIndex,
-    Sizes,
-    select_frames,
-)
-from napari_sam_suite.widgets.auto import BatchField
-from napari_sam_suite.widgets.form import Form
+from napari_sam_suite.widgets.batch import BatchFields
+from napari_sam_suite.widgets.finding import Finding
+from napari_sam_suite.widgets.form import Form, fold, scrolled
+from napari_sam_suite.widgets.similar import Similar
+from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.table import column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari.components import ViewerModel
+    from napari.layers import Shapes
 
     from napari_sam_suite.engine.fewshot.examples import Examples
+    from napari_sam_suite.engine.finder import Finder
     from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.results import Mode
+    from napari_sam_suite.widgets.tab import Parts, State
 
 _IGNORE, _FIND, _NOT = "Not an example", "Find these", "Not these"
-_AXES = {
-    "position": PANEL_FIELDS.positions,
-    "z": PANEL_FIELDS.z,
-    "time": PANEL_FIELDS.time,
-}
 _OPEN = ("threshold",)
 
 
-class FewShotTab(QWidget):
-    """Controls of few-shot.
-
-    Parameters
-    ----------
-    viewer : ViewerModel
-        The active Shapes layer holds the examples.
-    fallback : callable
-        The layer where no Shapes layer is active, or None.
+class FewShotTab(Tab):
+    """Controls of few-shot; the active Shapes layer holds the examples.
 
     Signals
     -------
-    started()
-        The button was pressed.
     threshold_moved()
         Another threshold is wanted for what was found.
     """
 
-    started = Signal()
+    title = "Few-shot"
     threshold_moved = Signal()
 
-    def __init__(
-        self, viewer: ViewerModel, fallback: Callable[[], Shapes | None]
-    ) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._fallback = fallback
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
         self._layer: Shapes | None = None
-        self._sizes = Sizes()
-        self._current = FrameIndex()
         self._why = ""
         self.choices: dict[str, QComboBox] = {}
-        self.batch = {axis: BatchField(title) for axis, title in _AXES.items()}
+        self.batch = BatchFields(self)
         self.automatic = QCheckBox("As the examples suggest")
         self.automatic.setChecked(True)
         self.threshold = QLabeledDoubleSlider()
@@ -91,13 +68,14 @@ class FewShotTab(QWidget):
         self.hint.setWordWrap(True)
         self.button = QPushButton("Find similar objects")
         self.button.setMinimumHeight(30)
+        self.similar = Similar(parts.viewer, self, parts.results, self)
         self._lay_out()
         self._connect()
         self.refresh()
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
-        self._viewer.layers.selection.events.active.disconnect(self.refresh)
+        self.parts.viewer.layers.selection.events.active.disconnect(self.refresh)
         self._listen(None)
 
     def params(self) -> FewShotParams:
@@ -111,27 +89,6 @@ class FewShotTab(QWidget):
         return FewShotParams(
             threshold="auto" if self.automatic.isChecked() else self.threshold.value(),
             **self.advanced.values(),
-        )
-
-    def frames(self) -> list[FrameIndex]:
-        """Frames to look at.
-
-        Raises
-        ------
-        FrameError
-            If a text does not fit the image.
-        """
-        texts = {
-            axis: field.text.text() if field.length > 1 else ""
-            for axis, field in self.batch.items()
-        }
-        return select_frames(
-            self._sizes,
-            texts["position"],
-            texts["z"],
-            texts["time"],
-            current=self._current,
-            fields=PANEL_FIELDS,
         )
 
     def examples(self, picture: Picture) -> Examples:
@@ -162,16 +119,44 @@ class FewShotTab(QWidget):
             picture.composite,
         )
 
-    def set_image(self, sizes: Sizes, current: FrameIndex) -> None:
-        """Say which frames there are and which one is shown."""
-        self._sizes, self._current = sizes, current
-        for axis, field in self.batch.items():
-            field.set_axis(getattr(sizes, axis), getattr(current, axis))
+    def show_state(self, state: State) -> None:
+        """Show which frames there are, and whether a run can begin."""
+        self.batch.show_state(state)
+        self._why = state.why
+        self.refresh()
 
-    def block(self, why: str) -> None:
-        """Disable the button and say why; an empty text enables it."""
-        self._why = why
-        self._show_button()
+    def start(self) -> None:
+        """Look for what is like the examples."""
+        parts = self.parts
+        try:
+            picture = parts.images.picture()
+            frames, params = self.batch.frames(), self.params()
+            examples = self.examples(picture)
+            params.resolved(parts.models.spec)
+        except EngineError as error:
+            self.failed.emit(error)
+            return
+
+        def make() -> Finder:
+            from napari_sam_suite.engine.fewshot.finder import FewShot
+
+            return FewShot(params, examples, known=examples.objects, keep=True)
+
+        recipe = parts.recipe(picture, params, frames) | _describe(params, examples)
+        # the examples may be in the layer that a run would replace
+        mode: Mode = "new" if parts.bar.mode == "new" else "add"
+        parts.runner.start(
+            Finding(
+                parts.models.spec,
+                picture,
+                frames,
+                make,
+                recipe,
+                mode,
+                parts.results,
+                settled=self.similar.follow,
+            )
+        )
 
     def show_threshold(self, value: float) -> None:
         """Show the threshold that a run used, without asking for anything."""
@@ -181,8 +166,7 @@ class FewShotTab(QWidget):
 
     def refresh(self, _: object = None) -> None:
         """Show the tags of the layer that is worked on now."""
-        active = self._viewer.layers.selection.active
-        layer = active if isinstance(active, Shapes) else self._fallback()
+        layer = self.parts.shapes_layer()
         if layer is not self._layer:
             self._listen(layer)
         tags = sorted(set(column(layer, "tag")) - {UNASSIGNED})
@@ -216,29 +200,33 @@ class FewShotTab(QWidget):
     def _lay_out(self) -> None:
         self._tags = QFormLayout()
         rows = QFormLayout()
-        for field in self.batch.values():
-            rows.addRow(field.title, field)
+        rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.batch.add_to(rows)
         rows.addRow("Threshold", self.automatic)
         rows.addRow("", self.threshold)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(6, 10, 6, 6)
+        column.addWidget(self.hint)
+        column.addLayout(self._tags)
+        column.addLayout(rows)
+        column.addWidget(fold("Advanced", self.advanced))
+        column.addStretch()
         layout = QVBoxLayout(self)
-        layout.addWidget(self.hint)
-        layout.addLayout(self._tags)
-        layout.addLayout(rows)
-        advanced = QCollapsible("Advanced")
-        advanced.setDuration(0)
-        advanced.addWidget(self.advanced)
-        layout.addWidget(advanced)
-        layout.addStretch()
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scrolled(inside), 1)
         layout.addWidget(self.button)
 
     def _connect(self) -> None:
-        self._viewer.layers.selection.events.active.connect(self.refresh)
-        for field in self.batch.values():
-            field.changed.connect(self._show_button)
+        self.parts.viewer.layers.selection.events.active.connect(self.refresh)
+        self.parts.results.changed.connect(self.refresh)
+        self.similar.said.connect(self.said)
+        self.similar.failed.connect(self.failed)
+        self.batch.changed.connect(self._show_button)
         self.advanced.changed.connect(self._show_button)
         self.threshold.valueChanged.connect(self._move)
         self.automatic.toggled.connect(self.threshold_moved)
-        self.button.clicked.connect(self.started)
+        self.button.clicked.connect(self.start)
 
     def _move(self) -> None:
         """Who moves the slider no longer wants what the examples suggest."""
@@ -260,14 +248,14 @@ class FewShotTab(QWidget):
         if not self._with(_FIND):
             return "Choose which tag to find."
         try:
-            self.frames()
+            self.batch.frames()
             self.params()
         except EngineError as error:
             return str(error)
         return ""
 
 
-def describe(params: FewShotParams, examples: Examples) -> dict[str, Any]:
+def _describe(params: FewShotParams, examples: Examples) -> dict[str, Any]:
     """What a recipe keeps of few-shot beside its parameters."""
     return {
         "capability": "few-shot",

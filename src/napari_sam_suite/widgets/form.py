@@ -11,10 +11,11 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
     QLabel,
+    QScrollArea,
     QSpinBox,
     QWidget,
 )
-from superqt import QLabeledDoubleSlider, QLabeledSlider
+from superqt import QCollapsible, QLabeledDoubleSlider, QLabeledSlider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -207,6 +208,27 @@ class Form(QWidget):
         for name, value in values.items():
             if name in self.rows:
                 self.rows[name].set_value(value)
+
+
+def fold(title: str, content: QWidget) -> QCollapsible:
+    """Content that is shown when its title is clicked."""
+    made = QCollapsible(title)
+    made.setDuration(0)
+    made.addWidget(content)
+    layout = made.layout()
+    if layout is not None:
+        layout.setContentsMargins(0, 0, 0, 0)
+    return made
+
+
+def scrolled(content: QWidget) -> QScrollArea:
+    """Content that may be higher than there is room for."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QScrollArea.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(content)
+    return area
 
 
 def make_row(name: str, field: FieldInfo) -> Row:

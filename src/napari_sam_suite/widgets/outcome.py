@@ -15,14 +15,7 @@ from napari_sam_suite.widgets.overview import start_overview
 from napari_sam_suite.widgets.recipe import as_python
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari.components import ViewerModel
-    from napari.layers import Shapes
-
-    from napari_sam_suite.widgets.layers import Picture
-    from napari_sam_suite.widgets.resultbar import ResultBar
-    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.tab import Parts
 
 
 class Outcome(QObject):
@@ -30,12 +23,8 @@ class Outcome(QObject):
 
     Parameters
     ----------
-    bar : ResultBar
-        The buttons.
-    results : Results
-        The runs.
-    look : callable
-        Gives the chosen image, or None, and why there is none.
+    parts : Parts
+        The buttons, the image and the results.
 
     Signals
     -------
@@ -46,29 +35,17 @@ class Outcome(QObject):
     said = Signal(str)
     failed = Signal(object)
 
-    def __init__(
-        self,
-        viewer: ViewerModel,
-        bar: ResultBar,
-        results: Results,
-        look: Callable[[], tuple[Picture | None, str]],
-        parent: QWidget,
-    ) -> None:
+    def __init__(self, parts: Parts, parent: QWidget) -> None:
         super().__init__(parent)
-        self._viewer = viewer
-        self._results = results
-        self._look = look
+        self._parts = parts
+        self._results = parts.results
         self._window = parent
+        bar = parts.bar
         bar.undone.connect(self.undo)
         bar.redone.connect(self.redo)
         bar.copied.connect(self.copy)
         bar.saved.connect(self.ask_and_save)
         bar.drawn.connect(self.draw_labels)
-
-    def layer(self) -> Shapes | None:
-        """Results of the chosen image, if there are any."""
-        picture, _ = self._look()
-        return None if picture is None else self._results.layer_of(picture)
 
     def undo(self) -> None:
         """Take the last run away."""
@@ -85,7 +62,7 @@ class Outcome(QObject):
 
     def recipe(self) -> dict[str, Any]:
         """What the last run of the image did; empty if there is none."""
-        layer = self.layer()
+        layer = self._parts.result_layer()
         runs = {} if layer is None else layer.metadata[KEY]["runs"]
         return dict(list(runs.values())[-1]) if runs else {}
 
@@ -117,8 +94,8 @@ class Outcome(QObject):
 
     def draw_labels(self) -> None:
         """Add a labels layer of all objects."""
-        picture, _ = self._look()
-        layer = self.layer()
+        picture, _ = self._parts.look()
+        layer = self._parts.result_layer()
         if picture is None or layer is None:
             return
         try:
@@ -126,6 +103,8 @@ class Outcome(QObject):
         except EngineError as error:
             self.failed.emit(error)
             return
-        work.done.connect(lambda made: self._viewer.add_labels(made[0], **made[1]))
+        work.done.connect(
+            lambda made: self._parts.viewer.add_labels(made[0], **made[1])
+        )
         work.failed.connect(self.failed)
         work.start()

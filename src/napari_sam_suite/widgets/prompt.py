@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -15,31 +15,25 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_sam_suite.engine.errors import Cancelled, EngineError
 from napari_sam_suite.widgets.ahead import Ahead
 from napari_sam_suite.widgets.bridge import Bridge
 from napari_sam_suite.widgets.pointing import OUTSIDE, Pointing, Sketch
-from napari_sam_suite.widgets.settings import preferences
+from napari_sam_suite.widgets.runner import WAIT
+from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.turns import Turn, Turns, as_json, outlines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari.components import ViewerModel
     from numpy.typing import NDArray
     from qtpy.QtGui import QHideEvent, QShowEvent
 
     from napari_sam_suite.engine.jobs import Job
     from napari_sam_suite.engine.prompts.interactive import Interactive, Suggestion
     from napari_sam_suite.engine.prompts.prompt import Prompt
-    from napari_sam_suite.widgets.images import ImageChooser
     from napari_sam_suite.widgets.layers import Picture
-    from napari_sam_suite.widgets.models import ModelChooser
-    from napari_sam_suite.widgets.results import Results
-    from napari_sam_suite.widgets.session import Session
+    from napari_sam_suite.widgets.tab import Parts, State
 
 _SOON = 150  # ms without a change after which a frame is prepared
 _HINT = (
@@ -56,39 +50,15 @@ _KEYS = {
 }
 
 
-class PromptTab(QWidget):
-    """Prompts in the viewer while the tab is open.
+class PromptTab(Tab):
+    """Prompts in the viewer while the tab is open."""
 
-    Parameters
-    ----------
-    viewer : ViewerModel
-        Where to point.
-    images, models, session, results
-        Parts of the panel: what is looked at, by which model, and where objects go.
-    busy : callable
-        Whether a run has the engine.
+    title = "Prompt"
 
-    Signals
-    -------
-    said(str), failed(Exception)
-        A sentence for the user, and what went wrong.
-    """
-
-    said = Signal(str)
-    failed = Signal(object)
-
-    def __init__(
-        self,
-        viewer: ViewerModel,
-        images: ImageChooser,
-        models: ModelChooser,
-        session: Session,
-        results: Results,
-        busy: Callable[[], bool],
-    ) -> None:
-        super().__init__()
-        self._viewer, self._images, self._models = viewer, images, models
-        self._results, self._busy = results, busy
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._viewer, self._images = parts.viewer, parts.images
+        self._models, self._results = parts.models, parts.results
         self.point = QCheckBox("Point in the image")
         self.point.setChecked(True)
         self.tag = QComboBox()
@@ -102,11 +72,11 @@ class PromptTab(QWidget):
             self.buttons[name].setToolTip(tip)
             self.buttons[name].clicked.connect(lambda _=False, do=actions[name]: do())
         keys = {key: actions[name] for name, (_, key, _tip) in _KEYS.items()}
-        self.pointing = Pointing(viewer, keys, self)
-        self.sketch = Sketch(viewer)
+        self.pointing = Pointing(parts.viewer, keys, self)
+        self.sketch = Sketch(parts.viewer)
         self.turns = Turns()
         self._picture: Picture | None = None
-        self._ahead = Ahead(models, session, self)
+        self._ahead = Ahead(parts.models, parts.session, self)
         self._known: tuple[Any, ...] = ()
         self._ready_for: tuple[Any, ...] = ()
         self._answers = Bridge(self)
@@ -145,14 +115,20 @@ class PromptTab(QWidget):
         self._ahead.failed.connect(self.failed)
         self._ahead.ready.connect(self._prepared)
         self._soon.timeout.connect(self._prepare)
-        self._images.changed.connect(self._other_image)
-        self._models.changed.connect(self._other_image)
-        self._viewer.dims.events.point.connect(self.refresh)
+
+    def show_state(self, state: State) -> None:
+        """Begin anew, if what is looked at or by which model is another one."""
+        now = self._looks(state.picture)
+        if now != self._known:
+            self._known = now
+            self._ahead.forget()
+            self.turns.clear()
+            self.sketch.clear()
+        self.refresh()
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer."""
         self.pointing.turn(False)
-        self._viewer.dims.events.point.disconnect(self.refresh)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Listen to the viewer while the tab is open."""
@@ -190,21 +166,9 @@ class PromptTab(QWidget):
             return "Prompts need the 2-D view."
         return self._models.why_not()
 
-    def _other_image(self, _: Any = None) -> None:
-        """Begin anew, if what is looked at or by which model is another one."""
-        now = self._looks()
-        if now != self._known:
-            self._known = now
-            self._ahead.forget()
-            self.turns.clear()
-            self.sketch.clear()
-        self.refresh()
-
-    def _looks(self) -> tuple[Any, ...]:
+    def _looks(self, picture: Picture | None) -> tuple[Any, ...]:
         """What tells one image, as it is shown, and model from another."""
-        try:
-            picture = self._images.picture()
-        except EngineError:
+        if picture is None:
             return ()
         pixels = [(id(layer), id(layer.data)) for layer in self._images.layers()]
         return (*pixels, picture.letters, picture.composite, self._models.spec.id)
@@ -239,7 +203,7 @@ class PromptTab(QWidget):
 
     def _prepare(self) -> None:
         picture = self._picture
-        if picture is None or not self.pointing.on or self._busy():
+        if picture is None or not self.pointing.on or self.parts.runner.busy:
             return
         frame, _ = self._images.frame()
         self._ready_for = (self._known, frame)
@@ -309,8 +273,8 @@ class PromptTab(QWidget):
     # -- questions and answers ---------------------------------------------------
 
     def _ask(self, prompt: Prompt) -> None:
-        if self._busy():
-            self.said.emit("Wait for the run to end, or cancel it.")
+        if self.parts.runner.busy:
+            self.said.emit(WAIT)
             return
         self.turns.add(Turn(prompt, self._before().frame))
         self._show()
@@ -320,7 +284,7 @@ class PromptTab(QWidget):
         """Have the newest turn answered, if it has not been."""
         self._answers.drop()  # what comes now would be taken for its answer
         turn, picture = self.turns.last, self._picture
-        if turn is None or turn.answered or picture is None or self._busy():
+        if turn is None or turn.answered or picture is None or self.parts.runner.busy:
             return
 
         def begin(interactive: Interactive) -> None:
@@ -430,17 +394,7 @@ class PromptTab(QWidget):
 
     def _recipe(self, picture: Picture, kept: list[Turn]) -> dict[str, Any]:
         from napari_sam_suite.engine.prompts.params import PromptParams
-        from napari_sam_suite.widgets.recipe import record
 
-        layer = self._images.layers()[0]
         frames = list(dict.fromkeys(turn.frame for turn in kept))
-        found = record(
-            picture,
-            PromptParams(),
-            frames,
-            model=self._models.spec.id,
-            device=preferences().device,
-            path=str(layer.source.path or ""),
-            multiscale=bool(layer.multiscale),
-        )
+        found = self.parts.recipe(picture, PromptParams(), frames)
         return {**found, "capability": "prompt", "prompts": as_json(kept)}

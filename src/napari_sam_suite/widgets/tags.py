@@ -6,8 +6,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Shapes
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QColorDialog,
@@ -18,49 +17,35 @@ from qtpy.QtWidgets import (
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 from superqt.utils import signals_blocked
 
 from napari_sam_suite.widgets.edits import Edits
 from napari_sam_suite.widgets.review import SELECT_FIRST, Review, bind
+from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.table import about, column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from napari.layers import Shapes
 
-    from napari.components import ViewerModel
+    from napari_sam_suite.widgets.tab import Parts
 
 _KEYS = 9
 _TAG = Qt.ItemDataRole.UserRole
 
 
-class TagTab(QWidget):
+class TagTab(Tab):
     """Tags of one Shapes layer: how many objects have each, its colour and its key.
 
-    The keys work while the layer is active, whichever tab is open.
-
-    Parameters
-    ----------
-    viewer : ViewerModel
-        The active Shapes layer is worked on.
-    fallback : callable
-        The layer where no Shapes layer is active, or None.
-
-    Signals
-    -------
-    said(str)
-        What happened, in one sentence.
+    The active Shapes layer is worked on. The keys work while it is active, whichever
+    tab is open.
     """
 
-    said = Signal(str)
+    title = "Tags"
 
-    def __init__(
-        self, viewer: ViewerModel, fallback: Callable[[], Shapes | None]
-    ) -> None:
-        super().__init__()
-        self._viewer = viewer
-        self._fallback = fallback
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        viewer = parts.viewer
         self._layer: Shapes | None = None
         self._edits = Edits(self)
         self.review = Review(viewer, self._edits)
@@ -85,11 +70,12 @@ class TagTab(QWidget):
         self.review.said.connect(self.said)
         self._edits.changed.connect(self.refresh)
         viewer.layers.selection.events.active.connect(self.refresh)
+        parts.results.changed.connect(self.refresh)
         self.refresh()
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
-        self._viewer.layers.selection.events.active.disconnect(self.refresh)
+        self.parts.viewer.layers.selection.events.active.disconnect(self.refresh)
         self._listen(None)
         self.review.set_layer(None)
 
@@ -155,8 +141,7 @@ class TagTab(QWidget):
 
     def refresh(self, _: Any = None) -> None:
         """Show the tags of the layer that is worked on."""
-        active = self._viewer.layers.selection.active
-        layer = active if isinstance(active, Shapes) else self._fallback()
+        layer = self.parts.shapes_layer()
         self._listen(layer)
         if layer is not None:
             # a tag keeps its key, whatever is tagged later
