@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
+from uuid import NAMESPACE_URL, uuid5
 
 from napari_sam_suite.engine.composite import Composite, compose
 from napari_sam_suite.engine.errors import Cancelled, ImageError, OutOfMemory
@@ -11,6 +12,7 @@ from napari_sam_suite.engine.frames import FrameIndex, resolve_frames
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.provenance import mark_searched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,19 +107,10 @@ def run_frames(
             results.append(future.result())
             job.give(results[-1])
 
-    def outline(found: Found, frame: FrameIndex) -> FrameResult:
-        objects, losses = Objects.from_masks(
-            found.masks,
-            frame,
-            model=model.spec.id,
-            run=run,
-            smoothing=finder.params.smoothing,
-            padding=finder.params.padding,
-            parts=finder.params.parts,
-            columns=found.columns,
-            source=source,
+    def trace(found: Found, frame: FrameIndex) -> FrameResult:
+        return outline(
+            found, frame, finder, model=model.spec.id, run=run, source=source
         )
-        return FrameResult(frame, objects, losses, found.candidates)
 
     try:
         for number, frame in enumerate(chosen):
@@ -125,7 +118,7 @@ def run_frames(
             def report(done: int, total: int, text: str, number: int = number) -> None:
                 job.report(number * total + done, len(chosen) * total, text)
 
-            rgb = _look_at(image, frame, fixed, alone=len(chosen) == 1)
+            rgb = see_frame(image, frame, fixed, alone=len(chosen) == 1)
             if rgb is None:
                 if job.stopping():
                     raise Cancelled
@@ -133,10 +126,10 @@ def run_frames(
                 found = Found(Masks.empty((image.sizes.y, image.sizes.x)))
                 report(1, 1, "Nothing to see")
             else:
-                found = _find(model, rgb, finder, frame, report, job)
+                found = find_objects(model, rgb, finder, frame, report, job)
             for text in found.notices:
                 job.notice(text)
-            last, pending = pending, pool.submit(outline, found, frame)
+            last, pending = pending, pool.submit(trace, found, frame)
             collect(last)
     finally:
         collect(pending)
@@ -148,7 +141,56 @@ def run_frames(
     return Objects.concat([Objects.empty(source), *(r.objects for r in results)])
 
 
-def _find(
+def outline(
+    found: Found,
+    frame: FrameIndex,
+    finder: Finder,
+    *,
+    model: str,
+    source: dict[str, object],
+    run: str = "",
+    naming: str = "",
+) -> FrameResult:
+    """Make polygons of what was found in one frame.
+
+    Parameters
+    ----------
+    found : Found
+        What the finder answered.
+    frame : FrameIndex
+        Where.
+    finder : Finder
+        Its parameters say how outlines are drawn.
+    model, run : str
+        Written into every row of the features.
+    source : dict
+        Where objects come from, as `describe` says it.
+    naming : str
+        Ids follow from this text and the frame, so that the same run gives the same
+        ids again, unless the finder gave some; random ones without it.
+    """
+    columns = dict(found.columns)
+    if naming and "id" not in columns:
+        stem = f"{naming}/{'/'.join(map(str, frame))}"
+        columns["id"] = [
+            str(uuid5(NAMESPACE_URL, f"{stem}/{row}"))
+            for row in range(len(found.masks))
+        ]
+    objects, losses = Objects.from_masks(
+        found.masks,
+        frame,
+        model=model,
+        run=run,
+        smoothing=finder.params.smoothing,
+        padding=finder.params.padding,
+        parts=finder.params.parts,
+        columns=columns,
+        source=mark_searched(source, [frame]),
+    )
+    return FrameResult(frame, objects, losses, found.candidates)
+
+
+def find_objects(
     model: SamModel,
     rgb: NDArray[np.uint8],
     finder: Finder,
@@ -157,14 +199,14 @@ def _find(
     job: Listener,
 ) -> Found:
     """What is in one frame; a device whose memory is full is left for the CPU."""
-    from napari_sam_suite.engine.asking import release_memory
-    from napari_sam_suite.engine.models.device import choose_device
-
     try:
         return finder(model, rgb, frame, report=report, stop=job.stopping)
     except OutOfMemory:
         if model.device.type == "cpu":
             raise
+    from napari_sam_suite.engine.asking import release_memory
+    from napari_sam_suite.engine.models.device import choose_device
+
     full = model.device
     model.move(choose_device("cpu"))
     release_memory()
@@ -189,10 +231,16 @@ def describe(
     }
 
 
-def _look_at(
-    image: ImageSource, frame: FrameIndex, composite: Composite, *, alone: bool
+def see_frame(
+    image: ImageSource, frame: FrameIndex, composite: Composite, *, alone: bool = False
 ) -> NDArray[np.uint8] | None:
-    """RGB (H, W, 3) of a frame, or None if nothing can be seen in it."""
+    """RGB (H, W, 3) of a frame, or None if nothing can be seen in it.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read; or if nothing can be seen and it is `alone`.
+    """
     planes = image.frame(frame)
     try:
         rgb = compose(planes, composite)

@@ -111,7 +111,7 @@ class FewShot:
         exact = self.params.mode == "exact"
         first, notices = int(self.prototypes is None), self._tell_skipped()
         if self.prototypes is None:
-            self.prototypes = self._learn(model, part_of(report, 0, 2 + exact), stop)
+            self.prototypes = self.learn(model, part_of(report, 0, 2 + exact), stop)
         prototypes, count = self.prototypes, first + 1 + exact
         if exact:
             comparing = part_of(report, first + 1, count)
@@ -144,7 +144,8 @@ class FewShot:
             )
         return self._choose(frame, self.seen[frame], self.prototypes, threshold)
 
-    def _learn(self, model: SamModel, report: Report, stop: Stop) -> Prototypes:
+    def learn(self, model: SamModel, report: Report, stop: Stop) -> Prototypes:
+        """What the examples teach, as the first frame would be searched with."""
         assert self.examples is not None, "checked when it was made"
         if self.params.mode == "exact":
             return learn_exact(model, self.examples, self.params, report, stop)

@@ -1,0 +1,1 @@
+"""Many images through one capability: unattended, resumable, in bounded memory."""

@@ -1,0 +1,288 @@
+"""Frames through reading, finding and writing, all three at once.
+
+The device works on one frame while the next ones are read and the last ones become
+polygons and files. Only so many are under way that memory does not grow with the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    EngineError,
+    ModelError,
+    OutputError,
+)
+from napari_sam_suite.engine.finder import Found
+from napari_sam_suite.engine.masks import Masks
+from napari_sam_suite.engine.run import describe, find_objects, outline, see_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.batch.work import ImageWork
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.run import Listener
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_AHEAD = 2
+"""Frames that are read before their turn."""
+_BEHIND = 3
+"""Frames that wait to be written before the device waits for them."""
+_WRITERS = 2
+
+
+@dataclass(frozen=True)
+class Look:
+    """One frame on its way.
+
+    Attributes
+    ----------
+    rgb : ndarray of uint8, shape (H, W, 3), optional
+        None if nothing can be seen in it.
+    error : Exception, optional
+        Why it could not be read.
+    """
+
+    work: ImageWork
+    frame: FrameIndex
+    rgb: NDArray[np.uint8] | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a frame.
+
+    Attributes
+    ----------
+    objects : int
+        How many there are.
+    notices : tuple of str
+        What the user should know.
+    error : Exception, optional
+        Why it failed.
+    """
+
+    work: ImageWork
+    frame: FrameIndex
+    objects: int = 0
+    notices: tuple[str, ...] = ()
+    error: Exception | None = None
+
+
+class Audience(Protocol):
+    """Who is told what becomes of the frames; from any thread."""
+
+    def tell(self, told: Told) -> None:
+        """A frame is finished, or has failed."""
+
+
+def read_frames(work: ImageWork) -> Iterator[Look]:
+    """Read the frames of an image that are to be done, one after the other."""
+    for frame in work.todo:
+        try:
+            rgb = see_frame(work.image, frame, work.record.composite)
+        except (EngineError, MemoryError) as error:
+            yield Look(work, frame, error=error)
+        except Exception as error:
+            logger.exception("%s cannot be read", frame)
+            yield Look(work, frame, error=error)
+        else:
+            yield Look(work, frame, rgb)
+
+
+def process(
+    model: SamModel, looks: Iterable[Look], job: Listener, audience: Audience
+) -> None:
+    """Take frames through all stages; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    model : SamModel
+        On its own thread, which is this one.
+    looks : iterable of Look
+        Read on another thread.
+    job : Listener
+        Asked whether to stop, and told how far the frame is.
+    audience : Audience
+        Told of each frame.
+
+    Raises
+    ------
+    Cancelled
+        If the job was stopped. What was found by then is written.
+    OutputError
+        If results cannot be written, as on a full disk.
+    ModelError
+        If the model cannot be used at all.
+    """
+    waiting: deque[Future[None]] = deque()
+    with (
+        ThreadPoolExecutor(_WRITERS, "sam-writing") as pool,
+        closing(_Ahead(looks)) as ahead,
+    ):
+        try:
+            for look in ahead:
+                if job.stopping():
+                    raise Cancelled
+                while len(waiting) > _BEHIND or (waiting and waiting[0].done()):
+                    waiting.popleft().result()
+                found = find(model, look, job)
+                waiting.append(pool.submit(finish, model, look, found, audience))
+        finally:
+            while waiting:
+                waiting.popleft().result()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the device said of a frame, or why it could not."""
+
+    found: Found | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+
+
+def find(model: SamModel, look: Look, job: Listener) -> Finding:
+    """Ask the model about one frame.
+
+    Raises
+    ------
+    Cancelled, ModelError
+        Nothing else: all other failures are the frame's own.
+    """
+    if look.error is not None:
+        return Finding(error=look.error)
+    start = time.perf_counter()
+    sizes = look.work.image.sizes
+    if look.rgb is None:
+        text = "Nothing can be seen in this frame, so it has no objects."
+        return Finding(Found(Masks.empty((sizes.y, sizes.x)), notices=(text,)))
+    try:
+        found = find_objects(
+            model, look.rgb, look.work.finder, look.frame, job.report, job
+        )
+    except (Cancelled, ModelError):
+        raise
+    except (EngineError, MemoryError) as error:
+        return Finding(error=error)
+    except Exception as error:
+        logger.exception("%s failed", look.frame)
+        return Finding(error=error)
+    return Finding(found, seconds=time.perf_counter() - start)
+
+
+def finish(model: SamModel, look: Look, finding: Finding, audience: Audience) -> None:
+    """Make polygons of what was found, write them, and tell.
+
+    Raises
+    ------
+    OutputError
+        If results cannot be written.
+    """
+    work, frame = look.work, look.frame
+    told = Told(work, frame, error=finding.error)
+    if finding.found is not None:
+        try:
+            told = _keep(model, look, finding.found, finding.seconds)
+        except OutputError:
+            raise
+        except (EngineError, MemoryError) as error:
+            told = Told(work, frame, error=error)
+        except Exception as error:
+            logger.exception("%s failed", frame)
+            told = Told(work, frame, error=error)
+    if told.error is not None and frame not in work.finished:
+        work.store.fail(frame, told.error)
+    audience.tell(told)
+
+
+def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
+    work, frame = look.work, look.frame
+    source = describe(work.image, model, work.finder, work.record.composite)
+    result = outline(
+        found,
+        frame,
+        work.finder,
+        model=model.spec.id,
+        source=source,
+        naming=work.naming,
+    )
+    notices = [*found.notices]
+    if result.losses:
+        notices.append(result.losses.summary())
+    if frame not in work.finished:
+        work.store.write(
+            frame, result.objects, notices=notices, seconds=round(seconds, 3)
+        )
+        if frame in work.failed:
+            work.store.forgive(frame)
+    return Told(work, frame, len(result.objects), tuple(notices))
+
+
+class _Ahead(Generic[T]):
+    """Goes through an iterable on a thread of its own, a few items ahead."""
+
+    def __init__(self, items: Iterable[T], most: int = _AHEAD) -> None:
+        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(
+            most
+        )
+        self._closed = threading.Event()
+        self._thread = threading.Thread(
+            target=self._work, args=(items,), name="sam-reading", daemon=True
+        )
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            kind, item = self._queue.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise item  # type: ignore[misc]
+            yield item  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Stop reading; what was read ahead is dropped."""
+        self._closed.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def _work(self, items: Iterable[T]) -> None:
+        try:
+            for item in items:
+                self._put("item", item)
+                if self._closed.is_set():
+                    return
+        except Exception as error:  # noqa: BLE001 - for the one who takes the items
+            self._put("error", error)
+        else:
+            self._put("end", None)
+
+    def _put(self, kind: str, item: T | BaseException | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put((kind, item), timeout=0.1)
+            except queue.Full:
+                continue
+            return

@@ -1,0 +1,189 @@
+"""A recipe run on this machine, from where it was left."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from napari_sam_suite.engine.batch.pipeline import Look, process, read_frames
+from napari_sam_suite.engine.batch.summary import Summary, Tally
+from napari_sam_suite.engine.batch.work import (
+    begin_image,
+    list_images,
+    read_examples,
+    remaining,
+)
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    EngineError,
+    ModelError,
+    OutputError,
+)
+from napari_sam_suite.engine.recipe import FewShot
+from napari_sam_suite.engine.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+def run_recipe(recipe: Recipe) -> Summary:
+    """Run a recipe and wait for it; what is in its store already is not done again.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its outputs name the store.
+
+    Returns
+    -------
+    Summary
+        A frame or an image that fails is in there, and does not stop the others.
+
+    Raises
+    ------
+    EngineError
+        If nothing can be done at all: no image, no model, no room.
+
+    Examples
+    --------
+    >>> recipe = Recipe.load("plate.json")  # doctest: +SKIP
+    >>> run_recipe(recipe).done  # doctest: +SKIP
+    384
+    """
+    with open_engine(recipe) as engine:
+        job = start_run(engine, recipe)
+        try:
+            return job.result()
+        except KeyboardInterrupt:
+            job.cancel()
+            job.wait()
+            raise
+
+
+def open_engine(recipe: Recipe) -> Engine:
+    """An engine with the recipe's model.
+
+    Raises
+    ------
+    ModelError
+        If it is unknown, or its checkpoint is not here.
+    """
+    from napari_sam_suite.engine.jobs import Engine
+    from napari_sam_suite.engine.models.checkpoints import require_checkpoint
+    from napari_sam_suite.engine.models.registry import find_model
+
+    model = recipe.model
+    if not model.random_weights:
+        require_checkpoint(find_model(model.id), model.folder)
+    return Engine(
+        model.id,
+        device=model.device,
+        precision=model.precision,
+        folder=model.folder,
+        random_weights=model.random_weights,
+    )
+
+
+def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
+    """Queue a recipe on an engine; `run_recipe` waits for it.
+
+    A job that is cancelled gives its summary all the same, with `stopped` set.
+
+    Raises
+    ------
+    EngineError
+        If the recipe names no image, or its store cannot be used.
+    """
+    store = Store.create(recipe)
+    images = list_images(recipe, store)
+    check_learnt(recipe, engine)
+
+    def task(model: SamModel, job: Job[Summary]) -> Summary:
+        with store.alone():
+            store.list_images(images)
+            tally = Tally(job, len(images))
+            stopped = False
+            try:
+                prototypes = learn(recipe, store, model, tally)
+                looks = read_images(recipe, store, list(images), prototypes, tally)
+                process(model, looks, tally, tally)
+            except Cancelled:
+                stopped = True
+            summary = tally.close(stopped=stopped)
+            store.list_images({}, summary.as_dict())
+            return summary
+
+    return engine.submit(task, f"run {recipe.capability.name}")
+
+
+def check_learnt(recipe: Recipe, engine: Engine) -> None:
+    """Make sure that few-shot fits its model and its image, before anything is done."""
+    if isinstance(recipe.capability, FewShot):
+        from napari_sam_suite.engine.fewshot.finder import FewShot as Search
+
+        params, saved = recipe.capability.params, _load_prototypes(recipe.capability)
+        Search(params, read_examples(recipe), saved).check(engine.spec)
+
+
+def learn(
+    recipe: Recipe, store: Store, model: SamModel, tally: Tally
+) -> Prototypes | None:
+    """What few-shot searches with: learnt once, and kept in the store."""
+    if not isinstance(recipe.capability, FewShot):
+        return None
+    found = store.prototypes() or _load_prototypes(recipe.capability)
+    if found is None:
+        from napari_sam_suite.engine.fewshot.finder import FewShot as Search
+
+        search = Search(recipe.capability.params, read_examples(recipe))
+        found = search.learn(model, tally.report, tally.stopping)
+        store.keep_prototypes(found)
+    return found
+
+
+def read_images(
+    recipe: Recipe,
+    store: Store,
+    names: list[str],
+    prototypes: Prototypes | None,
+    tally: Tally,
+) -> Iterator[Look]:
+    """Read what is left to do of all images; one that fails does not stop the rest."""
+    for name in names:
+        place = store.image(name)
+        try:
+            frames, left = remaining(place)
+            if frames and not left:
+                tally.open(frames, 0)
+                continue
+            place.tidy()
+            work = begin_image(recipe, store, name, prototypes)
+        except (OutputError, ModelError):
+            raise
+        except (EngineError, MemoryError) as error:
+            place.fail(None, error)
+            tally.fail_image(name, error)
+            continue
+        except Exception as error:
+            logger.exception("%s cannot be opened", name)
+            place.fail(None, error)
+            tally.fail_image(name, error)
+            continue
+        for text in work.record.notices:
+            tally.notice(text)
+        tally.open(len(work.record.frames), len(set(work.todo) - work.finished))
+        yield from read_frames(work)
+
+
+def _load_prototypes(capability: Any) -> Prototypes | None:
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+
+    saved = capability.prototypes
+    return None if saved is None else Prototypes.load(saved)

@@ -1,0 +1,216 @@
+"""What there is to do for one image of a recipe, and with which finder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_sam_suite.engine.composite import Composite
+from napari_sam_suite.engine.errors import ImageError, ParameterError
+from napari_sam_suite.engine.frames import FrameIndex, select_frames
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.recipe import Auto, FewShot, Prompted, Propagate
+from napari_sam_suite.engine.recorded import to_objects
+from napari_sam_suite.engine.sources import find_images, name_images
+from napari_sam_suite.engine.store.images import ImageRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.fewshot.examples import Examples
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.finder import Finder
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.prompts.prompt import Prompt
+    from napari_sam_suite.engine.recipe import Recipe
+    from napari_sam_suite.engine.store.images import ImageStore
+    from napari_sam_suite.engine.store.store import Store
+
+
+@dataclass(frozen=True)
+class ImageWork:
+    """One image, opened and planned.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the store.
+    todo : tuple of FrameIndex
+        Frames to look at, in their order.
+    finished : frozenset of FrameIndex
+        Those of them whose results are there already. They are looked at again only
+        because others follow from them.
+    failed : frozenset of FrameIndex
+        Those that an earlier run could not do.
+    naming : str
+        Text that the ids of objects follow from.
+    """
+
+    name: str
+    image: ImageSource
+    store: ImageStore
+    record: ImageRecord
+    finder: Finder
+    todo: tuple[FrameIndex, ...]
+    finished: frozenset[FrameIndex]
+    failed: frozenset[FrameIndex]
+    naming: str
+
+
+def list_images(recipe: Recipe, store: Store) -> dict[str, str]:
+    """Paths of all images by their names in the store.
+
+    Raises
+    ------
+    ImageError
+        If the source stands for no image.
+    ParameterError
+        If the capability is of one image, and there are several.
+    """
+    if not recipe.source.images:
+        layers = ", ".join(recipe.source.layers)
+        raise ImageError(
+            f"The recipe is of layers without a file: {layers}."
+            if layers
+            else "The recipe names no image.",
+            "Name the images after the recipe, or under 'source.images' in it.",
+        )
+    paths = find_images(recipe.source.images)
+    if isinstance(recipe.capability, Propagate) and len(paths) > 1:
+        raise ParameterError(
+            f"The objects to carry on are of one image, and there are {len(paths)}.",
+            "Name one image.",
+        )
+    return name_images(paths, store.images)
+
+
+def remaining(store: ImageStore) -> tuple[int, int]:
+    """Frames of an image, and how many of them are left; (0, 0) if it is not known."""
+    record = store.record
+    if record is None:
+        return 0, 0
+    return len(record.frames), len(set(record.frames) - store.done())
+
+
+def begin_image(
+    recipe: Recipe, store: Store, name: str, prototypes: Prototypes | None = None
+) -> ImageWork:
+    """Open an image and find out what is left to do.
+
+    The first time, its frames and intensity limits are recorded, so that they are the
+    same for every process and every later run.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be read, or the recipe does not fit it.
+    """
+    place = store.image(name)
+    image = open_image(store.images[name], axes=recipe.source.axes)
+    naming = f"{recipe.digest}/{name}"
+    finder, frames, notices = plan_image(recipe, image, prototypes, naming)
+    record = place.record
+    if record is None:
+        chosen = choose_frames(recipe, image)
+        composite = (recipe.composite or Composite.default(image)).resolve(
+            image, chosen
+        )
+        record = ImageRecord.of(image, composite, frames, notices)
+        place.begin(record)
+    elif record.sizes != image.sizes:
+        raise ImageError(
+            f"{image.name!r} is not what it was when this run began: its size differs.",
+            "Put the image back, or run into another store.",
+        )
+    done = frozenset(place.done() & set(record.frames))
+    if isinstance(recipe.capability, Propagate):
+        # The way up to the last frame that is missing has to be gone again.
+        missing = [i for i, f in enumerate(record.frames) if f not in done]
+        todo = record.frames[: missing[-1] + 1] if missing else ()
+    else:
+        todo = tuple(frame for frame in record.frames if frame not in done)
+    failed = frozenset(frame for frame in place.failures() if frame is not None)
+    finished = done & set(todo)
+    return ImageWork(name, image, place, record, finder, todo, finished, failed, naming)
+
+
+def choose_frames(recipe: Recipe, image: ImageSource) -> list[FrameIndex]:
+    """Frames that the recipe selects in an image."""
+    asked = recipe.frames
+    return select_frames(image.sizes, asked.positions, asked.z, asked.time)
+
+
+def plan_image(
+    recipe: Recipe,
+    image: ImageSource,
+    prototypes: Prototypes | None = None,
+    naming: str = "",
+) -> tuple[Finder, list[FrameIndex], Sequence[str]]:
+    """The finder for an image, the frames it has to see, and what is to be told."""
+    capability, chosen = recipe.capability, choose_frames(recipe, image)
+    if isinstance(capability, Auto):
+        from napari_sam_suite.engine.auto import Automatic
+
+        return Automatic(capability.params), chosen, ()
+    if isinstance(capability, Prompted):
+        return _plan_prompts(capability, image, chosen)
+    if isinstance(capability, Propagate):
+        from napari_sam_suite.engine.propagation.finder import plan_propagation
+
+        finder, route = plan_propagation(
+            image.sizes,
+            to_objects(capability.objects),
+            capability.params,
+            naming=naming,
+        )
+        return finder, route, ()
+    from napari_sam_suite.engine.fewshot.finder import FewShot as Search
+
+    known, drawn = None, read_examples(recipe)
+    if drawn is not None and image.path == drawn.image.path:
+        known = drawn.objects
+    examples = drawn if prototypes is None else None
+    return Search(capability.params, examples, prototypes, known=known), chosen, ()
+
+
+def _plan_prompts(
+    capability: Prompted, image: ImageSource, chosen: list[FrameIndex]
+) -> tuple[Finder, list[FrameIndex], Sequence[str]]:
+    from napari_sam_suite.engine.prompts.finder import Prompted as Answers
+    from napari_sam_suite.engine.prompts.prompt import check
+
+    said: list[Prompt] = [
+        one.prompt(number) for number, one in enumerate(capability.prompts, start=1)
+    ]
+    checked = check(said, image.sizes)
+    if not checked.prompts:
+        raise ParameterError(checked.notices[0], "Correct the prompts of the recipe.")
+    own = {prompt.frame for prompt in checked.prompts}
+    asked = [frame for frame in chosen if None in own or frame in own]
+    finder = Answers(checked.prompts, capability.params)
+    return finder, asked or chosen[:1], checked.notices
+
+
+def read_examples(recipe: Recipe) -> Examples | None:
+    """The examples of a recipe on their image, if it has some.
+
+    Raises
+    ------
+    EngineError
+        If they do not fit the image, or that cannot be read.
+    """
+    from napari_sam_suite.engine.fewshot.examples import choose_examples
+
+    capability = recipe.capability
+    if not isinstance(capability, FewShot) or not capability.examples:
+        return None
+    path = Path(capability.image or find_images(recipe.source.images)[0])
+    image = open_image(path, axes=recipe.source.axes)
+    composite = (recipe.composite or Composite.default(image)).resolve(
+        image, choose_frames(recipe, image)
+    )
+    shapes = to_objects(capability.examples)
+    return choose_examples(
+        image, shapes, capability.tags, capability.negatives, composite
+    )

@@ -1,0 +1,377 @@
+"""A run written down: what the panel records, the command line runs, a cluster repeats.
+
+A recipe is one JSON file. Names of files in it are relative to its folder, frames are
+counted from 1. What it does not know, it refuses by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from napari_sam_suite.engine.composite import Composite
+from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.fewshot.params import FewShotParams
+from napari_sam_suite.engine.formats.atomic import replacing
+from napari_sam_suite.engine.models.protocol import Precision
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
+from napari_sam_suite.engine.outputs import parse_formats
+from napari_sam_suite.engine.params import AutoParams
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.propagation.params import PropagateParams
+from napari_sam_suite.engine.recorded import Recorded, Said, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION: Literal[1] = 1
+_URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
+
+
+class Source(Recorded):
+    """Which images.
+
+    Attributes
+    ----------
+    images : tuple of str
+        Files, folders, or patterns such as ``"plate/**/*.tif"``.
+    axes : str, optional
+        See `open_image`.
+    layers : tuple of str
+        Names of the layers that the panel looked at; only told.
+    """
+
+    images: tuple[str, ...] = ()
+    axes: str | None = None
+    layers: tuple[str, ...] = ()
+
+
+class Frames(Recorded):
+    """Which frames of each image, as a person types them: ``"1-3, 5"`` or ``"all"``."""
+
+    positions: str = "all"
+    z: str = "all"
+    time: str = "all"
+
+
+class Model(Recorded):
+    """Which model, and how it runs; see `Engine`."""
+
+    id: str = DEFAULT_MODEL
+    device: str = "auto"
+    precision: Precision = "auto"
+    folder: str | None = None
+    random_weights: bool = False
+
+
+class Auto(Recorded):
+    """Automatic masks."""
+
+    name: Literal["auto"] = "auto"
+    params: AutoParams = Field(default_factory=AutoParams)
+
+
+class FewShot(Recorded):
+    """Objects like the examples.
+
+    Attributes
+    ----------
+    tags, negatives : tuple of str
+        What to find, and what is not meant.
+    examples : tuple of Shape
+        Drawn on `image`, which is the first image of the source if it is not said.
+    prototypes : str, optional
+        File of what was learnt before, in place of examples.
+    """
+
+    name: Literal["few-shot"] = "few-shot"
+    params: FewShotParams = Field(default_factory=FewShotParams)
+    tags: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    examples: tuple[Shape, ...] = ()
+    image: str | None = None
+    prototypes: str | None = None
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if bool(self.examples) == bool(self.prototypes):
+            raise ValueError("give either examples or prototypes")
+        if self.examples and not self.tags:
+            raise ValueError("give the tags of the examples that are to be found")
+        return self
+
+
+class Prompted(Recorded):
+    """Answers to points, boxes and masks."""
+
+    name: Literal["prompt"] = "prompt"
+    params: PromptParams = Field(default_factory=PromptParams)
+    prompts: Annotated[tuple[Said, ...], Field(min_length=1)]
+
+
+class Propagate(Recorded):
+    """Objects of one frame of one image, carried on."""
+
+    name: Literal["propagate"] = "propagate"
+    params: PropagateParams = Field(default_factory=PropagateParams)
+    objects: Annotated[tuple[Shape, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_frame(self) -> Self:
+        if len({shape.frame for shape in self.objects}) > 1:
+            raise ValueError("all objects must be of one frame")
+        return self
+
+
+Capability = Annotated[
+    Auto | FewShot | Prompted | Propagate, Field(discriminator="name")
+]
+
+
+class Outputs(Recorded):
+    """Where results go.
+
+    Attributes
+    ----------
+    store : str
+        Folder, or any address that fsspec knows, such as ``"s3://bucket/run"``.
+    folder : str, optional
+        Where files of `formats` are written when the run is complete.
+    formats : tuple of str
+        Such as ``("labels", "geojson")``.
+    """
+
+    store: str = ""
+    folder: str | None = None
+    formats: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_formats(self) -> Self:
+        if self.formats:
+            parse_formats(",".join(self.formats))
+        if self.formats and not self.folder:
+            raise ValueError("formats need a folder")
+        return self
+
+
+class Recipe(Recorded):
+    """Everything that decides what a run finds, and where it puts it.
+
+    Raises
+    ------
+    ParameterError
+        If a key is unknown or a value makes no sense; it names it.
+
+    Examples
+    --------
+    >>> recipe = Recipe(source=Source(images=("cells.tif",)))
+    >>> recipe.capability.name
+    'auto'
+    """
+
+    recipe: Literal[1] = VERSION
+    source: Source = Field(default_factory=Source)
+    composite: Composite | None = None
+    frames: Frames = Field(default_factory=Frames)
+    model: Model = Field(default_factory=Model)
+    capability: Capability = Field(default_factory=Auto)
+    outputs: Outputs = Field(default_factory=Outputs)
+
+    def __init__(self, **values: Any) -> None:
+        version = values.get("recipe", VERSION)
+        if isinstance(version, int) and version > VERSION:
+            raise ParameterError(
+                f"This recipe is of version {version}, and only version {VERSION} is "
+                "known here.",
+                "Update napari-sam-suite.",
+            )
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explain(error) from error
+
+    @classmethod
+    def parse(cls, text: str, folder: Path | None = None) -> Self:
+        """Read a recipe from JSON.
+
+        Parameters
+        ----------
+        text : str
+            A JSON object.
+        folder : Path, optional
+            What names of files are relative to; left as they are without it.
+
+        Raises
+        ------
+        ParameterError
+            If it is no recipe; the key at fault is named.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ParameterError(
+                f"The recipe is not valid JSON: {error}.", "Correct it in an editor."
+            ) from error
+        if not isinstance(values, dict) or "recipe" not in values:
+            raise ParameterError(
+                "This is JSON, but no recipe.",
+                f'A recipe is an object with the key "recipe": {VERSION}.',
+            )
+        recipe = cls(**values)
+        return recipe if folder is None else recipe.placed(folder)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a recipe from a file; names of files become absolute.
+
+        Raises
+        ------
+        ParameterError
+            If the file is missing or no recipe.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ParameterError(
+                f"{path} cannot be read: {reason}.", "Check the name of the recipe."
+            ) from error
+        try:
+            return cls.parse(text, path.resolve().parent)
+        except ParameterError as error:
+            raise ParameterError(f"{path.name}: {error.message}", error.hint) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder.", "Give a name such as run.json.")
+        with replacing(path) as part:
+            part.write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        """As JSON, with what is short in one line."""
+        body = self.model_dump(mode="json", exclude_none=True)
+        return _spread(body) + "\n"
+
+    def placed(self, folder: Path) -> Self:
+        """A copy in which names of files are absolute, as seen from `folder`."""
+
+        def place(name: str) -> str:
+            if not name or _URL.match(name):
+                return name
+            return str(folder / Path(name).expanduser())
+
+        source, outputs, model = self.source, self.outputs, self.model
+        capability = self.capability
+        if isinstance(capability, FewShot):
+            capability = _changed(capability, place, "image", "prototypes")
+        local = model.id.endswith((".pt", ".pth", ".safetensors"))
+        return self.model_copy(
+            update={
+                "source": source.model_copy(
+                    update={"images": tuple(map(place, source.images))}
+                ),
+                "outputs": _changed(outputs, place, "store", "folder"),
+                "model": _changed(model, place, "folder", *(["id"] * local)),
+                "capability": capability,
+            }
+        )
+
+    def changed(self, **parts: Mapping[str, Any]) -> Self:
+        """A copy with some values of some parts changed, checked like a new one."""
+        body = self.model_dump(mode="json")
+        for name, values in parts.items():
+            body[name] |= values
+        return type(self)(**body)
+
+    def essence(self) -> dict[str, Any]:
+        """What decides the results: two recipes that agree in it find the same."""
+        body = self.model_dump(mode="json", exclude={"outputs"})
+        body["source"].pop("layers")
+        for name in ("device", "folder"):
+            body["model"].pop(name)
+        return body
+
+    @property
+    def digest(self) -> str:
+        """Of the essence: 16 hexadecimal digits."""
+        text = json.dumps(self.essence(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def first_difference(one: Recipe, other: Recipe) -> str:
+    """The first key in which two recipes find other things, or an empty text."""
+
+    def look(a: Any, b: Any, at: str) -> str:
+        if isinstance(a, dict) and isinstance(b, dict):
+            for key in a | b:
+                found = look(a.get(key), b.get(key), f"{at}.{key}" if at else key)
+                if found:
+                    return found
+            return ""
+        return "" if a == b else at
+
+    return look(one.essence(), other.essence(), "")
+
+
+def _changed(part: Any, place: Any, *names: str) -> Any:
+    update = {n: place(value) for n in names if (value := getattr(part, n))}
+    return part.model_copy(update=update)
+
+
+def _spread(value: Any, indent: str = "") -> str:
+    """JSON with one line per key, and lists in one line where they are short."""
+    flat = json.dumps(value)
+    if not isinstance(value, dict | list) or len(flat) + len(indent) <= 80:
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(k)}: {_spread(v, inner)}" for k, v in value.items()]
+        opening, closing = "{", "}"
+    else:
+        rows = [_spread(v, inner) for v in value]
+        opening, closing = "[", "]"
+    body = f",\n{inner}".join(rows)
+    return f"{opening}\n{inner}{body}\n{indent}{closing}"
+
+
+def _explain(error: ValidationError) -> ParameterError:
+    """The first mistake, by the key that it is at."""
+    first = error.errors(include_url=False)[0]
+    names = [str(part) for part in first["loc"]]
+    # The kind of a capability is in its place, as pydantic numbers them.
+    if names[:1] == ["capability"] and len(names) > 1:
+        names.pop(1)
+    key = ".".join(names) or "The recipe"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return ParameterError(
+            f"A recipe has no key {key!r}.", "Correct its name, or leave it out."
+        )
+    if first["type"] == "missing":
+        return ParameterError(f"The recipe lacks {key!r}.", "Add it.")
+    if first["type"] in ("value_error", "union_tag_invalid", "union_tag_not_found"):
+        return ParameterError(f"The recipe's {key!r}: {message}.", "Correct it.")
+    wanted = message.removeprefix("Input should be ")
+    return ParameterError(
+        f"The recipe's {key!r} cannot be {_short(first['input'])}.",
+        f"It should be {wanted}.",
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else text[:57] + "..."

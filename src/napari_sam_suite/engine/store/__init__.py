@@ -1,0 +1,1 @@
+"""Where a run keeps its results: frame by frame, whole or not at all."""

@@ -1,0 +1,235 @@
+"""One image in a store: its frames, finished and failed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from napari_sam_suite.engine.composite import Composite
+from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.engine.formats.parquet import pack, unpack
+from napari_sam_suite.engine.formats.zarr_labels import ZarrLabels, list_series
+from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.recorded import Recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.store.place import Place
+
+_NAME = re.compile(r"p([0-9]+)_t([0-9]+)_z([0-9]+)\.(?:parquet|json)")
+_NOTES = "run notes"
+
+
+class ImageRecord(Recorded):
+    """What is known of an image before its first frame is looked at.
+
+    Attributes
+    ----------
+    name, path, sizes, scale, units, rgb
+        See `ImageSource`.
+    composite : Composite
+        With the limits that hold for all frames.
+    frames : tuple
+        Those to be done, as ``(position, time, z)`` counted from 0, in their order.
+    notices : tuple of str
+        Sentences on the image as a whole.
+    """
+
+    name: str
+    path: str
+    sizes: Sizes
+    scale: tuple[float, float, float]
+    units: str
+    rgb: bool
+    composite: Composite
+    frames: tuple[FrameIndex, ...]
+    notices: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        image: ImageSource,
+        composite: Composite,
+        frames: Sequence[FrameIndex],
+        notices: Sequence[str] = (),
+    ) -> ImageRecord:
+        """Of an opened image."""
+        return cls(
+            name=image.name,
+            path=str(image.path or ""),
+            sizes=image.sizes,
+            scale=image.scale,
+            units=image.units,
+            rgb=image.rgb,
+            composite=composite,
+            frames=tuple(frames),
+            notices=tuple(notices),
+        )
+
+
+class ImageStore:
+    """The results of one image, kept in a folder.
+
+    Frames may be written in any order, by several processes, and again: the same
+    frame has the same content.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._record: ImageRecord | None = None
+
+    @property
+    def record(self) -> ImageRecord | None:
+        """What was recorded when the image was first opened; None before."""
+        if self._record is None:
+            data = self.place.read("image.json")
+            if data is None:
+                return None
+            try:
+                self._record = ImageRecord.model_validate_json(data)
+            except ValidationError as error:
+                raise OutputError(
+                    f"{self.place.address}/image.json is damaged.",
+                    "Delete this folder, and run again.",
+                ) from error
+        return self._record
+
+    def begin(self, record: ImageRecord) -> None:
+        """Record an image, and make room for its labels.
+
+        Raises
+        ------
+        OutputError
+            If there is no room.
+        """
+        if record.sizes.position > 1:
+            list_series(self.place / "labels.ome.zarr", record.sizes.position)
+        for position in range(record.sizes.position):
+            self._labels(record, position).create(
+                f"{record.name} objects", scale=record.scale, units=record.units
+            )
+        self.place.remove("failed/image.json")
+        # Last: with it, all of this is there.
+        self.place.write("image.json", record.model_dump_json(indent=1).encode())
+        self._record = record
+
+    def labels(self, position: int = 0) -> ZarrLabels:
+        """Label images of one position."""
+        return self._labels(self._known(), position)
+
+    def done(self) -> set[FrameIndex]:
+        """Frames that are finished."""
+        return _frames(self.place / "objects")
+
+    def failures(self) -> dict[FrameIndex | None, dict[str, str]]:
+        """Message and hint of what failed by frame; None is the image as a whole."""
+        found: dict[FrameIndex | None, dict[str, str]] = {}
+        place = self.place / "failed"
+        for name in sorted(place.names()):
+            frame = _parse(name)
+            data = place.read(name)
+            if data is not None and (frame is not None or name == "image.json"):
+                found[frame] = json.loads(data)
+        return found
+
+    def write(self, frame: FrameIndex, objects: Objects, **notes: Any) -> None:
+        """Keep the objects of a finished frame, and what else is to be said of it.
+
+        Raises
+        ------
+        OutputError
+            If there is no room; the frame is not finished then.
+        """
+        sizes = self._known().sizes
+        labels = objects.to_labels((sizes.y, sizes.x))
+        self.labels(frame.position).write(frame, labels)
+        noted = Objects(
+            objects.polygons, objects.features, objects.source | {_NOTES: notes}
+        )
+        # Last: a frame with this file is finished.
+        self.place.write(f"objects/{self._name(frame)}.parquet", pack(noted))
+
+    def read(self, frame: FrameIndex) -> tuple[Objects, dict[str, Any]]:
+        """Objects of a finished frame, and the notes on it.
+
+        Raises
+        ------
+        OutputError
+            If it is not finished.
+        """
+        name = f"objects/{self._name(frame)}.parquet"
+        data = self.place.read(name)
+        if data is None:
+            where = f"{frame.label(self._known().sizes)} of {self._known().name}"
+            raise OutputError(f"There is no result for {where}.", "Run it first.")
+        found = unpack(data, name)
+        source = dict(found.source)
+        notes = source.pop(_NOTES, {})
+        return Objects(found.polygons, found.features, source), dict(notes)
+
+    def fail(self, frame: FrameIndex | None, error: BaseException) -> None:
+        """Keep why a frame, or the whole image, failed."""
+        name = "image" if frame is None else self._name(frame)
+        content = json.dumps(told(error), indent=1).encode()
+        self.place.write(f"failed/{name}.json", content)
+
+    def forgive(self, frame: FrameIndex) -> None:
+        """Forget a failure, because the frame is finished now."""
+        self.place.remove(f"failed/{self._name(frame)}.json")
+
+    def tidy(self) -> None:
+        """Remove what a killed run left half-written."""
+        for folder in ("", "objects", "failed"):
+            (self.place / folder if folder else self.place).tidy()
+
+    def _known(self) -> ImageRecord:
+        record = self.record
+        if record is None:
+            raise OutputError(f"{self.place.address} holds no image.", "Run it first.")
+        return record
+
+    def _labels(self, record: ImageRecord, position: int) -> ZarrLabels:
+        place = self.place / "labels.ome.zarr"
+        if record.sizes.position > 1:
+            place = place / str(position)
+        return ZarrLabels(place, record.sizes)
+
+    def _name(self, frame: FrameIndex) -> str:
+        """Such as ``p1_t01_z1``: counted from 1, as wide as names sort by it."""
+        sizes = self._known().sizes
+        lengths = (sizes.position, sizes.time, sizes.z)
+        return "_".join(
+            f"{letter}{index + 1:0{len(str(n))}}"
+            for letter, index, n in zip("ptz", frame, lengths, strict=True)
+        )
+
+
+def told(error: BaseException) -> dict[str, str]:
+    """An error as a person reads it later: message and hint."""
+    if isinstance(error, EngineError):
+        return {"message": error.message, "hint": error.hint}
+    if isinstance(error, MemoryError):
+        return {
+            "message": "There is too little memory for this.",
+            "hint": "Close other programs, or run on a larger machine.",
+        }
+    return {
+        "message": f"Something unexpected went wrong: {error!r}",
+        "hint": "Run it alone with --verbose, and report what it prints.",
+    }
+
+
+def _frames(place: Place) -> set[FrameIndex]:
+    found = (_parse(name) for name in place.names())
+    return {frame for frame in found if frame is not None}
+
+
+def _parse(name: str) -> FrameIndex | None:
+    match = _NAME.fullmatch(name)
+    return None if match is None else FrameIndex(*(int(n) - 1 for n in match.groups()))

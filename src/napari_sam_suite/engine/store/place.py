@@ -1,0 +1,180 @@
+"""A folder on this machine or anywhere else: files that are complete or not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from napari_sam_suite.engine.errors import OutputError
+from napari_sam_suite.engine.formats.atomic import explain, replacing, sweep
+from napari_sam_suite.engine.formats.extras import load_extra
+
+_URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
+
+
+class Place(Protocol):
+    """A folder; names of files in it may have folders of their own, with slashes."""
+
+    @property
+    def address(self) -> str:
+        """What a person calls it, and `open_place` takes."""
+
+    def __truediv__(self, name: str) -> Self:
+        """A folder inside."""
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file, or None if there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file in place, folders included.
+
+        Raises
+        ------
+        OutputError
+            If there is no room, or no permission.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    def names(self) -> set[str]:
+        """Names of what is directly in it; none if it is not there."""
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written, directly in it."""
+
+
+def open_place(address: str | Path) -> Place:
+    """A folder by its address; it need not be there yet.
+
+    Parameters
+    ----------
+    address : str or Path
+        A path, or a URL that fsspec knows, such as ``"s3://bucket/run"``.
+
+    Raises
+    ------
+    MissingExtra
+        If the package for this kind of URL is not installed.
+    OutputError
+        If the address makes no sense.
+    """
+    text = str(address)
+    if not _URL.match(text):
+        return Folder(Path(text).expanduser().absolute())
+    if text.startswith("file://"):
+        return Folder(Path(text.removeprefix("file://")))
+    fsspec = load_extra("fsspec")
+    try:
+        system, root = fsspec.core.url_to_fs(text)
+    except (ImportError, ValueError) as error:
+        raise OutputError(
+            f"{text} cannot be opened: {error}.",
+            "Install what it names, or choose another place.",
+        ) from error
+    return Remote(system, root, text)
+
+
+class Folder:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def address(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    def __truediv__(self, name: str) -> Self:
+        return type(self)(self.path / name)
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file, or None if there is none."""
+        try:
+            return (self.path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file in place, folders included."""
+        with replacing(self.path / name) as part:
+            part.write_bytes(data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise explain(error, self.path / name) from error
+
+    def names(self) -> set[str]:
+        """Names of what is directly in it, without what is half-written."""
+        try:
+            return {p.name for p in self.path.iterdir() if p.suffix != ".part"}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written."""
+        sweep(self.path)
+
+
+class Remote:
+    """A folder somewhere else, through fsspec.
+
+    Object stores show a file once it is complete, so nothing has to be renamed.
+    """
+
+    def __init__(self, system: Any, root: str, address: str) -> None:
+        self.system = system
+        self.root = root.rstrip("/")
+        self._address = address.rstrip("/")
+
+    @property
+    def address(self) -> str:
+        """Its URL."""
+        return self._address
+
+    def __truediv__(self, name: str) -> Self:
+        return type(self)(self.system, f"{self.root}/{name}", f"{self.address}/{name}")
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file, or None if there is none."""
+        try:
+            data: bytes = self.system.cat_file(f"{self.root}/{name}")
+        except FileNotFoundError:
+            return None
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file in place."""
+        path = f"{self.root}/{name}"
+        try:
+            self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self.system.pipe_file(path, data)
+        except Exception as error:
+            # Every kind of storage has errors of its own.
+            raise OutputError(
+                f"{self.address}/{name} cannot be written: {error}.",
+                "Check the address, and that you may write there.",
+            ) from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        path = f"{self.root}/{name}"
+        if self.system.exists(path):
+            self.system.rm_file(path)
+
+    def names(self) -> set[str]:
+        """Names of what is directly in it; none if it is not there."""
+        self.system.invalidate_cache()
+        try:
+            listed = self.system.ls(self.root, detail=False)
+        except FileNotFoundError:
+            return set()
+        return {name.rstrip("/").rpartition("/")[2] for name in listed}
+
+    def tidy(self) -> None:
+        """Nothing is half-written here."""

@@ -1,0 +1,189 @@
+"""The results of a run: what was asked, which images, and what became of each.
+
+::
+
+    recipe.json  manifest.json
+    prototypes.safetensors  prototypes.json     few-shot: what was learnt
+    images/NAME/image.json                      what it is, its frames and limits
+    images/NAME/labels.ome.zarr                 label images
+    images/NAME/objects/p1_t1_z1.parquet        objects; there, the frame is finished
+    images/NAME/failed/p1_t1_z1.json            why a frame, or the image, failed
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.engine.recipe import Recipe, first_difference
+from napari_sam_suite.engine.store.images import ImageStore
+from napari_sam_suite.engine.store.place import Folder, Place, open_place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+
+_FORMAT = "napari-sam-suite store"
+_PACKAGES = ("napari-sam-suite", "torch", "sam2", "segment-anything", "numpy")
+_LEARNT = ("prototypes.safetensors", "prototypes.json")
+
+
+class Store:
+    """One run's results; made by `create` or `open`.
+
+    Attributes
+    ----------
+    place : Place
+        Its folder.
+    recipe : Recipe
+        What was asked.
+    images : dict of str
+        Path of each image by the name it has in the store.
+    """
+
+    def __init__(self, place: Place, recipe: Recipe, images: Mapping[str, str]) -> None:
+        self.place = place
+        self.recipe = recipe
+        self.images = dict(images)
+
+    @classmethod
+    def create(cls, recipe: Recipe) -> Store:
+        """Begin a store, or go on with the one that is there.
+
+        Raises
+        ------
+        OutputError
+            If there are the results of another recipe, or it cannot be written to.
+        """
+        if not recipe.outputs.store:
+            raise OutputError(
+                "The recipe does not say where results go.",
+                "Give `store`, or write it under 'outputs'.",
+            )
+        place = open_place(recipe.outputs.store)
+        if place.read("manifest.json") is None:
+            if place.names() - {".lock"}:
+                raise OutputError(
+                    f"{place.address} holds other files.",
+                    "Choose an empty or a new folder as the store.",
+                )
+            place.write("recipe.json", recipe.text().encode())
+            store = cls(place, recipe, {})
+            store.list_images({})
+            return store
+        store = cls.open(place.address)
+        other = first_difference(store.recipe, recipe)
+        if other:
+            raise OutputError(
+                f"{place.address} holds results of another recipe: {other!r} differs.",
+                "Choose another store, or delete this one.",
+            )
+        store.recipe = recipe
+        return store
+
+    @classmethod
+    def open(cls, address: str | Path) -> Store:
+        """Open a store that is there.
+
+        Raises
+        ------
+        OutputError
+            If it is none.
+        """
+        place = open_place(address)
+        manifest, recipe = place.read("manifest.json"), place.read("recipe.json")
+        try:
+            if manifest is None or recipe is None:
+                raise ValueError("manifest.json or recipe.json is missing")
+            content = json.loads(manifest)
+            if content.get("format") != _FORMAT:
+                raise ValueError("its manifest is of something else")
+            return cls(place, Recipe.parse(recipe.decode()), content["images"])
+        except (ValueError, LookupError, EngineError) as error:
+            raise OutputError(
+                f"{place.address} is no store of results: {error}.",
+                "Give the folder that `run` wrote.",
+            ) from error
+
+    def list_images(
+        self, images: Mapping[str, str], summary: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the manifest: which images there are, and how the run went."""
+        self.images |= images
+        content = {
+            "format": _FORMAT,
+            "version": 1,
+            "digest": self.recipe.digest,
+            "packages": dict(_versions()),
+            "images": self.images,
+            "summary": dict(summary or {}),
+        }
+        self.place.write("manifest.json", json.dumps(content, indent=1).encode())
+
+    def image(self, name: str) -> ImageStore:
+        """What is kept of one image."""
+        return ImageStore(self.place / f"images/{name}")
+
+    def prototypes(self) -> Prototypes | None:
+        """What was learnt from the examples, if that is done."""
+        import tempfile
+
+        from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+
+        files = [self.place.read(name) for name in _LEARNT]
+        if None in files:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in zip(_LEARNT, files, strict=True):
+                (Path(folder) / name).write_bytes(data or b"")
+            return Prototypes.load(Path(folder) / _LEARNT[0])
+
+    def keep_prototypes(self, prototypes: Prototypes) -> None:
+        """Keep what was learnt, for every worker and for the next run."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            prototypes.save(Path(folder) / _LEARNT[0])
+            for name in _LEARNT:
+                self.place.write(name, (Path(folder) / name).read_bytes())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs out of this store, as far as this machine goes.
+
+        Raises
+        ------
+        OutputError
+            If another run is writing into it.
+        """
+        if not isinstance(self.place, Folder):
+            yield
+            return
+        # The system frees it however this process ends.
+        lock = FileLock(self.place.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"Another run is writing into {self.place.address}.",
+                "Wait for it, or choose another store.",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue
