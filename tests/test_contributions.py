@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from napari_sam_suite import contributions
+from napari_sam_suite.engine.errors import ParameterError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def test_a_real_image_comes_with_scikit_image() -> None:
 SQUARE = np.array([[1, 2], [1, 9], [8, 9], [8, 2]])
 
 
-@pytest.mark.parametrize("ending", ["geojson", "json", "zip"])
+@pytest.mark.parametrize("ending", ["geojson", "json", "nimbus.json", "parquet", "zip"])
 def test_napari_saves_and_opens_polygons(
     request: pytest.FixtureRequest, tmp_path: Path, ending: str
 ) -> None:
@@ -80,7 +81,7 @@ def test_napari_saves_and_opens_polygons(
 
 
 @pytest.mark.parametrize("save_rejected", [False, True])
-@pytest.mark.parametrize("name", ["geojson", "coco", "rois"])
+@pytest.mark.parametrize("name", ["geojson", "coco", "nimbus", "parquet", "rois"])
 def test_rejected_objects_are_saved_only_by_choice(
     tmp_path: Path, name: str, save_rejected: bool
 ) -> None:
@@ -110,14 +111,42 @@ def test_a_saved_layer_knows_its_image(tmp_path: Path) -> None:
 
 
 def test_files_of_another_kind_are_left_to_others(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"type": "FeatureCollection", "features": []}')
+    (tmp_path / "a.json").write_text('{"type": "Topology"}')
+    (tmp_path / "d.json").write_text("no json")
     (tmp_path / "b.zip").write_bytes(b"no zip")
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as file:
         file.writestr("a.txt", "hello")
-    assert contributions.read_coco(str(tmp_path / "a.json")) is None
+    assert contributions.read_json(str(tmp_path / "a.json")) is None
+    assert contributions.read_json(str(tmp_path / "d.json")) is None
+    assert contributions.read_json(str(tmp_path / "none.json")) is None
     assert contributions.read_rois(str(tmp_path / "b.zip")) is None
     assert contributions.read_rois(str(tmp_path / "c.zip")) is None
     assert contributions.read_geojson(str(tmp_path / "a.tif")) is None
+
+
+def test_json_is_read_by_what_is_in_it(tmp_path: Path) -> None:
+    pytest.importorskip("napari")
+    for name in ("geojson", "coco", "nimbus"):
+        path = str(tmp_path / "a.json")
+        getattr(contributions, f"write_{name}")(path, [SQUARE], {})
+        reader = contributions.read_json(path)
+        assert reader is not None
+        # Parsed once: what becomes of the file meanwhile does not matter.
+        (tmp_path / "a.json").unlink()
+        [(data, _, kind)] = reader(path)
+        assert (len(data), kind) == (1, "shapes")
+
+
+def test_a_damaged_zip_is_one_sentence_when_it_is_read(tmp_path: Path) -> None:
+    good = tmp_path / "a.zip"
+    with zipfile.ZipFile(good, "w") as file:
+        file.writestr("a.roi", "hello")
+    whole = good.read_bytes()
+    good.write_bytes(whole[:-22].replace(b"PK\x01\x02", b"PK\x00\x00") + whole[-22:])
+    reader = contributions.read_rois(str(good))
+    assert reader is not None
+    with pytest.raises(ParameterError, match=r"a\.zip cannot be read as ImageJ ROIs"):
+        reader(str(good))
 
 
 def test_the_preferences_decide_the_device_and_the_folder(

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_sam_suite.engine.objects import Objects
 
     Reader = Callable[[Any], list["LayerData"]]
 
@@ -81,15 +84,24 @@ def read_geojson(path: Paths) -> Reader | None:
     return _reader(path, "geojson", (".geojson",))
 
 
-def read_coco(path: Paths) -> Reader | None:
-    """Offer to read JSON files that are COCO with outlines or masks."""
+def read_json(path: Paths) -> Reader | None:
+    """Offer to read JSON files that are COCO, NimbusImage's or GeoJSON."""
     from pathlib import Path
 
-    from napari_sam_suite.engine.formats.coco import is_coco
+    from napari_sam_suite.engine.errors import ParameterError
+    from napari_sam_suite.engine.formats.anyjson import FoundJson
 
-    reader = _reader(path, "coco", (".json",))
     paths = [path] if isinstance(path, str) else path
-    return reader if reader and all(is_coco(Path(one)) for one in paths) else None
+    if not paths or not all(one.lower().endswith(".json") for one in paths):
+        return None
+    try:
+        # Kept until they are read: large files are parsed once.
+        found = [FoundJson(Path(one)) for one in paths]
+    except ParameterError:
+        return None
+    if not all(one.format for one in found):
+        return None
+    return lambda _: [_to_layer(one.read(), one.path) for one in found]
 
 
 def read_rois(path: Paths) -> Reader | None:
@@ -102,10 +114,20 @@ def read_rois(path: Paths) -> Reader | None:
             continue
         if not zipfile.is_zipfile(one):
             return None
-        with zipfile.ZipFile(one) as file:
-            if not any(name.lower().endswith(".roi") for name in file.namelist()):
-                return None
+        try:
+            with zipfile.ZipFile(one) as file:
+                names = [name.lower() for name in file.namelist()]
+        except (zipfile.BadZipFile, OSError):
+            # Reading it says in one sentence what is wrong.
+            continue
+        if not any(name.endswith(".roi") for name in names):
+            return None
     return _reader(path, "rois", (".zip", ".roi"))
+
+
+def read_parquet(path: Paths) -> Reader | None:
+    """Offer to read GeoParquet files."""
+    return _reader(path, "parquet", (".parquet", ".geoparquet"))
 
 
 def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
@@ -114,8 +136,23 @@ def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 
 def write_coco(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
-    """Save the polygons of a Shapes layer as COCO JSON."""
-    return _write(path, data, meta, "coco")
+    """Save the polygons of a Shapes layer as COCO JSON.
+
+    A file called ``.nimbus.json`` becomes NimbusImage's: napari looks at the last
+    ending only.
+    """
+    name = "nimbus" if path.lower().endswith(".nimbus.json") else "coco"
+    return _write(path, data, meta, name)
+
+
+def write_nimbus(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Save the polygons of a Shapes layer as NimbusImage imports them."""
+    return _write(path, data, meta, "nimbus")
+
+
+def write_parquet(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Save the polygons of a Shapes layer as GeoParquet."""
+    return _write(path, data, meta, "parquet")
 
 
 def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
@@ -138,16 +175,20 @@ def _read(path: str, name: str) -> LayerData:
     from pathlib import Path
 
     from napari_sam_suite.engine.objects import Objects
+
+    return _to_layer(Objects.load(path, name), Path(path))
+
+
+def _to_layer(objects: Objects, path: Path) -> LayerData:
     from napari_sam_suite.widgets.layers import Placement
     from napari_sam_suite.widgets.shapes import layer_options, to_vertices
 
-    objects = Objects.load(path, name)
     table = objects.features
     letters = {"P": "position", "T": "time", "Z": "z"}
     axes = "".join(k for k, axis in letters.items() if table[axis].any()) + "YX"
     labels = [letters.get(axis, axis.lower()) for axis in axes]
     placement = Placement(axes, {"axis_labels": labels})
-    options = layer_options(objects, placement, Path(path).stem, {"runs": {}})
+    options = layer_options(objects, placement, path.stem, {"runs": {}})
     return to_vertices(objects, placement), options, "shapes"
 
 

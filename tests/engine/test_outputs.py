@@ -87,8 +87,12 @@ def test_every_format_makes_a_file_named_after_the_image(tmp_path: Path) -> None
     output.add(result())
     output.close()
     expected = [
+        "cells.coco-rle.json",
         "cells.coco.json",
+        "cells.csv",
         "cells.geojson",
+        "cells.nimbus.json",
+        "cells.parquet",
         "cells.rois.zip",
         "cells.tif",
         "cells_overlay.png",

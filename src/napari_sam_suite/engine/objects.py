@@ -16,6 +16,7 @@ from napari_sam_suite.engine.formats import find_format
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.polygons import polygonise
+from napari_sam_suite.engine.provenance import mark_searched, merge_sources, searched_in
 from napari_sam_suite.engine.raster import count_pixels, draw_labels
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ class Objects:
         """Put objects together, in the order given.
 
         An object that comes twice gets a new `id` the second time. Sources that agree
-        are kept as one; otherwise `source` is ``{"sources": [...]}``.
+        are kept as one, with all frames that were searched; otherwise `source` is
+        ``{"sources": [...]}``.
         """
         given = list(many)
         filled = [objects for objects in given if len(objects)]
@@ -249,7 +251,7 @@ class Objects:
         if filled:
             features = pd.concat([o.features for o in filled], ignore_index=True)
         polygons = [polygon for objects in filled for polygon in objects.polygons]
-        return Objects(polygons, features, _merge_sources([o.source for o in given]))
+        return Objects(polygons, features, merge_sources(o.source for o in given))
 
     @classmethod
     def load(cls, path: str | Path, format: str | None = None) -> Objects:  # noqa: A002
@@ -258,7 +260,7 @@ class Objects:
         Parameters
         ----------
         path : str or Path
-            GeoJSON or label TIFF, by its ending.
+            Its ending decides: see `napari_sam_suite.engine.formats.FORMATS`.
         format : str, optional
             Name of the format where the ending does not tell.
 
@@ -275,7 +277,8 @@ class Objects:
         Parameters
         ----------
         path : str or Path
-            The ending decides: ``.geojson`` keeps everything, ``.tif`` the pixels.
+            The ending decides: ``.geojson`` and ``.parquet`` keep everything,
+            ``.tif`` the pixels.
         format : str, optional
             Name of the format where the ending does not tell.
 
@@ -315,6 +318,18 @@ class Objects:
         """Frames that have objects, in order."""
         table = self.features[list(FrameIndex._fields)].drop_duplicates()
         return sorted(FrameIndex(*map(int, row)) for row in table.to_numpy())
+
+    def searched(self) -> list[FrameIndex]:
+        """Frames that have objects or were searched without finding any, in order.
+
+        Searched frames are known where ``source["searched"]`` says so.
+        """
+        return sorted({*self.frames(), *searched_in(self.source)})
+
+    def with_searched(self, frames: Iterable[FrameIndex]) -> Objects:
+        """The same objects, whose source says which frames were searched."""
+        source = mark_searched(self.source, frames)
+        return Objects(self.polygons, self.features, source)
 
     def with_tags(self, tags: str | Sequence[str]) -> Objects:
         """The same objects with one tag for all, or one for each."""
@@ -383,14 +398,3 @@ def _pick(
         name: pd.Series(list(values)).iloc[list(kept)].array
         for name, values in columns.items()
     }
-
-
-def _merge_sources(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    distinct: list[dict[str, Any]] = []
-    for source in sources:
-        for one in source.get("sources", [source]):
-            if one and one not in distinct:
-                distinct.append(one)
-    if len(distinct) > 1:
-        return {"sources": distinct}
-    return distinct[0] if distinct else {}

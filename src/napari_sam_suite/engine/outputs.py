@@ -14,15 +14,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pandas import DataFrame
+
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.formats.labels import LabelWriter
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.run import FrameResult
 
-_WHOLE = {"geojson": ".geojson", "coco": ".coco.json", "rois": ".rois.zip"}
-_SINGLE = {"labels": ".tif", **_WHOLE}
-FORMATS = ("labels", "geojson", "overlay", "coco", "rois")
+_WHOLE = {
+    "geojson": ".geojson",
+    "coco": ".coco.json",
+    "coco-rle": ".coco-rle.json",
+    "rois": ".rois.zip",
+    "parquet": ".parquet",
+    "nimbus": ".nimbus.json",
+}
+_SINGLE = {"labels": ".tif", "csv": ".csv", **_WHOLE}
+FORMATS = (
+    "labels",
+    "geojson",
+    "overlay",
+    "csv",
+    *(n for n in _WHOLE if n != "geojson"),
+)
 """Names of what a run can write."""
 
 
@@ -100,6 +115,7 @@ class ImageOutput:
         self._names = names or {}
         self._results: list[FrameResult] = []
         self._labels: LabelWriter | None = None
+        self._measured: list[DataFrame] = []
         own = () if image.path is None else (image.path,)
         _spare(dict.fromkeys((*own, *inputs)), self._targets())
         if "labels" in self.formats:
@@ -133,7 +149,12 @@ class ImageOutput:
             shape = (self.image.sizes.y, self.image.sizes.x)
             drawn = result.objects.to_labels(shape, result.frame)
             self._labels.write(result.frame, drawn)
+            self._labels.tracked |= "track" in result.objects.features
         self._results.append(result)
+        if "csv" in self.formats:
+            from napari_sam_suite.engine.measure import measure
+
+            self._measured.append(measure(result.objects, self.image))
         if "overlay" in self.formats:
             self._draw(result)
 
@@ -149,7 +170,11 @@ class ImageOutput:
             self.discard()
             return
         failure: EngineError | MemoryError | None = None
-        for write in (self._close_labels, *map(self._saver, _WHOLE)):
+        for write in (
+            self._close_labels,
+            self._save_measured,
+            *map(self._saver, _WHOLE),
+        ):
             try:
                 write()
             except (EngineError, MemoryError) as error:
@@ -166,6 +191,18 @@ class ImageOutput:
         if self._labels is not None:
             self.files.append(self._labels.close())
 
+    def _save_measured(self) -> None:
+        if "csv" not in self.formats:
+            return
+        import pandas as pd
+
+        from napari_sam_suite.engine.formats.measurements import write_table
+
+        filled = [table for table in self._measured if len(table)]
+        path = self._path("csv", _SINGLE["csv"])
+        write_table(pd.concat(filled or self._measured[:1], ignore_index=True), path)
+        self.files.append(path)
+
     def _saver(self, name: str) -> Callable[[], None]:
         """Writes all objects to one file, if that format is wanted."""
         from napari_sam_suite.engine.objects import Objects
@@ -173,7 +210,8 @@ class ImageOutput:
         def save() -> None:
             if name in self.formats:
                 path = self._path(name, _WHOLE[name])
-                Objects.concat(r.objects for r in self._results).save(path, name)
+                objects = Objects.concat(r.objects for r in self._results)
+                objects.save(path, name)
                 self.files.append(path)
 
         return save

@@ -190,16 +190,51 @@ def test_what_has_no_area_is_left_out_and_told(tmp_path, caplog):
     assert "4 annotations" in caplog.text
 
 
-def test_files_with_outlines_are_known_from_others(tmp_path):
-    path = tmp_path / "a.json"
-    for content, expected in (
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
         (document([SQUARE]), True),
+        (document(), True),
         (document([]), False),
         ({"type": "FeatureCollection", "features": []}, False),
+        ({"images": [], "annotations": [1]}, False),
         ([1], False),
-    ):
-        path.write_text(json.dumps(content))
-        assert coco.is_coco(path) is expected
+    ],
+)
+def test_files_with_outlines_are_known_from_others(content, expected):
+    assert coco.is_coco(content) is expected
+
+
+def test_images_without_objects_are_there(tmp_path):
+    objects = make_objects().with_searched(
+        [FrameIndex(), FrameIndex(0, 1), FrameIndex(0, 2), FrameIndex(3, 2, 7)]
+    )
+    coco.write(objects, tmp_path / "a.json")
+    theirs = COCO(tmp_path / "a.json")
+    names = [image["file_name"] for image in theirs.imgs.values()]
+    assert names[1] == "a_p1_t2_z1.tif" and len(names) == 4
+    assert [len(theirs.getAnnIds(imgIds=[n])) for n in (1, 2, 3, 4)] == [1, 0, 1, 1]
+    assert coco.read(tmp_path / "a.json").searched() == objects.searched()
+
+
+def test_images_of_others_without_objects_are_known_as_searched(tmp_path):
+    content = document([SQUARE])
+    content["images"].append(IMAGE | {"id": 8, "file_name": "b.png"})
+    loaded = load(tmp_path, content)
+    assert loaded.frames() == [FrameIndex(0)]
+    assert loaded.searched() == [FrameIndex(0), FrameIndex(1)]
+
+
+def test_all_objects_may_be_run_lengths(tmp_path):
+    objects = traced(draw_blobs(40))
+    objects.save(tmp_path / "a.json", "coco-rle")
+    theirs = COCO(tmp_path / "a.json")
+    for mask, annotation in zip(drawn(objects), theirs.anns.values(), strict=True):
+        assert isinstance(annotation["segmentation"], dict)
+        np.testing.assert_array_equal(theirs.annToMask(annotation), mask)
+    loaded = Objects.load(tmp_path / "a.json", "coco-rle")
+    for before, after in zip(objects.polygons, loaded.polygons, strict=True):
+        assert before.equals(after)
 
 
 @pytest.mark.parametrize(

@@ -28,20 +28,29 @@ class FormatModule(Protocol):
 
 
 class Format(NamedTuple):
-    """Name of a format, the file name endings it is known by, what it needs."""
+    """Name of a format, the file name endings it is known by, what it needs.
+
+    Its module has its name, unless `module` is given.
+    """
 
     name: str
     suffixes: tuple[str, ...]
     package: str = ""
+    module: str = ""
 
 
 FORMATS = (
     Format("coco", (".coco.json",)),
-    Format("geojson", (".geojson", ".json")),
+    Format("coco-rle", (".coco-rle.json",), module="coco_rle"),
+    Format("csv", (".csv",), module="measurements"),
+    Format("geojson", (".geojson",)),
     Format("labels", (".tif", ".tiff")),
+    Format("nimbus", (".nimbus.json",)),
     Format("parquet", (".parquet", ".geoparquet"), "pyarrow"),
     Format("rois", (".zip", ".roi"), "roifile"),
+    Format("json", (".json",), module="anyjson"),
 )
+"""Names and endings; the first that fits is taken."""
 
 
 def find_format(path: str | Path, name: str | None = None) -> FormatModule:
@@ -62,7 +71,7 @@ def find_format(path: str | Path, name: str | None = None) -> FormatModule:
     file = Path(path).name.lower()
     for known in FORMATS:
         if known.name == name or (name is None and file.endswith(known.suffixes)):
-            module = import_module(f"{__name__}.{known.name}")
+            module = import_module(f"{__name__}.{known.module or known.name}")
             return cast("FormatModule", module)
     what = f"format {name!r}" if name else f"file ending {Path(path).suffix!r}"
     known_ = ", ".join(f"{f.name} ({', '.join(f.suffixes)})" for f in FORMATS)

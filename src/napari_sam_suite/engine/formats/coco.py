@@ -25,6 +25,7 @@ from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.engine.formats import rle
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.formats.colours import tag_colour
+from napari_sam_suite.engine.formats.jsonfile import parse_json
 from napari_sam_suite.engine.formats.rings import (
     build_polygon,
     join_rings,
@@ -40,6 +41,7 @@ from napari_sam_suite.engine.formats.tables import (
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.polygons import polygonise
+from napari_sam_suite.engine.provenance import mark_searched, sizes_in
 from napari_sam_suite.engine.raster import pixel_window, rasterise
 
 if TYPE_CHECKING:
@@ -68,17 +70,19 @@ class _Image(NamedTuple):
     shape: tuple[int, int]
 
 
-def write(objects: Objects, path: Path) -> None:
+def write(objects: Objects, path: Path, *, masks: bool = False) -> None:
     """Write objects as COCO JSON, whole or not at all.
 
     Parameters
     ----------
     objects : Objects
-        Of any number of frames; each with objects becomes an image.
-        ``source["sizes"]`` says how large they are; without it the smallest size that
-        holds all objects is taken.
+        Of any number of frames; each that was searched becomes an image, with or
+        without objects. ``source["sizes"]`` says how large they are; without it the
+        smallest size that holds all objects is taken.
     path : Path
         Where the file shall be.
+    masks : bool
+        Run-length encode every object, not only those with holes.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def write(objects: Objects, path: Path) -> None:
         If the file cannot be written.
     """
     shape = _shape_of(objects)
-    frames = objects.frames() or [FrameIndex()]
+    frames = objects.searched() or [FrameIndex()]
     numbers = {frame: number for number, frame in enumerate(frames, 1)}
     tags = {tag: n for n, tag in enumerate(dict.fromkeys(objects.features["tag"]), 1)}
     head = {
@@ -115,7 +119,7 @@ def write(objects: Objects, path: Path) -> None:
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(json.dumps(head, default=plain)[:-1] + ',\n"annotations": [')
         comma = "\n"
-        for annotation in _annotations(objects, numbers, tags, shape):
+        for annotation in _annotations(objects, numbers, tags, shape, masks):
             file.write(comma + json.dumps(annotation, allow_nan=False))
             comma = ",\n"
         file.write("\n]}\n")
@@ -140,7 +144,12 @@ def read(path: Path) -> Objects:
         If the file is missing, is no COCO file or has segmentations that make no
         sense.
     """
-    document = _parse(path)
+    return from_document(parse_json(path), path.name)
+
+
+def from_document(document: Any, name: str) -> Objects:
+    """Objects of a parsed file that is called `name`; see `read`."""
+    _check(document, name)
     ours = document.get(_KEY)
     ours = ours if isinstance(ours, dict) else {}
     try:
@@ -160,21 +169,22 @@ def read(path: Path) -> Objects:
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, LookupError) else str(error)
         raise ParameterError(
-            f"{path.name} is not a COCO file that makes sense: {reason}.",
+            f"{name} is not a COCO file that makes sense: {reason}.",
             "Export it again from where it comes from.",
         ) from error
     source = dict(ours.get("source") or {}) or _describe(document, images)
     if skipped:
-        log.warning("%s: %d annotations without an area left out", path, skipped)
+        log.warning("%s: %d annotations without an area left out", name, skipped)
         source["skipped"] = skipped
     return Objects(polygons, to_table(rows, ours.get("columns") or {}), source)
 
 
-def is_coco(path: Path) -> bool:
-    """Tell whether a file is a COCO file with outlines or masks."""
+def is_coco(document: Any) -> bool:
+    """Tell whether a parsed file is COCO with outlines or masks, or without objects."""
     try:
-        document = _parse(path)
-        return any(one.get("segmentation") for one in document["annotations"])
+        _check(document, "")
+        found = document["annotations"]
+        return not found or any(one.get("segmentation") for one in found)
     except (ParameterError, TypeError, LookupError, AttributeError):
         return False
 
@@ -183,10 +193,9 @@ def is_coco(path: Path) -> bool:
 
 
 def _shape_of(objects: Objects) -> tuple[int, int]:
-    sizes = objects.source.get("sizes")
-    if sizes:
-        named = sizes if isinstance(sizes, dict) else Sizes(*sizes)._asdict()
-        return int(named["y"]), int(named["x"])
+    sizes = sizes_in(objects.source)
+    if sizes is not None:
+        return sizes.y, sizes.x
     bounds = shapely.bounds(np.array(objects.polygons, dtype=object)).reshape(-1, 4)
     y, x = np.floor(bounds[:, 2:].max(axis=0, initial=0) + _CORNER).astype(int) + 1
     return int(y), int(x)
@@ -206,12 +215,13 @@ def _annotations(
     images: dict[FrameIndex, int],
     tags: dict[str, int],
     shape: tuple[int, int],
+    masks: bool,
 ) -> Iterator[dict[str, Any]]:
     records = objects.features.to_dict("records")
     for number, (polygon, row) in enumerate(
         zip(objects.polygons, records, strict=True), 1
     ):
-        segmentation, area, box = _segment(polygon, shape)
+        segmentation, area, box = _segment(polygon, shape, masks)
         frame = FrameIndex(*(int(row[axis]) for axis in FrameIndex._fields))
         values = known_values({k: v for k, v in row.items() if k not in _PLACED})
         annotation = {
@@ -231,7 +241,7 @@ def _annotations(
 
 
 def _segment(
-    polygon: Polygon | MultiPolygon, shape: tuple[int, int]
+    polygon: Polygon | MultiPolygon, shape: tuple[int, int], encoded: bool
 ) -> tuple[Any, int, list[int]]:
     """Segmentation, area and box of the pixels that an object has."""
     window = pixel_window(polygon, shape)
@@ -243,7 +253,7 @@ def _segment(
     mask = rasterise(polygon, size, origin)
     if not mask.any():
         return rle.encode(mask, origin, shape), 0, [0] * 4
-    rings = pixel_edges(mask, origin)
+    rings = None if encoded else pixel_edges(mask, origin)
     y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = [x[0] + origin[1], y[0] + origin[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1]
     if rings is None:
@@ -267,26 +277,14 @@ def _sign(segmentation: Any) -> int:
 # -- reading ---------------------------------------------------------------------
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ParameterError(
-            f"{path} cannot be read: {error.strerror}.", "Check the name of the file."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"{path.name} is not valid JSON: {error}.",
-            "Export it again from where it comes from.",
-        ) from error
+def _check(document: Any, name: str) -> None:
     if not isinstance(document, dict) or not all(
-        isinstance(document.get(name), list) for name in ("images", "annotations")
+        isinstance(document.get(key), list) for key in ("images", "annotations")
     ):
         raise ParameterError(
-            f"{path.name} is JSON, but not COCO: it has no images and annotations.",
+            f"{name} is JSON, but not COCO: it has no images and annotations.",
             "Results alone, a list of detections, need the file of their images.",
         )
-    return document
 
 
 def _read_images(listed: list[dict[str, Any]]) -> dict[Any, _Image]:
@@ -305,7 +303,8 @@ def _describe(document: dict[str, Any], images: dict[Any, _Image]) -> dict[str, 
         return {}
     y, x = (max(side) for side in zip(*(i.shape for i in images.values()), strict=True))
     sizes = Sizes(position=len(images), y=y, x=x)._asdict()
-    return {"image": names[0], "images": names, "sizes": sizes}
+    source = {"image": names[0], "images": names, "sizes": sizes}
+    return mark_searched(source, [image.frame for image in images.values()])
 
 
 def _to_polygon(

@@ -28,6 +28,8 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.formats.colours import tag_colour
+from napari_sam_suite.engine.formats.jsonfile import parse_json
+from napari_sam_suite.engine.formats.rings import keep_areas
 from napari_sam_suite.engine.formats.tables import column_types, plain, to_table
 from napari_sam_suite.engine.objects import Objects
 
@@ -52,6 +54,7 @@ _RESERVED = {
     "objectType", "object_type", "type", "classification", "measurements", "metadata",
     "color", "isLocked", "isMissing", "childObjects", "children",
 }  # fmt: skip
+_KINDS = ("FeatureCollection", "Feature", "Polygon", "MultiPolygon")
 _PLACED = {"id", "tag", "time", "z"}
 
 
@@ -114,13 +117,17 @@ def read(path: Path) -> Objects:
     ParameterError
         If the file is missing or is no GeoJSON.
     """
-    document = _parse(path)
+    return from_document(parse_json(path), path.name)
+
+
+def from_document(document: Any, name: str) -> Objects:
+    """Objects of a parsed file that is called `name`; see `read`."""
     ours = document.get(_KEY) if isinstance(document, dict) else None
     ours = ours if isinstance(ours, dict) else {}
     offset = float(ours.get("offset", _CORNER))
     polygons, rows, skipped = [], [], 0
-    for feature in _unpack(document, path):
-        polygon = _to_polygon(feature.get("geometry"), offset, path)
+    for feature in _unpack(document, name):
+        polygon = _to_polygon(feature.get("geometry"), offset, name)
         if polygon is None:
             skipped += 1
         else:
@@ -128,9 +135,20 @@ def read(path: Path) -> Objects:
             rows.append(_to_row(feature))
     source = dict(ours.get("source") or {})
     if skipped:
-        log.warning("%s: %d features without an area left out", path, skipped)
+        log.warning("%s: %d features without an area left out", name, skipped)
         source["skipped"] = skipped
     return Objects(polygons, to_table(rows, ours.get("columns") or {}), source)
+
+
+def is_geojson(document: Any) -> bool:
+    """Tell whether a parsed file is GeoJSON, or a list of its Features."""
+    if isinstance(document, dict):
+        return document.get("type") in _KINDS
+    return (
+        isinstance(document, list)
+        and bool(document)
+        and all(isinstance(f, dict) and f.get("type") == "Feature" for f in document)
+    )
 
 
 def _features(objects: Objects, object_type: str) -> Iterator[dict[str, Any]]:
@@ -191,21 +209,7 @@ def _to_geometry(polygon: Polygon | MultiPolygon) -> dict[str, Any]:
     return {"type": "MultiPolygon", "coordinates": parts}
 
 
-def _parse(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ParameterError(
-            f"{path} cannot be read: {error.strerror}.", "Check the name of the file."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(
-            f"{path.name} is not valid JSON: {error}.",
-            "Export it again from where it comes from.",
-        ) from error
-
-
-def _unpack(document: Any, path: Path) -> list[dict[str, Any]]:
+def _unpack(document: Any, name: str) -> list[dict[str, Any]]:
     kind = document.get("type") if isinstance(document, dict) else None
     if kind == "FeatureCollection":
         found = document.get("features")
@@ -217,14 +221,14 @@ def _unpack(document: Any, path: Path) -> list[dict[str, Any]]:
         found = document
     if not isinstance(found, list) or not all(isinstance(f, dict) for f in found):
         raise ParameterError(
-            f"{path.name} is JSON, but not GeoJSON: it has no list of features.",
+            f"{name} is JSON, but not GeoJSON: it has no list of features.",
             "Use a FeatureCollection, as QuPath exports it.",
         )
     return found
 
 
 def _to_polygon(
-    geometry: Any, offset: float, path: Path
+    geometry: Any, offset: float, name: str
 ) -> Polygon | MultiPolygon | None:
     if not isinstance(geometry, dict):
         return None
@@ -240,17 +244,10 @@ def _to_polygon(
             return None
     except (TypeError, ValueError, IndexError, shapely.GEOSException) as error:
         raise ParameterError(
-            f"{path.name} has a {kind} whose coordinates make no sense: {error}.",
+            f"{name} has a {kind} whose coordinates make no sense: {error}.",
             "Coordinates must be rings of [x, y] numbers.",
         ) from error
-    if shape is None or shape.is_valid:
-        return None if shape is None or shape.area == 0 else shape
-    areas = [
-        part
-        for part in shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
-        if isinstance(part, Polygon) and part.area > 0
-    ]
-    return areas[0] if len(areas) == 1 else MultiPolygon(areas) if areas else None
+    return None if shape is None else keep_areas(shape)
 
 
 def _to_part(rings: list[Any], offset: float) -> Polygon | None:

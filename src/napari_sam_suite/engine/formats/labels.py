@@ -5,7 +5,8 @@ Fiji and napari find the axes, the pixel size and the brightness by themselves; 
 ImageJ cannot hold (32-bit numbers, several positions) is written with its axes as
 JSON, which napari and other readers built on `tifffile` understand. Either way the
 description says under ``pages_segmented`` which pages were looked at, counted from 1:
-the others are zero because nobody looked, not because nothing is there.
+the others are zero because nobody looked, not because nothing is there. Where objects
+have tracks, their numbers are those, and ``numbers`` is ``track`` in the description.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.formats.atomic import explain, replacing
 from napari_sam_suite.engine.frames import FrameIndex, Sizes, format_selection
 from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.provenance import SEARCHED, sizes_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BIG = 2**32 - 2**25
+_TRACK = "track"
 # ImageJ has no positions; P is a letter of ours.
 _LETTERS = {"P": "position", "T": "time", "Z": "z"}
 # What reading a damaged TIFF raises, with and without compiled codecs.
@@ -67,6 +70,11 @@ class LabelWriter:
     units : str, optional
         Of `scale`, such as ``"um"``.
 
+    Attributes
+    ----------
+    tracked : bool
+        Whether numbers are those of tracks; may be set until `close`.
+
     Raises
     ------
     OutputError
@@ -83,6 +91,7 @@ class LabelWriter:
     ) -> None:
         self.path = Path(path)
         self.sizes = sizes
+        self.tracked = False
         self._scale = scale
         self._units = units
         self._pages: dict[FrameIndex, _Page] = {}
@@ -182,6 +191,8 @@ class LabelWriter:
         big = sum(page.size for page in self._pages.values()) > _BIG
         imagej = dtype == np.uint16 and "P" not in axes and not big
         metadata: dict[str, Any] = {"axes": axes, "pages_segmented": self._segmented()}
+        if self.tracked:
+            metadata["numbers"] = _TRACK
         if imagej:
             metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}
         options: dict[str, Any] = {}
@@ -278,15 +289,12 @@ def write(objects: Objects, path: Path) -> None:
     ParameterError
         If ``objects.source["sizes"]`` does not say how large the image is.
     """
-    known = objects.source.get("sizes")
-    if not known:
+    sizes = sizes_in(objects.source)
+    if sizes is None:
         raise ParameterError(
             "The size of the image is not known, so labels cannot be drawn.",
             "Put it into source['sizes'], or save as .geojson.",
         )
-    # A tuple is what JSON makes of it when it was not turned into a dictionary.
-    named = known if isinstance(known, dict) else Sizes(*known)._asdict()
-    sizes = Sizes(**{k: int(v) for k, v in named.items() if k in Sizes._fields})
     scale = objects.source.get("scale")
     with LabelWriter(
         path,
@@ -294,13 +302,17 @@ def write(objects: Objects, path: Path) -> None:
         scale=tuple(scale) if scale else None,
         units=str(objects.source.get("units", "")),
     ) as writer:
-        for frame in objects.frames():
+        writer.tracked = _TRACK in objects.features
+        for frame in objects.searched():
             writer.write(frame, objects.at(frame).to_labels((sizes.y, sizes.x)))
 
 
 def read(path: Path) -> Objects:
-    """Read a label TIFF as objects, one for each number on each frame."""
-    labels, axes = _read(path)
+    """Read a label TIFF as objects, one for each number on each frame.
+
+    The number is in the column `label`, and in `track` where the file says so.
+    """
+    labels, axes, about = _read(path)
     lead = [_LETTERS.get(axis, "") for axis in axes[:-2]]
     if axes[-2:] != "YX" or "" in lead:
         raise ImageError(
@@ -309,7 +321,13 @@ def read(path: Path) -> Objects:
         )
     lengths = dict(zip(lead, labels.shape, strict=False))
     sizes = Sizes(**lengths, y=labels.shape[-2], x=labels.shape[-1])
-    source = {"image": path.name, "path": str(path), "sizes": sizes._asdict()}
+    pages = str(about.get("pages_segmented") or f"1-{sizes.frame_count}")
+    source = {
+        "image": path.name,
+        "path": str(path),
+        "sizes": sizes._asdict(),
+        SEARCHED: pages,
+    }
     frames = [
         Objects.from_labels(
             labels[index],
@@ -318,16 +336,22 @@ def read(path: Path) -> Objects:
         )
         for index in np.ndindex(*labels.shape[:-2])
     ]
-    return Objects.concat(frames)
+    objects = Objects.concat(frames)
+    if about.get("numbers") == _TRACK:
+        objects = objects.with_features(track=objects.features["label"])
+    return objects
 
 
-def _read(path: Path) -> tuple[NDArray[Any], str]:
+def _read(path: Path) -> tuple[NDArray[Any], str, dict[str, Any]]:
+    """Labels, their axes, and what the description says."""
     if not path.is_file():
         raise ImageError(f"{path} does not exist.", "Check the name.")
     try:
         with tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
             labels, axes = series.asarray(), series.axes
+            shaped = tiff.shaped_metadata or ()
+            about = dict(tiff.imagej_metadata or next(iter(shaped), {}))
     except _DAMAGE as error:
         raise ImageError(
             f"{path.name} cannot be read as a TIFF: {error}.", "Check the file."
@@ -340,7 +364,7 @@ def _read(path: Path) -> tuple[NDArray[Any], str]:
             "A label image has one whole number per pixel.",
         )
     _check_numbers(labels, path.name)
-    return labels, axes
+    return labels, axes, about
 
 
 def _check_numbers(labels: NDArray[Any], name: str = "This array") -> None:

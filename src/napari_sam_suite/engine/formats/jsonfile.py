@@ -1,0 +1,32 @@
+"""Reading JSON files, for the formats that are JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from napari_sam_suite.engine.errors import ParameterError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def parse_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises
+    ------
+    ParameterError
+        If it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ParameterError(
+            f"{path} cannot be read: {error.strerror}.", "Check the name of the file."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(
+            f"{path.name} is not valid JSON: {error}.",
+            "Export it again from where it comes from.",
+        ) from error

@@ -1,0 +1,99 @@
+"""What objects say of where they come from: how large the image is, what was searched.
+
+The source of `Objects` is a dictionary that JSON can hold. Frames that were searched
+are kept as a person would write them, counted from 1 in the order position, time, z, so
+that ten thousand of them are a few characters.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.engine.frames import (
+    FrameIndex,
+    Sizes,
+    format_selection,
+    parse_selection,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SEARCHED = "searched"
+"""Where the source says which frames were searched."""
+
+
+def sizes_in(source: Mapping[str, Any]) -> Sizes | None:
+    """Sizes of the image, or None if the source does not say."""
+    known = source.get("sizes")
+    if not known:
+        return None
+    # A tuple is what JSON makes of it when it was not turned into a dictionary.
+    named = known if isinstance(known, dict) else Sizes(*known)._asdict()
+    return Sizes(**{k: int(v) for k, v in named.items() if k in Sizes._fields})
+
+
+def searched_in(source: Mapping[str, Any]) -> list[FrameIndex]:
+    """Frames that were searched, in order; none if the source does not say."""
+    sizes, text = sizes_in(source), source.get(SEARCHED)
+    if sizes is None or not isinstance(text, str):
+        return []
+    try:
+        numbers = parse_selection(text, sizes.frame_count, field=SEARCHED)
+    except EngineError:
+        return []
+    return [
+        FrameIndex(*(int(i) for i in np.unravel_index(number, sizes[:3])))
+        for number in numbers
+    ]
+
+
+def mark_searched(
+    source: Mapping[str, Any], frames: Iterable[FrameIndex]
+) -> dict[str, Any]:
+    """The source with other frames as those that were searched.
+
+    Parameters
+    ----------
+    source : mapping
+        Without sizes it stays as it is.
+    frames : iterable of FrameIndex
+        Of the image.
+    """
+    sizes = sizes_in(source)
+    if sizes is None:
+        return dict(source)
+    numbers = [
+        (frame.position * sizes.time + frame.time) * sizes.z + frame.z
+        for frame in frames
+    ]
+    return {**source, SEARCHED: format_selection(numbers)}
+
+
+def merge_sources(sources: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One source for objects of several.
+
+    Those that agree in all but the frames that were searched are one; what is
+    different is kept as ``{"sources": [...]}``.
+    """
+    distinct: list[dict[str, Any]] = []
+    searched: list[set[FrameIndex]] = []
+    for source in sources:
+        for one in source.get("sources", [source]):
+            plain = {name: value for name, value in one.items() if name != SEARCHED}
+            if not plain:
+                continue
+            if plain not in distinct:
+                distinct.append(plain)
+                searched.append(set())
+            searched[distinct.index(plain)].update(searched_in(one))
+    merged = [
+        mark_searched(one, sorted(frames)) if frames else one
+        for one, frames in zip(distinct, searched, strict=True)
+    ]
+    if len(merged) > 1:
+        return {"sources": merged}
+    return merged[0] if merged else {}
