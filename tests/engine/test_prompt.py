@@ -264,7 +264,7 @@ def test_objects_are_drawn_again_from_their_masks() -> None:
     sent, _ = model.asked[0]
     assert sent.masks is not None
     assert sent.masks.shape == (1, 1, 64, 64)
-    told = sent.masks[0, 0].numpy() > 0
+    told = sent.masks[0, 0] > 0
     assert np.array_equal(told, (SCENE[16, 16] == SCENE).all(-1))
 
 
@@ -278,7 +278,7 @@ def test_the_pixels_of_a_polygon_with_a_hole() -> None:
 def test_a_mask_prompt_has_its_share_of_every_low_pixel() -> None:
     embedding = Embedding({}, (64, 64), (256, 256))
     mask = MaskPrompt(np.ones((8, 8), bool), (8, 8))
-    low = mask_logits(mask, Region(0, 0, 64, 64), embedding, 256)[0].numpy()
+    low = mask_logits(mask, Region(0, 0, 64, 64), embedding, 256)[0]
     inside = np.zeros((64, 64), bool)
     inside[8:16, 8:16] = True
     assert np.array_equal(low > 0, inside)
@@ -288,7 +288,7 @@ def test_a_mask_prompt_has_its_share_of_every_low_pixel() -> None:
 def test_a_mask_prompt_leaves_the_padding_of_sam1_empty() -> None:
     embedding = Embedding({}, (32, 64), (128, 256))
     mask = MaskPrompt(np.ones((32, 64), bool), (0, 0))
-    low = mask_logits(mask, Region(0, 0, 32, 64), embedding, 256)[0].numpy()
+    low = mask_logits(mask, Region(0, 0, 32, 64), embedding, 256)[0]
     assert (low[:32] > 0).all()
     assert (low[32:] < 0).all()
 
@@ -381,7 +381,7 @@ def test_an_answer_is_corrected_from_where_it_was() -> None:
     sent, _ = model.asked[1]
     assert sent.masks is not None
     assert before[0].logits is not None
-    assert np.array_equal(sent.masks[0, 0].numpy(), before[0].logits)
+    assert np.array_equal(sent.masks[0, 0], before[0].logits)
 
 
 def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.errors import OutOfMemory
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import Decoded, Embedding, SamModel
 
 logger = logging.getLogger(__name__)
+
+_FULL = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate memory",
+)
 
 
 class Asker:
@@ -111,21 +119,16 @@ class Asker:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error of torch means that the device's memory is used up."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(
-            words in str(error)
-            for words in ("out of memory", "can't allocate memory", "not enough memory")
-        )
+    """Whether an error means that the device's memory is used up."""
+    torch = sys.modules.get("torch")
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
     )
 
 
 def release_memory() -> None:
     """Give cached device memory back before trying again."""
-    import torch
-
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

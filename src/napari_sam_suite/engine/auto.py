@@ -28,6 +28,7 @@ from napari_sam_suite.engine.models.protocol import (
     Embedding,
     Prompts,
     SamModel,
+    to_numpy,
 )
 from napari_sam_suite.engine.resample import Enlargement
 from napari_sam_suite.engine.tiles import (
@@ -229,8 +230,8 @@ class _Search:
         if not p.refine:
             return self.model.decode(embedding, prompts, tokens=tokens, min_iou=least)
         first = self.model.decode(embedding, prompts, tokens=tokens)
-        again = Prompts.clicks(points[first.prompt.cpu().numpy()])
-        logits = first.logits[:, None].clamp(-32, 32)
+        again = Prompts.clicks(points[to_numpy(first.prompt)])
+        logits = first.logits[:, None].clip(-32, 32)
         again = Prompts(again.points, again.labels, masks=logits)
         second = self.model.decode(embedding, again, tokens=SINGLE, min_iou=least)
         origin = second.prompt
@@ -255,10 +256,9 @@ class _Search:
             embedding.shape,
             padded=embedding.padded,
         )
-        logits = decoded.logits.cpu().numpy()
-        scores = decoded.iou.cpu().numpy()
-        asked = points[decoded.prompt.cpu().numpy()]
-        levels = decoded.token.cpu().numpy()
+        decoded = decoded.numpy()
+        logits, scores, levels = decoded.logits, decoded.iou, decoded.token
+        asked = points[decoded.prompt]
         required = float(np.float32(self.lowest.stability_score_thresh or 0.0))
         for k in range(len(scores)):
             found = measure(

@@ -18,15 +18,21 @@ import numpy as np
 
 from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.formats.atomic import replacing
-from napari_sam_suite.engine.models.protocol import MULTIMASK, Embedding
+from napari_sam_suite.engine.models.protocol import MULTIMASK, Embedding, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
-    from napari_sam_suite.engine.models.protocol import Decoded, Prompts, SamModel
+    from napari_sam_suite.engine.models.memory import VideoMemory
+    from napari_sam_suite.engine.models.protocol import (
+        Array,
+        Decoded,
+        Device,
+        Prompts,
+        SamModel,
+    )
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +41,7 @@ MEMORY = 2**29
 QUOTA = 2**31
 """Bytes of embeddings kept on disk unless told otherwise."""
 
-_LAYOUT = "1"
+_LAYOUT = "2"
 """Of the files; another one makes older files unknown, and the quota removes them."""
 
 
@@ -72,7 +78,7 @@ class EmbeddingCache:
         """Bytes in memory."""
         return sum(embedding.nbytes for embedding in self._kept.values())
 
-    def get(self, key: str, device: torch.device) -> Embedding | None:
+    def get(self, key: str, device: Device) -> Embedding | None:
         """The embedding of `key` on a device, or None if it is not known."""
         here = (key, str(device))
         if here in self._kept:
@@ -83,7 +89,7 @@ class EmbeddingCache:
             self._keep(here, found)
         return found
 
-    def put(self, key: str, device: torch.device, embedding: Embedding) -> None:
+    def put(self, key: str, device: Device, embedding: Embedding) -> None:
         """Remember an embedding, as far as memory and quota allow."""
         self._keep((key, str(device)), embedding)
         self._write(key, embedding)
@@ -104,25 +110,24 @@ class EmbeddingCache:
     def _path(self, folder: Path, key: str) -> Path:
         return folder / f"{key}.safetensors"
 
-    def _read(self, key: str, device: torch.device) -> Embedding | None:
+    def _read(self, key: str, device: Device) -> Embedding | None:
         if self.folder is None:
             return None
-        import torch
         from safetensors import safe_open
 
         path = self._path(self.folder, key)
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="numpy") as file:
                 told = file.metadata()
                 half = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if _digest(half) != told["digest"]:
                 raise ValueError("the digest is another one")
             kinds = json.loads(told["dtypes"])
             features = {
-                name: tensor.to(device, getattr(torch, kinds[name]))
-                for name, tensor in half.items()
+                name: _revived(array, kinds[name], device)
+                for name, array in half.items()
             }
             shape, scaled = json.loads(told["shape"]), json.loads(told["scaled"])
             padded: bool = json.loads(told["padded"])
@@ -138,21 +143,21 @@ class EmbeddingCache:
     def _write(self, key: str, embedding: Embedding) -> None:
         if self.folder is None:
             return
-        import torch
-        from safetensors.torch import save_file
+        from safetensors.numpy import save_file
 
         half = {}
-        for name, tensor in embedding.features.items():
-            value = tensor.detach().cpu()
-            if value.is_floating_point():
-                value = value.to(torch.float16)
-                if not bool(torch.isfinite(value).all()):
+        for name, level in embedding.features.items():
+            value = to_numpy(level)
+            if np.issubdtype(value.dtype, np.floating):
+                with np.errstate(over="ignore"):
+                    value = value.astype(np.float16)
+                if not np.isfinite(value).all():
                     return  # too large a number for 16 bits
-            half[name] = value.contiguous()
+            half[name] = np.ascontiguousarray(value)
         told = {
             "digest": _digest(half),
             "dtypes": json.dumps(
-                {n: _kind(t.dtype) for n, t in embedding.features.items()}
+                {n: _kind(level) for n, level in embedding.features.items()}
             ),
             "shape": json.dumps(embedding.shape),
             "scaled": json.dumps(embedding.scaled),
@@ -227,7 +232,7 @@ class Remembering:
                 self.cache.put(key, self.device, embedding)
         return [found for key in keys if (found := known[key]) is not None]
 
-    def move(self, device: torch.device) -> None:
+    def move(self, device: Device) -> None:
         """Go to another device; what was remembered on this one is let go."""
         self.cache.forget()
         self.model.move(device)
@@ -247,6 +252,10 @@ class Remembering:
         except Exception as error:
             self._make_room(error)
             raise
+
+    def video_memory(self, length: int) -> VideoMemory:
+        """Begin to remember objects in a movie; see `SamModel.video_memory`."""
+        return self.model.video_memory(length)
 
     def _encode(self, pixels: list[NDArray[np.uint8]]) -> list[Embedding]:
         try:
@@ -274,14 +283,24 @@ class Remembering:
         return digest.hexdigest()[:40]
 
 
-def _digest(features: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of the bytes of tensors on the CPU, in the order of their names."""
+def _digest(features: dict[str, NDArray[Any]]) -> str:
+    """SHA-256 of the bytes of arrays, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(features):
-        digest.update(np.ascontiguousarray(features[name].numpy()).data)
+        digest.update(np.ascontiguousarray(features[name]).data)
     return digest.hexdigest()
 
 
-def _kind(dtype: torch.dtype) -> str:
-    """``"float32"``, as torch calls it."""
-    return str(dtype).rpartition(".")[2]
+def _kind(level: Array) -> str:
+    """``"torch.float32"`` of a tensor, ``"float32"`` of an array."""
+    return str(level.dtype)
+
+
+def _revived(array: NDArray[Any], kind: str, device: Device) -> Array:
+    """An array of a file as what it was before it was written."""
+    package, _, dtype = kind.rpartition(".")
+    if not package:
+        return array.astype(dtype)
+    import torch
+
+    return torch.tensor(array).to(device, getattr(torch, dtype))

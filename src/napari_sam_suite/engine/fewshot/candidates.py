@@ -110,10 +110,9 @@ def _keep(
         embedding.shape,
         padded=embedding.padded,
     )
-    logits = decoded.logits.cpu().numpy()
-    scores = decoded.iou.cpu().numpy()
-    asked = points[decoded.prompt.cpu().numpy()]
-    levels = decoded.token.cpu().numpy()
+    decoded = decoded.numpy()
+    logits, scores, levels = decoded.logits, decoded.iou, decoded.token
+    asked = points[decoded.prompt]
     for k in range(len(scores)):
         found = measure(logits[k], enlargement)
         crop, (y0, x0) = tighten(found.crop, found.origin)

@@ -16,11 +16,11 @@ import numpy as np
 from napari_sam_suite.engine.asking import Asker, is_out_of_memory, release_memory
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.models.resize import resize
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.suppression import within_area
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.fewshot.params import FewShotParams
@@ -77,13 +77,13 @@ def _place(first: int, last: int, side: int, length: int) -> tuple[int, int]:
 
 
 def pool_crop(
-    features: torch.Tensor, mask: NDArray[np.bool_], scaled: tuple[int, int]
+    features: NDArray[np.float32], mask: NDArray[np.bool_], scaled: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Mean of the features under a mask of the same crop.
 
     Parameters
     ----------
-    features : torch.Tensor, shape (1, C, h, w)
+    features : ndarray, shape (C, h, w)
         Coarse features of the crop.
     mask : ndarray, shape (H, W), bool
         Of the object in the crop.
@@ -96,20 +96,16 @@ def pool_crop(
         ``sum(F * m) / sum(m)``, where m is the mask made as large as the features,
         bilinearly and with antialiasing; the plain mean of an empty mask.
     """
-    import torch
-    from torch.nn.functional import interpolate, pad
-
-    m = torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None]
+    m = mask.astype(np.float32)
     if scaled[0] != scaled[1]:
         side = max(mask.shape)
-        m = pad(m, (0, side - mask.shape[1], 0, side - mask.shape[0]))
-    size = (features.shape[-2], features.shape[-1])
-    m = interpolate(m, size, mode="bilinear", align_corners=False, antialias=True)
-    f = features[0].float().cpu()
+        m = np.pad(m, ((0, side - mask.shape[0]), (0, side - mask.shape[1])))
+    m = resize(m, (features.shape[1], features.shape[2]))
     total = m.sum()
-    pooled = (f * m[0]).sum((1, 2)) / total if total > 0 else f.mean((1, 2))
-    result: NDArray[np.float32] = pooled.numpy()
-    return result
+    pooled: NDArray[np.float32] = (
+        (features * m).sum((1, 2)) / total if total > 0 else features.mean((1, 2))
+    )
+    return pooled
 
 
 def crop_vectors(
@@ -149,9 +145,7 @@ def crop_vectors(
         ):
             top, left, bottom, right = window
             mask = masks.full(i)[top:bottom, left:right]
-            vectors.append(
-                pool_crop(embedding.features["image"], mask, embedding.scaled)
-            )
+            vectors.append(pool_crop(embedding.maps()["image"], mask, embedding.scaled))
         report(part.stop, len(masks), "Comparing")
     return np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
 

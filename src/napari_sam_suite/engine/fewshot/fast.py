@@ -193,8 +193,7 @@ def choose_points(
 
 def cell_features(embedding: Embedding) -> NDArray[np.float32]:
     """Coarse features (C, h, w) on the CPU."""
-    cells: NDArray[np.float32] = embedding.features["image"][0].float().cpu().numpy()
-    return cells
+    return embedding.maps()["image"]
 
 
 def embed(

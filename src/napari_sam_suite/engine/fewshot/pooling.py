@@ -177,14 +177,6 @@ def _mean(
     return np.where(total > 1e-9, means, fallback)
 
 
-def maps(embedding: Embedding) -> dict[str, NDArray[np.float32]]:
-    """Feature maps (C, h, w) of an embedding on the CPU, in float32."""
-    return {
-        name: level[0].float().cpu().numpy()
-        for name, level in embedding.features.items()
-    }
-
-
 def descriptors(
     embedding: Embedding,
     masks: Masks,
@@ -212,7 +204,7 @@ def descriptors(
         logarithms of area, length and width, elongation, fullness and roundness.
     """
     parts = []
-    for features in maps(embedding).values():
+    for features in embedding.maps().values():
         scale = cells_per_pixel(embedding, (features.shape[1], features.shape[2]))
         inside, around = pool(features, masks, region.origin, scale)
         parts += [inside, inside - around]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.models.decoder import ImageKeys, SharedDecoder
 from napari_sam_suite.engine.models.device import inference
 from napari_sam_suite.engine.models.protocol import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_sam_suite.engine.models.memory import VideoMemory
     from napari_sam_suite.engine.models.registry import ModelSpec
 
 _CACHE_FLOATS = 2**21
@@ -81,30 +83,60 @@ class Adapter(ABC):
     ) -> Decoded:
         """Draw masks for prompts; see `SamModel.decode`."""
         with inference(self.device, self.dtype):
-            sparse, dense = self._embed(embedding, prompts)
-            if prompts.masks is None and sparse.shape[1] <= self.decoder.max_tokens:
-                shared = self._share(embedding)
-                return self.decoder.decode(shared, sparse, tokens, min_iou)
-            logits, iou = self._mask_decoder.predict_masks(
-                image_embeddings=embedding.features["image"],
-                image_pe=self._prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                **self._more(embedding, len(sparse)),
-            )[:2]
-            return _pick(logits.float(), iou.float(), tokens, min_iou)
+            return self.answer(embedding, prompts, tokens, min_iou)
+
+    def answer(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        tokens: Sequence[int],
+        min_iou: float = 0.0,
+    ) -> Decoded:
+        """Draw masks as `decode` does, with gradients if the caller has them on.
+
+        What prompts on one image share is kept, so between two steps of an optimiser
+        `refresh` is needed.
+        """
+        sparse, dense = self._embed(embedding, prompts)
+        if prompts.masks is None and sparse.shape[1] <= self.decoder.max_tokens:
+            shared = self._share(embedding)
+            return self.decoder.decode(shared, sparse, tokens, min_iou)
+        logits, iou = self._mask_decoder.predict_masks(
+            image_embeddings=embedding.features["image"],
+            image_pe=self._prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            **self._more(embedding, len(sparse)),
+        )[:2]
+        return _pick(logits.float(), iou.float(), tokens, min_iou)
+
+    def learning_parts(self) -> tuple[Any, Any]:
+        """Prompt encoder and mask decoder: what fine-tuning changes."""
+        return self._prompt_encoder, self._mask_decoder
+
+    def refresh(self) -> None:
+        """Forget what was computed from the weights, after they changed."""
+        self._shared = None
+        self._weights = ""
+        self.decoder.refresh()
 
     def move(self, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         """Go to another device; embeddings made before stay behind."""
         self.network = self.network.to(device)
         self.device = device
         self.dtype = dtype
-        self._shared = None
-        self.decoder.refresh()
+        self.refresh()
         # On a CPU what fits the caches, on a GPU what keeps it busy.
         size = (self.input_size // 16) ** 2 * self._prompt_encoder.embed_dim
         cpu = device.type == "cpu"
         self.batch: int = max(1, _CACHE_FLOATS // size) if cpu else _GPU_BATCH
+
+    def video_memory(self, length: int) -> VideoMemory:
+        """Begin to remember objects in a movie; see `SamModel.video_memory`."""
+        raise ModelError(
+            f"{self.spec.id} has no video memory.",
+            "Set `method` to frames, or choose a checkpoint of SAM 2.",
+        )
 
     @abstractmethod
     def _parts(self, network: Any) -> tuple[int, Any, Any]:
@@ -117,6 +149,12 @@ class Adapter(ABC):
     @abstractmethod
     def _more(self, embedding: Embedding, count: int) -> dict[str, Any]:
         """What else upstream's own decoder wants for `count` prompts."""
+
+    def _earlier(self, prompts: Prompts) -> Tensor | None:
+        """The masks among the prompts, on the device."""
+        if prompts.masks is None:
+            return None
+        return torch.as_tensor(prompts.masks, device=self.device)
 
     def _share(self, embedding: Embedding) -> ImageKeys:
         if self._shared is None or self._shared[0] is not embedding:

@@ -11,19 +11,11 @@ from napari_sam_suite.engine.models.checkpoints import require_checkpoint
 from napari_sam_suite.engine.models.preload import load_triton
 from napari_sam_suite.engine.models.registry import ModelSpec, find_model
 
-# The networks import torchvision, and that Triton: it must have been loaded by then.
-load_triton()
-
-import torch  # noqa: E402
-
-from napari_sam_suite.engine.models.device import (  # noqa: E402
-    choose_device,
-    choose_precision,
-)
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import torch
 
     from napari_sam_suite.engine.models.protocol import Precision, SamModel
 
@@ -43,7 +35,8 @@ def load_model(
     Parameters
     ----------
     model : str or ModelSpec
-        An id such as ``"sam2-nano"`` or the path of a checkpoint.
+        An id such as ``"sam2-nano"``, the path of a checkpoint, or a folder that
+        ``export-onnx`` wrote, which runs without torch.
     device : str
         ``"auto"``, ``"cuda"``, ``"mps"`` or ``"cpu"``.
     precision : str
@@ -63,6 +56,16 @@ def load_model(
         such device or precision.
     """
     spec = model if isinstance(model, ModelSpec) else find_model(model)
+    if spec.runtime == "onnx":
+        from napari_sam_suite.engine.models.exported import ExportedModel
+
+        return ExportedModel(spec, device=device, precision=precision)
+    # The networks import torchvision, and that Triton: it must be loaded by then.
+    load_triton()
+    import torch
+
+    from napari_sam_suite.engine.models.device import choose_device, choose_precision
+
     where = choose_device(device)
     dtype = choose_precision(precision, where, spec.family)
     path = None if random_weights else require_checkpoint(spec, folder)
@@ -92,6 +95,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     ModelError
         If the file is damaged or holds anything but weights.
     """
+    load_triton()
+    import torch
+
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

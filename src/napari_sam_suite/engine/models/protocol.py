@@ -1,21 +1,28 @@
-"""What every SAM model can do, and the three things that pass through it."""
+"""What every SAM model can do, and the three things that pass through it.
+
+A model on torch gives tensors on its device, one on onnxruntime gives arrays; whoever
+looks inside asks for `maps` and `Decoded.numpy`, and needs no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.models.memory import VideoMemory
     from napari_sam_suite.engine.models.registry import ModelSpec
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+Array = Any
+"""A ``torch.Tensor`` on the model's device, or a ``numpy.ndarray``."""
 
 SINGLE = (0,)
 """The output token trained for unambiguous prompts."""
@@ -29,7 +36,7 @@ class Embedding:
 
     Attributes
     ----------
-    features : dict of str to torch.Tensor
+    features : dict of str to Array
         ``"image"`` of shape (1, C, h, w); SAM 2 adds ``"fine"`` (4h, 4w) and
         ``"middle"`` (2h, 2w), the high-resolution features of its decoder.
     shape : (int, int)
@@ -41,7 +48,7 @@ class Embedding:
         Whether the model is of the kind that pads, for square images too.
     """
 
-    features: dict[str, torch.Tensor]
+    features: dict[str, Array]
     shape: tuple[int, int]
     scaled: tuple[int, int]
     padded: bool = False
@@ -49,7 +56,11 @@ class Embedding:
     @property
     def nbytes(self) -> int:
         """Memory the features take, in bytes."""
-        return sum(t.numel() * t.element_size() for t in self.features.values())
+        return sum(level.nbytes for level in self.features.values())
+
+    def maps(self) -> dict[str, NDArray[np.float32]]:
+        """Every feature map as an array (C, h, w) on the CPU, in float32."""
+        return {name: to_numpy(level[0]) for name, level in self.features.items()}
 
 
 @dataclass(frozen=True)
@@ -64,14 +75,14 @@ class Prompts:
         1 inside, 0 outside, -1 for a point that is not there.
     boxes : ndarray, shape (B, 4), optional
         (y0, x0, y1, x1) in image pixels.
-    masks : torch.Tensor, shape (B, 1, 4h, 4w), optional
+    masks : Array, shape (B, 1, 4h, 4w), float32, optional
         Low-resolution logits of an earlier answer.
     """
 
     points: NDArray[np.float64]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64] | None = None
-    masks: torch.Tensor | None = None
+    masks: Array | None = None
 
     @classmethod
     def clicks(cls, points: NDArray[np.floating]) -> Prompts:
@@ -97,28 +108,53 @@ class Decoded:
 
     Attributes
     ----------
-    logits : torch.Tensor, shape (K, 4h, 4w), float32
+    logits : Array, shape (K, 4h, 4w), float32
         Low-resolution mask logits.
-    iou : torch.Tensor, shape (K,), float32
+    iou : Array, shape (K,), float32
         The model's own estimate of each mask's quality.
-    prompt, token : torch.Tensor, shape (K,), int64
+    prompt, token : Array, shape (K,), int64
         Which prompt asked for the mask and which output token drew it.
     """
 
-    logits: torch.Tensor
-    iou: torch.Tensor
-    prompt: torch.Tensor
-    token: torch.Tensor
+    logits: Array
+    iou: Array
+    prompt: Array
+    token: Array
 
     def __len__(self) -> int:
         return len(self.iou)
+
+    def numpy(self) -> Decoded:
+        """The same as arrays on the CPU."""
+        parts = (self.logits, self.iou, self.prompt, self.token)
+        return Decoded(*map(to_numpy, parts))
+
+
+def to_numpy(array: Array) -> NDArray[Any]:
+    """An array on the CPU; floating-point tensors become float32."""
+    if isinstance(array, np.ndarray):
+        return array
+    tensor = array.detach()
+    found: NDArray[Any] = (
+        (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+    )
+    return found
+
+
+class Device(Protocol):
+    """Where a model runs; ``torch.device`` is one."""
+
+    @property
+    def type(self) -> str:
+        """``"cpu"``, ``"cuda"`` or ``"mps"``."""
+        ...
 
 
 class SamModel(Protocol):
     """One promptable segmentation model on one device."""
 
     spec: ModelSpec
-    device: torch.device
+    device: Device
     input_size: int
     batch: int
     """Prompts in one decoder call that suit the device."""
@@ -132,7 +168,7 @@ class SamModel(Protocol):
         """Embed RGB images of shape (H, W, 3), uint8."""
         ...
 
-    def move(self, device: torch.device) -> None:
+    def move(self, device: Device) -> None:
         """Go to another device, in float32; embeddings made before stay behind."""
         ...
 
@@ -147,5 +183,15 @@ class SamModel(Protocol):
         """Draw masks for prompts.
 
         Only those whose predicted IoU is above `min_iou` are drawn; 0 draws all.
+        """
+        ...
+
+    def video_memory(self, length: int) -> VideoMemory:
+        """Begin to remember objects in a movie of `length` frames.
+
+        Raises
+        ------
+        ModelError
+            If the model has no memory; `ModelSpec.has_memory` tells beforehand.
         """
         ...

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.models.nano.config import CARD
+from napari_sam_suite.engine.models.onnxfile import ENCODER, read_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Family = Literal["sam1", "sam2"]
+Runtime = Literal["torch", "onnx"]
 
 DEFAULT_MODEL = "sam2-nano"
 """The model that travels inside the package."""
@@ -85,7 +87,10 @@ class ModelSpec:
     embedded : bool
         Whether the weights are part of this package.
     file : pathlib.Path or None
-        Weights outside the registry's checkpoint folder.
+        Weights outside the registry's checkpoint folder; of an exported model the
+        encoder.
+    runtime : {"torch", "onnx"}
+        What computes it.
     """
 
     id: str
@@ -101,11 +106,20 @@ class ModelSpec:
     auto: AutoDefaults = _AUTO["sam2"]
     embedded: bool = False
     file: Path | None = None
+    runtime: Runtime = "torch"
 
     @property
     def filename(self) -> str:
         """Name of the weights file in a checkpoint folder."""
         return self.file.name if self.file else self.url.rsplit("/", 1)[-1]
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether it knows objects again from frame to frame: SAM 2's video memory.
+
+        SAM 1 has none, and the embedded model was made without.
+        """
+        return self.runtime == "torch" and self.config.startswith("configs/sam2")
 
 
 def _sam2(
@@ -224,8 +238,8 @@ def find_model(
     Parameters
     ----------
     name : str or path
-        An id of the registry (any case), the file name of its public checkpoint, or
-        a weights file on this machine.
+        An id of the registry (any case), the file name of its public checkpoint, a
+        weights file on this machine, or a folder that ``export-onnx`` wrote.
     family, config : str, optional
         What a weights file holds, where neither the file, the card beside it nor
         its name tells.
@@ -252,7 +266,9 @@ def find_model(
         named_by_file = text == spec.filename and not Path(text).is_file()
         if text.casefold() == spec.id.casefold() or named_by_file:
             return spec
-    if Path(text).suffix.lower() in WEIGHT_SUFFIXES or Path(text).parent != Path():
+    path = Path(text)
+    known = path.suffix.lower() in (*WEIGHT_SUFFIXES, ".onnx") or path.is_dir()
+    if known or path.parent != Path():
         return _local_model(Path(text), family, config, models.values())
     raise ModelError(f"There is no model '{text}'.", _suggest(text, models))
 
@@ -261,6 +277,8 @@ def _local_model(
     path: Path, family: str | None, config: str | None, models: Iterable[ModelSpec]
 ) -> ModelSpec:
     path = path.expanduser()
+    if path.is_dir() or path.suffix.lower() == ".onnx":
+        return _exported_model(path if path.is_dir() else path.parent)
     if not path.is_file():
         raise ModelError(
             f"There is no weights file {path}.",
@@ -291,6 +309,24 @@ def _local_model(
         memory=base.memory if base and same else 0.0,
         auto=_auto(base.auto if base and same else _AUTO[family], card),
         file=path.absolute(),
+    )
+
+
+def _exported_model(folder: Path) -> ModelSpec:
+    """The model in a folder that ``export-onnx`` wrote."""
+    file = folder / f"{ENCODER}.onnx"
+    card = read_card(file)
+    return ModelSpec(
+        id=f"{card['model']}-onnx",
+        family=card["family"],
+        config=card["config"],
+        title=f"{card['title']} (ONNX)",
+        input_size=card["input_size"],
+        size_mb=sum(f.stat().st_size for f in folder.glob("*.onnx*")) / 1e6,
+        licence=card["licence"],
+        auto=AutoDefaults(**card["auto"]),
+        file=file.absolute(),
+        runtime="onnx",
     )
 
 

@@ -74,7 +74,7 @@ class Sam1Model(Adapter):
             corners = prompts.boxes.reshape(-1, 2, 2)[..., ::-1].reshape(-1, 4)
             scaled = self._transform.apply_boxes(corners, shape)
             boxes = torch.as_tensor(scaled.astype(np.float32), device=self.device)
-        masks = None if prompts.masks is None else prompts.masks.to(self.device)
+        masks = self._earlier(prompts)
         sparse, dense = self._prompt_encoder(given, boxes, masks)
         return sparse.expand(len(prompts), -1, -1), dense
 

@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from napari_sam_suite.engine.models.adapter import Adapter
 from napari_sam_suite.engine.models.device import inference
+from napari_sam_suite.engine.models.memory import VideoMemory
 from napari_sam_suite.engine.models.protocol import Embedding, Prompts
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ class Sam2Model(Adapter):
                 for i, image in enumerate(images)
             ]
 
+    def video_memory(self, length: int) -> VideoMemory:
+        """Begin to remember objects in a movie; see `SamModel.video_memory`."""
+        if self.network.memory_attention is None or self.network.memory_encoder is None:
+            return super().video_memory(length)
+        return VideoMemory(self, length)
+
     def _prepare(self, image: NDArray[np.uint8]) -> Tensor:
         size = [self.input_size, self.input_size]
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -68,7 +75,7 @@ class Sam2Model(Adapter):
         given = None
         if points.shape[1]:
             given = (xy, torch.as_tensor(labels.astype(np.int32), device=self.device))
-        masks = None if prompts.masks is None else prompts.masks.to(self.device)
+        masks = self._earlier(prompts)
         sparse, dense = self._prompt_encoder(given, None, masks)
         return sparse.expand(len(prompts), -1, -1), dense
 

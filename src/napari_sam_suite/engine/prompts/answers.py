@@ -13,13 +13,13 @@ from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.masks import measure, tighten
 from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
+from napari_sam_suite.engine.models.resize import resize
 from napari_sam_suite.engine.prompts.views import Views
 from napari_sam_suite.engine.resample import Enlargement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.finder import Report, Stop
@@ -213,8 +213,6 @@ class _Asking:
         self, part: list[int], view: Region, embedding: Embedding, masked: bool
     ) -> Prompts:
         """Prompts of one kind in the coordinates of a view."""
-        from torch import stack
-
         points, labels, boxes = [], [], []
         for i in part:
             p = self.prompts[i]
@@ -229,19 +227,17 @@ class _Asking:
         marks = np.array(labels, np.int64).reshape(len(part), -1)
         masks = None
         if masked:
-            masks = stack([self._mask(i, view, embedding) for i in part])
+            masks = np.stack([self._mask(i, view, embedding) for i in part])
         return Prompts(place, marks, box, masks)
 
     def _last_pixel(self) -> tuple[int, int]:
         return self.rgb.shape[0] - 1, self.rgb.shape[1] - 1
 
-    def _mask(self, i: int, view: Region, embedding: Embedding) -> torch.Tensor:
+    def _mask(self, i: int, view: Region, embedding: Embedding) -> NDArray[np.float32]:
         """Logits (1, low, low) that the model is given with a prompt."""
-        from torch import from_numpy
-
         before = self.earlier[i].logits if self._goes_on(i, view) else None
         if before is not None:
-            return from_numpy(before[None]).clamp(-32, 32)
+            return before[None].clip(-32, 32)
         mask = self.prompts[i].mask
         assert mask is not None, "only prompts with a mask come here"
         return mask_logits(mask, view, embedding, self.model.input_size)
@@ -263,8 +259,8 @@ class _Asking:
             embedding.shape,
             padded=embedding.padded,
         )
-        logits = decoded.logits.cpu().numpy()
-        scores = decoded.iou.cpu().numpy()
+        decoded = decoded.numpy()
+        logits, scores = decoded.logits, decoded.iou
         for place, i in enumerate(part):
             first = place * len(tokens)
             rows = self._rank(scores[first : first + len(tokens)], tokens) + first
@@ -321,15 +317,12 @@ class _Asking:
 
 def mask_logits(
     mask: MaskPrompt, view: Region, embedding: Embedding, input_size: int
-) -> torch.Tensor:
+) -> NDArray[np.float32]:
     """A mask as the low-resolution logits that a model takes, (1, low, low) float32.
 
     The share of every low-resolution pixel that the mask covers, as a logit; a quarter
     of the model's input, of which SAM 1 fills only a part.
     """
-    import torch
-    from torch.nn.functional import interpolate
-
     full = np.zeros(view.shape, np.float32)
     (y0, x0), (h, w) = mask.origin, mask.crop.shape
     top, left = max(y0, view.y0), max(x0, view.x0)
@@ -339,13 +332,12 @@ def mask_logits(
             mask.crop[top - y0 : bottom - y0, left - x0 : right - x0]
         )
     low = input_size // 4
-    size = [max(1, round(n / 4)) for n in embedding.scaled]
-    share = interpolate(
-        torch.from_numpy(full)[None, None], size, mode="bilinear", antialias=True
-    )
-    square = torch.zeros(1, low, low)
-    square[:, : size[0], : size[1]] = share[0]
-    return torch.logit(square, eps=_CERTAIN)
+    height, width = (max(1, round(n / 4)) for n in embedding.scaled)
+    size = height, width
+    square = np.zeros((1, low, low), np.float32)
+    square[0, : size[0], : size[1]] = resize(full, size)
+    square = square.clip(_CERTAIN, 1 - _CERTAIN)
+    return np.log(square / (1 - square))
 
 
 def _within(point: tuple[float, float], view: Region) -> bool:

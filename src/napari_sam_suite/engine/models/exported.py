@@ -1,0 +1,339 @@
+"""An exported encoder and decoder on onnxruntime, behind the common protocol.
+
+Nothing here needs torch: images and prompts are prepared with the arithmetic of the
+adapters of SAM 1 and SAM 2, and embeddings and masks are arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from napari_sam_suite.engine.errors import MissingExtra, ModelError
+from napari_sam_suite.engine.models.onnxfile import (
+    DECODER,
+    ENCODER,
+    SINGLE_DECODER,
+    damaged,
+    part_names,
+    read_card,
+)
+from napari_sam_suite.engine.models.protocol import (
+    MULTIMASK,
+    SINGLE,
+    Decoded,
+    Embedding,
+    Prompts,
+)
+from napari_sam_suite.engine.models.resize import resize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.models.memory import VideoMemory
+    from napari_sam_suite.engine.models.protocol import Device
+    from napari_sam_suite.engine.models.registry import ModelSpec
+
+_CACHE_FLOATS = 2**21
+"""Numbers in the image keys of one decoder call that stay in a CPU's cache."""
+_GPU_BATCH = 64
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_FEATURES = {
+    "image": ("image_embed", "image_embeddings"),
+    "middle": ("high_res_feats_1",),
+    "fine": ("high_res_feats_0",),
+}
+"""Parts of an embedding, and what the files call them."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where onnxruntime computes; `type` is ``"cpu"`` or ``"cuda"``."""
+
+    type: str
+
+    def __str__(self) -> str:
+        return self.type
+
+
+class ExportedModel:
+    """A folder that ``export-onnx`` wrote, as a `SamModel`.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        What `find_model` made of the folder.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    precision : str
+        ``"auto"``, or what the files were exported in.
+
+    Raises
+    ------
+    MissingExtra
+        If onnxruntime is not installed.
+    ModelError
+        If a file is missing, damaged, or belongs to another export, or there is no
+        such device.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, *, device: str = "auto", precision: str = "auto"
+    ) -> None:
+        assert spec.file is not None, "an exported model is a folder"
+        self.spec = spec
+        self.folder = spec.file.parent
+        self.card = _check_parts(self.folder, spec.family)
+        _check_precision(precision, self.card)
+        self.device: Device = _choose_place(device)
+        self.input_size = spec.input_size
+        self._sessions: dict[str, Any] = {}
+        width = self._shape(ENCODER, _FEATURES["image"])[1]
+        cells = (self.input_size // 16) ** 2
+        cpu = self.device.type == "cpu"
+        self.batch = max(1, _CACHE_FLOATS // (cells * width)) if cpu else _GPU_BATCH
+
+    @cached_property
+    def identity(self) -> str:
+        """Tells these weights in this precision from all others."""
+        told = json.dumps(self.card, sort_keys=True)
+        size = (self.folder / f"{ENCODER}.onnx").stat().st_size
+        digest = hashlib.sha256(f"{told} {size}".encode()).hexdigest()[:16]
+        return f"{digest}-onnx-{self.card['precision']}"
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """Embed RGB images of shape (H, W, 3), uint8."""
+        return [self._embed(image) for image in images]
+
+    def move(self, device: Device) -> None:
+        """Go to the CPU; embeddings are arrays and stay what they are."""
+        self.device = Place(device.type)
+        self._sessions.clear()
+
+    def decode(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        *,
+        tokens: Sequence[int] = MULTIMASK,
+        min_iou: float = 0.0,
+    ) -> Decoded:
+        """Draw masks for prompts; see `SamModel.decode`."""
+        feed = self._feed(embedding, prompts)
+        wanted = list(tokens)
+        if self.spec.family == "sam1":
+            logits, iou = self._run(DECODER, ["low_res_masks", "iou_predictions"], feed)
+            logits, iou = logits[:, wanted], iou[:, wanted]
+        else:
+            logits, iou = self._draw(feed, wanted)
+        keep = iou > min_iou if min_iou > 0 else np.ones(iou.shape, bool)
+        prompt, column = keep.nonzero()
+        token = np.array(wanted, np.int64)[column]
+        return Decoded(logits[keep], iou[keep], prompt.astype(np.int64), token)
+
+    def video_memory(self, length: int) -> VideoMemory:
+        """Begin to remember objects in a movie; see `SamModel.video_memory`."""
+        raise ModelError(
+            f"{self.spec.id} has no video memory: it is not exported.",
+            "Set `method` to frames, or choose the checkpoint.",
+        )
+
+    # -- images ------------------------------------------------------------------
+
+    def _embed(self, image: NDArray[np.uint8]) -> Embedding:
+        pixels, scaled = self.prepare(image)
+        name = "image" if self.spec.family == "sam2" else "input_image"
+        outputs = [output.name for output in self._session(ENCODER).get_outputs()]
+        found = dict(
+            zip(outputs, self._run(ENCODER, outputs, {name: pixels}), strict=True)
+        )
+        features = {
+            part: found[name]
+            for part, names in _FEATURES.items()
+            for name in names
+            if name in found
+        }
+        shape = (image.shape[0], image.shape[1])
+        return Embedding(features, shape, scaled, padded=self.spec.family == "sam1")
+
+    def prepare(
+        self, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], tuple[int, int]]:
+        """Make the encoder's input of an RGB image.
+
+        Returns
+        -------
+        pixels : ndarray, shape (1, 3, S, S), float32
+            Scaled, normalised and, for SAM 1, padded with zeros.
+        scaled : (int, int)
+            Height and width that the image fills.
+        """
+        side = self.input_size
+        mean = np.array(self.card["mean"], np.float32)
+        std = np.array(self.card["std"], np.float32)
+        square = np.zeros((side, side, 3), np.float32)
+        if self.spec.family == "sam2":
+            scaled = side, side
+            small = resize(image.astype(np.float32) / 255, scaled)
+            square[:] = (small - mean) / std
+        else:
+            ratio = side / max(image.shape[:2])
+            scaled = (
+                int(image.shape[0] * ratio + 0.5),
+                int(image.shape[1] * ratio + 0.5),
+            )
+            picture = Image.fromarray(image).resize(
+                scaled[::-1], Image.Resampling.BILINEAR
+            )
+            small = np.asarray(picture, np.float32)
+            square[: scaled[0], : scaled[1]] = (small - 255 * mean) / (255 * std)
+        return np.ascontiguousarray(square.transpose(2, 0, 1)[None]), scaled
+
+    # -- prompts -----------------------------------------------------------------
+
+    def _feed(self, embedding: Embedding, prompts: Prompts) -> dict[str, Any]:
+        """The decoder's inputs, by name."""
+        points, labels = prompts.points, prompts.labels
+        if prompts.boxes is not None:
+            points = np.concatenate([prompts.boxes.reshape(-1, 2, 2), points], axis=1)
+            marks = np.broadcast_to(np.array([2, 3]), (len(points), 2))
+            labels = np.concatenate([marks, labels], axis=1)
+        elif self.spec.family == "sam1" and points.shape[1]:
+            # SAM 2's files add this themselves
+            points = np.concatenate([points, np.zeros((len(points), 1, 2))], axis=1)
+            labels = np.concatenate([labels, np.full((len(labels), 1), -1)], axis=1)
+        height, width = embedding.shape
+        down, across = embedding.scaled
+        xy = points[..., ::-1] * np.array([across / width, down / height])
+        low = self.input_size // 4
+        masks = prompts.masks
+        if masks is None:
+            masks = np.zeros((1, 1, low, low))
+        feed: dict[str, Any] = {
+            "point_coords": xy.astype(np.float32),
+            "point_labels": labels.astype(np.float32),
+            "mask_input": np.asarray(masks, np.float32),
+            "has_mask_input": np.full(1, prompts.masks is not None, np.float32),
+        }
+        given = embedding.features
+        if self.spec.family == "sam1":
+            shape = np.array(embedding.shape, np.float32)
+            return feed | {"image_embeddings": given["image"], "orig_im_size": shape}
+        return feed | {
+            "image_embed": given["image"],
+            "high_res_feats_0": given["fine"],
+            "high_res_feats_1": given["middle"],
+        }
+
+    def _draw(
+        self, feed: dict[str, Any], wanted: list[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """SAM 2's masks of the wanted tokens, (B, T, low, low), and their IoU."""
+        asked = ["masks", "iou_predictions"]
+        columns: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        for name, tokens in ((SINGLE_DECODER, SINGLE), (DECODER, MULTIMASK)):
+            if set(wanted) & set(tokens):
+                masks, iou = self._run(name, asked, feed)
+                columns |= {t: (masks[:, i], iou[:, i]) for i, t in enumerate(tokens)}
+        logits, scores = zip(*(columns[token] for token in wanted), strict=True)
+        return np.stack(logits, 1), np.stack(scores, 1)
+
+    # -- onnxruntime -------------------------------------------------------------
+
+    def _run(self, part: str, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        # SAM 1's decoder can also enlarge its masks, which is not asked for
+        options.only_execute_path_to_fetches = True
+        try:
+            found: list[Any] = self._session(part).run(outputs, feed, options)
+        except Exception as error:
+            # onnxruntime's errors have no type of their own for this
+            if "allocate memory" in str(error):
+                raise MemoryError(str(error)) from error
+            raise
+        return found
+
+    def _shape(self, part: str, names: tuple[str, ...]) -> list[int]:
+        outputs = self._session(part).get_outputs()
+        return next(list(o.shape) for o in outputs if o.name in names)
+
+    def _session(self, part: str) -> Any:
+        if part not in self._sessions:
+            self._sessions[part] = _open(self.folder / f"{part}.onnx", self.device.type)
+        return self._sessions[part]
+
+
+def _open(path: Path, device: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # as torch reads it
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    try:
+        return onnxruntime.InferenceSession(
+            path, options, providers=[_PROVIDERS[device]]
+        )
+    except Exception as error:
+        # One of onnxruntime's many types, by what is wrong with the file.
+        raise damaged(path) from error
+
+
+def _check_parts(folder: Path, family: str) -> dict[str, Any]:
+    """The card of a folder whose files belong together."""
+    if find_spec("onnxruntime") is None:
+        raise MissingExtra(
+            "Exported models need the package onnxruntime, which is not installed.",
+            'Install it: pip install "napari-sam-suite[onnx]"',
+        )
+    cards = {name: read_card(folder / f"{name}.onnx") for name in part_names(family)}
+    card = cards[ENCODER]
+    for name, other in cards.items():
+        if other != card:
+            raise ModelError(
+                f"{ENCODER}.onnx and {name}.onnx in {folder} are not of one export.",
+                "Export the model again, into an empty folder.",
+            )
+    if card["masks"] == "best":
+        raise ModelError(
+            f"The model in {folder} was exported with `single_mask`.",
+            "It draws one mask where several are needed: export it without.",
+        )
+    return card
+
+
+def _check_precision(precision: str, card: dict[str, Any]) -> None:
+    if precision not in ("auto", card["precision"]):
+        raise ModelError(
+            f"`precision` cannot be {precision}: the model was exported in "
+            f"{card['precision']}.",
+            "Leave it at auto, or export the model again.",
+        )
+
+
+def _choose_place(name: str) -> Place:
+    import onnxruntime
+
+    here = onnxruntime.get_available_providers()
+    if name == "auto":
+        name = "cuda" if _PROVIDERS["cuda"] in here else "cpu"
+    kind = name.partition(":")[0]
+    if _PROVIDERS.get(kind) not in here:
+        raise ModelError(
+            f"onnxruntime cannot compute on {name} here.",
+            "Set `device` to cpu, or install onnxruntime-gpu.",
+        )
+    return Place(kind)

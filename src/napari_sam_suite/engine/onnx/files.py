@@ -1,0 +1,128 @@
+"""ONNX files: smaller, in other numbers, in another format, with what they say."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from napari_sam_suite.engine.models.onnxfile import KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_sam_suite.engine.onnx.contract import Ports
+    from napari_sam_suite.engine.onnx.params import ExportParams
+
+logger = logging.getLogger(__name__)
+
+_LARGEST = 2**31 - 2**20
+"""Bytes that fit into one file of this format, with room for what is not weights."""
+_QUANTISED = ("MatMul", "Gemm")
+"""Convolutions stay as they are: in integers they are slower and less exact."""
+
+
+def finish(
+    traced: Path, path: Path, ports: Ports, params: ExportParams, card: dict[str, Any]
+) -> None:
+    """Make what was traced into the file that was asked for.
+
+    Parameters
+    ----------
+    traced : Path
+        An ONNX file, with or without external data beside it.
+    path : Path
+        Where the result shall be.
+    ports : Ports
+        Written into it: axes that the tracer could not name.
+    params : ExportParams
+        What it shall be.
+    card : dict
+        What it says of itself.
+    """
+    import onnx
+
+    model = onnx.load(traced)
+    if params.simplify:
+        import onnxslim
+
+        model = onnxslim.slim(model)
+    if params.precision == "float16":
+        model = _halved(model)
+    elif params.precision == "int8":
+        model = _quantised(model, path)
+    _name_axes(model.graph.input, ports.inputs)
+    _name_axes(model.graph.output, ports.outputs)
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, json.dumps(card)
+    save(model, path, external=params.external_data == "always")
+
+
+def save(model: Any, path: Path, *, external: bool = False) -> None:
+    """Write a model; too many weights, or all if asked to, go into ``<name>.data``."""
+    import onnx
+
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    onnx.save_model(
+        model,
+        path,
+        save_as_external_data=external or weights > _LARGEST,
+        all_tensors_to_one_file=True,
+        location=f"{path.name}.data",
+        size_threshold=1024,
+    )
+
+
+def write_ort(path: Path, target: Path) -> None:
+    """Write a model in onnxruntime's own format, for browsers.
+
+    Only basic optimisations: further ones suit the processor of this machine.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    )
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _halved(model: Any) -> Any:
+    """Weights and arithmetic in 16 bits, inputs and outputs as before."""
+    from onnxconverter_common import float16
+
+    large = model.ByteSize() > _LARGEST
+    return float16.convert_float_to_float16(
+        model, keep_io_types=True, disable_shape_infer=large
+    )
+
+
+def _quantised(model: Any, path: Path) -> Any:
+    """Weights of matrix products in 8 bits; what they meet is quantised as it comes."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    target = path.with_suffix(".int8")
+    quantize_dynamic(
+        model,
+        target,
+        op_types_to_quantize=list(_QUANTISED),
+        weight_type=QuantType.QUInt8,
+        per_channel=True,
+    )
+    quantised = onnx.load(target)
+    target.unlink()
+    return quantised
+
+
+def _name_axes(values: Any, shapes: Any) -> None:
+    for value in values:
+        axes = value.type.tensor_type.shape.dim
+        for axis, length in zip(axes, shapes[value.name], strict=True):
+            if isinstance(length, str):
+                axis.dim_param = length
+            else:
+                axis.dim_value = length
