@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
-from engine.fakes import FakeSam
+from engine.fakes import FAKE, FakeSam
 from napari_sam_suite.engine.errors import FrameError, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
+from napari_sam_suite.engine.models.protocol import Decoded
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.propagation.finder import Propagated, start_propagate
 from napari_sam_suite.engine.propagation.motion import Motion, grey
@@ -188,7 +191,7 @@ def test_steps_limit_the_way(engine: FakeEngine) -> None:
 
 
 def test_memory_does_not_grow_with_the_stack() -> None:
-    finder = Propagated(squares((20, 10), (44, 44)), PropagateParams())
+    finder = Propagated(squares((20, 10), (44, 44)), PropagateParams(), 12)
     model = FakeSam()
     for t in range(12):
         rgb = np.repeat(MOVING[0][..., None], 3, -1)
@@ -199,7 +202,7 @@ def test_memory_does_not_grow_with_the_stack() -> None:
             report=lambda *_: None,
             stop=lambda: False,
         )
-        assert len(finder._pictures) == 1
+        assert len(finder._follower.pictures) == 1  # type: ignore[union-attr]
 
 
 def test_tracks_are_the_numbers_of_label_images(engine: FakeEngine) -> None:
@@ -208,6 +211,136 @@ def test_tracks_are_the_numbers_of_label_images(engine: FakeEngine) -> None:
         drawn = objects.to_labels((SIZE, SIZE), FrameIndex(time=t))
         assert drawn[26, 16 + 3 * t] == 1
         assert drawn[50, 50] == 2
+
+
+# -- by video memory -------------------------------------------------------------
+
+
+class FakeMemory:
+    """Knows an object again by its colour."""
+
+    def __init__(self, model: FakeSam) -> None:
+        self.model = model
+        self.colours: dict[int, NDArray[np.uint8]] = {}
+        self.known: set[int] = set()
+        self.steps: list[tuple[int, list[int]]] = []
+        self.backward: list[bool] = []
+        self.most = 99
+        self.batch = 16
+
+    def give(
+        self, place: int, embedding: Any, number: int, mask: NDArray[np.bool_]
+    ) -> None:
+        y, x = np.argwhere(mask).mean(0).astype(int)
+        self.colours[number] = embedding.features["image"].numpy()[y, x]
+
+    def turn(self, *, backward: bool) -> None:
+        self.backward.append(backward)
+        self.known = set(self.colours)
+
+    def forget(self, keep: Sequence[int]) -> None:
+        self.known = set(keep)
+
+    def step(self, place: int, embedding: Any, numbers: Sequence[int]) -> Decoded:
+        self.steps.append((place, list(numbers)))
+        if len(numbers) > self.most:
+            raise torch.OutOfMemoryError("the fake device is full")
+        low = self.model._low(embedding)
+        alike = [(low == self.colours[n]).all(-1) for n in numbers]
+        logits = np.where(alike, 8.0, -1024.0).astype(np.float32)
+        return Decoded(
+            logits,
+            np.ones(len(numbers)),
+            np.arange(len(numbers)),
+            np.ones(len(numbers)),
+        )
+
+
+class MemorySam(FakeSam):
+    """The fake with a video memory, as a checkpoint of SAM 2 has it."""
+
+    spec = replace(FAKE, config="configs/sam2.1/fake")
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.video = FakeMemory(self)
+
+    def video_memory(self, length: int) -> Any:
+        return self.video
+
+
+def remember(
+    frames: Sequence[NDArray[np.uint8]],
+    objects: Objects,
+    model: MemorySam | None = None,
+    **values: Any,
+) -> tuple[Objects, list[str]]:
+    with FakeEngine(model or MemorySam()) as engine:
+        engine.spec = MemorySam.spec
+        return run(engine, frames, objects, **values)
+
+
+def test_a_model_that_has_a_memory_follows_by_it() -> None:
+    jumping = [frame_with((4 + 12 * (t % 3), 10, 200), (44, 44, 150)) for t in range(5)]
+    objects, notices = remember(jumping, squares((4, 10), (44, 44)))
+    assert middles(objects, 1) == [(t, 9 + 12 * (t % 3), 15) for t in range(5)]
+    assert middles(objects, 2) == [(t, 49, 49) for t in range(5)]
+    assert list(objects.features["by"]) == ["given"] * 2 + ["memory"] * 8
+    assert notices == []
+
+
+def test_a_memory_is_not_used_where_frames_are_wanted() -> None:
+    objects, _ = remember(MOVING, squares((20, 10)), method="frames")
+    assert set(objects.features["by"]) == {"given", "model"}
+
+
+def test_what_the_memory_does_not_see_is_lost_and_forgotten() -> None:
+    frames = [frame_with((20, 10, 200), (44, 44, 150))] * 2
+    frames += [frame_with((44, 44, 150))] * 4
+    model = MemorySam()
+    objects, notices = remember(frames, squares((20, 10), (44, 44)), model, max_gap=1)
+    assert [t for t, *_ in middles(objects, 1)] == [0, 1]
+    assert notices == ["Lost after time 2: track 1."]
+    assert model.video.steps[-1] == (5, [2])
+    assert model.video.known == {2}
+
+
+def test_the_memory_begins_again_on_the_way_back() -> None:
+    model = MemorySam()
+    given = squares((20, 16)).with_features(time=2)
+    objects, _ = remember(MOVING, given, model, direction="both")
+    assert middles(objects) == [(t, 25, 15 + 3 * t) for t in (2, 3, 4, 1, 0)]
+    assert model.video.backward == [False, True]
+
+
+def test_objects_are_remembered_in_batches_that_fit_the_device() -> None:
+    model = MemorySam()
+    model.video.most = 1
+    frames = [frame_with((20, 10, 200), (44, 44, 150))] * 2
+    objects, _ = remember(frames, squares((20, 10), (44, 44)), model)
+    assert len(objects) == 4
+    assert [numbers for _, numbers in model.video.steps] == [[1, 2], [1], [2]]
+
+
+def test_auto_goes_by_frames_where_memory_would_not_do_and_says_why() -> None:
+    places = [(y, x) for y in (2, 22, 42) for x in (2, 22, 42)]
+    frames = [frame_with(*((*p, 100 + 10 * k) for k, p in enumerate(places)))] * 2
+    objects, notices = remember(frames, squares(*places))
+    assert "memory" not in set(objects.features["by"])
+    assert notices[0].startswith("Video memory takes seconds for each object on a CPU")
+    objects, _ = remember(frames, squares(*places), method="memory")
+    assert set(objects.features["by"]) == {"given", "memory"}
+    labels = np.zeros((SIZE, SIZE), np.int32)
+    labels[22:25, 22:25] = 1
+    _, notices = remember(frames, Objects.from_labels(labels))
+    assert notices[0].startswith("The objects are too small for video memory")
+
+
+def test_a_memory_is_not_asked_of_a_model_that_has_none(engine: FakeEngine) -> None:
+    image = open_image(np.stack(MOVING), axes="TYX")
+    params = PropagateParams(method="memory")
+    with pytest.raises(ParameterError, match="sam2-nano has no video memory"):
+        start_propagate(engine, image, squares((20, 10)), params)
 
 
 def test_what_cannot_be_begun_is_said(engine: FakeEngine) -> None:

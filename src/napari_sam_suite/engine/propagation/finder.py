@@ -1,23 +1,16 @@
-"""Objects of one frame carried on through time or z, frame by frame.
+"""Objects of one frame carried on through time or z: who is who, and where.
 
-Each object is moved as the picture moves, and the model, any model, is prompted with
-the moved mask, its box and its innermost point. Its answer is taken where it agrees
-with the moved mask; where it does not, the moved mask is kept as long as the picture
-below still looks the same. What is neither is not seen, and after a few such frames
-lost.
-
-Only the frames that some object was last seen in are in memory, one or two as a rule.
+How an object is found again is a `Follower`: by SAM 2's video memory, or from one frame
+to the next by any model. Here is what both share: tracks and their parents, gaps, what
+is lost, and which frames are gone through.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
-from uuid import uuid4
-
-import numpy as np
-from scipy.ndimage import distance_transform_edt
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.finder import Found
@@ -28,17 +21,18 @@ from napari_sam_suite.engine.frames import (
     format_selection,
 )
 from napari_sam_suite.engine.masks import MaskBuilder
-from napari_sam_suite.engine.prompts.answers import Answer, answer
 from napari_sam_suite.engine.prompts.finder import add_answer
-from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt, check, mask_of
-from napari_sam_suite.engine.propagation.motion import Motion, grey
+from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt, mask_of
+from napari_sam_suite.engine.propagation.frames import ByFrames
+from napari_sam_suite.engine.propagation.memory import ByMemory, why_not_memory
 from napari_sam_suite.engine.propagation.params import PropagateParams
+from napari_sam_suite.engine.propagation.track import Track
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
-from napari_sam_suite.engine.tiles import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.composite import Composite
@@ -47,50 +41,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.objects import Objects
-
-_ALIKE = 0.4
-"""Correlation with what the motion predicts from which an object is still there."""
-_SHRUNK = 0.3
-"""Part of its area below which an object has left the frame or vanished."""
-_NEAR = 0.3
-"""IoU with the moved mask that an answer of the model alone must have."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """One object on its way, as it was last seen.
-
-    Attributes
-    ----------
-    number : int
-        Counted from 1 in the order of the objects that were given.
-    tag : str
-        Of the object it began with.
-    name : str
-        Id of the object that was seen last: the parent of the next.
-    mask : MaskPrompt
-        Its pixels there.
-    seen : int
-        Place of that frame along the axis.
-    missed : tuple of int
-        Places since then where it was looked for and not seen.
-    """
-
-    number: int
-    tag: str
-    name: str
-    mask: MaskPrompt
-    seen: int
-    missed: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Sighting:
-    """A track in a frame: its mask there, and who says so."""
-
-    track: Track
-    answer: Answer
-    by: str
+    from napari_sam_suite.engine.propagation.track import Follower, Sighting
 
 
 class Propagated:
@@ -104,13 +55,25 @@ class Propagated:
     objects : Objects
         Of one frame.
     params : PropagateParams
-        Along which axis, and what is trusted.
+        Along which axis, how, and what is trusted.
+    length : int
+        Frames along the axis.
+    naming : str
+        Ids are made from it, the same ones again; without it they are random.
     """
 
     name = "propagate"
 
-    def __init__(self, objects: Objects, params: PropagateParams) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        params: PropagateParams,
+        length: int,
+        naming: str = "",
+    ) -> None:
         self.params = params
+        self._length = length
+        self._naming = naming
         begin = objects.frames()[0]
         self._begin = self._place(begin)
         columns = objects.features[["tag", "id"]].itertuples(index=False)
@@ -121,8 +84,7 @@ class Propagated:
             )
         ]
         self._tracks = list(self._given)
-        self._pictures: dict[int, NDArray[np.float32]] = {}
-        self._first: NDArray[np.float32] | None = None
+        self._follower: Follower | None = None
         self._side = 0
 
     def __call__(
@@ -136,13 +98,19 @@ class Propagated:
     ) -> Found:
         """The objects in the next frame."""
         place, shape = self._place(frame), (rgb.shape[0], rgb.shape[1])
+        notices: list[str] = []
+        if self._follower is None:
+            self._follower = self._choose(model, shape, notices)
         if place == self._begin:
-            self._first = self._pictures[place] = grey(rgb)
-            return self._show_given(shape)
-        self._turn(1 if place > self._begin else -1)
+            self._follower.begin(model, rgb, place, self._given)
+            return self._show_given(shape, notices)
+        self._turn(self._follower, 1 if place > self._begin else -1)
         lost = self._give_up(place)
-        now = grey(rgb)
-        seen = self._see(model, rgb, now, report, stop) if self._tracks else []
+        seen: list[Sighting] = []
+        if self._tracks:
+            seen = self._follower.look(
+                model, rgb, place, self._tracks, report=report, stop=stop
+            )
         builder = MaskBuilder(shape)
         for one in seen:
             add_answer(builder, one.answer, Prompt())
@@ -154,28 +122,43 @@ class Propagated:
             if seen[k].track.missed:
                 again.append(seen[k].track)
             rows.append(self._go_on(seen[k], place))
-        self._remember(place, now)
-        notices = tuple(self._tell(lost, again))
-        return Found(masks.select(kept), _columns(rows), notices=notices)
+        self._tracks = [
+            t if t.seen == place else replace(t, missed=(*t.missed, place))
+            for t in self._tracks
+        ]
+        self._follower.keep(place, self._tracks)
+        notices += self._tell(lost, again)
+        return Found(masks.select(kept), _columns(rows), notices=tuple(notices))
 
     def _place(self, frame: FrameIndex) -> int:
         return int(getattr(frame, self.params.axis))
 
-    def _show_given(self, shape: tuple[int, int]) -> Found:
+    def _choose(
+        self, model: SamModel, shape: tuple[int, int], notices: list[str]
+    ) -> Follower:
+        """By memory or by frames, and for ``auto`` a sentence on why."""
+        method = self.params.resolved(model.spec).method
+        if method == "auto":
+            why = why_not_memory(model, self._given, shape)
+            method = "memory" if why is None else "frames"
+            notices += [why] if why else []
+        if method == "memory":
+            return ByMemory(self.params, self._length)
+        return ByFrames(self.params)
+
+    def _show_given(self, shape: tuple[int, int], notices: list[str]) -> Found:
         builder = MaskBuilder(shape)
         rows = []
         for track in self._given:
             builder.add(track.mask.crop, track.mask.origin)
             rows.append((track.name, track.tag, track.number, "", 0, "given"))
-        return Found(builder.build(), _columns(rows))
+        return Found(builder.build(), _columns(rows), notices=tuple(notices))
 
-    def _turn(self, side: int) -> None:
+    def _turn(self, follower: Follower, side: int) -> None:
         """Begin again when the frames go on at the other side of the first."""
-        if self._side and side != self._side:
+        if side != self._side:
             self._tracks = list(self._given)
-            self._pictures.clear()
-            if self._first is not None:
-                self._pictures[self._begin] = self._first
+            follower.turn(backward=side < 0)
         self._side = side
 
     def _give_up(self, place: int) -> list[Track]:
@@ -185,86 +168,17 @@ class Propagated:
         self._tracks = [t for t in self._tracks if abs(place - t.seen) <= most]
         return lost
 
-    def _see(
-        self,
-        model: SamModel,
-        rgb: NDArray[np.uint8],
-        now: NDArray[np.float32],
-        report: Report,
-        stop: Stop,
-    ) -> list[_Sighting]:
-        """Tracks that are still there."""
-        needed = {track.seen for track in self._tracks}
-        motions = {
-            place: Motion(then, now, still=not self.params.motion)
-            for place, then in self._pictures.items()
-            if place in needed
-        }
-        moved = {}
-        for track in self._tracks:
-            mask = track.mask
-            if track.seen in motions:
-                carried = motions[track.seen].carry(mask.crop, mask.origin)
-                mask = MaskPrompt(*carried)
-            if np.count_nonzero(mask.crop) >= _SHRUNK * np.count_nonzero(
-                track.mask.crop
-            ):
-                moved[track.number] = mask
-        going = [track for track in self._tracks if track.number in moved]
-        prompts = [_prompt(track, moved[track.number]) for track in going]
-        checked = check(prompts, Sizes(y=rgb.shape[0], x=rgb.shape[1])).prompts
-        answers = answer(model, rgb, checked, self.params, report=report, stop=stop)
-        given = {p.number: a[0] for p, a in zip(checked, answers, strict=True) if a}
-        sure = model.spec.auto.pred_iou_thresh
-        seen = []
-        for track in going:
-            mask = moved[track.number]
-            like = 0.0
-            if track.seen in motions:
-                like = motions[track.seen].likeness(mask.crop, mask.origin)
-            one = self._judge(track, mask, like, given.get(track.number), sure)
-            seen += [one] if one is not None else []
-        return seen
-
-    def _judge(
-        self,
-        track: Track,
-        mask: MaskPrompt,
-        like: float,
-        given: Answer | None,
-        sure: float,
-    ) -> _Sighting | None:
-        """The model's answer, else the moved mask, or None: not seen."""
-        agreed = 0.0 if given is None else _iou(mask, given)
-        if given is not None and (
-            (agreed >= self.params.trust and like > 0)
-            or (agreed >= _NEAR and like < _ALIKE and given.score >= sure)
-        ):
-            return _Sighting(track, given, "model")
-        if like < _ALIKE:
-            return None
-        view = Region(0, 0, *mask.crop.shape)
-        carried = Answer(mask.crop, mask.origin, like, np.nan, -1, view)
-        return _Sighting(track, carried, "motion")
-
-    def _go_on(self, one: _Sighting, place: int) -> tuple[object, ...]:
+    def _go_on(self, one: Sighting, place: int) -> tuple[object, ...]:
         """Row of the features table; the track goes on from here."""
         track, name = one.track, str(uuid4())
+        if self._naming:
+            text = f"{self._naming}/{track.name}/{place}"
+            name = str(uuid5(NAMESPACE_URL, text))
         mask = MaskPrompt(one.answer.crop, one.answer.origin)
         later = replace(track, name=name, mask=mask, seen=place, missed=())
         self._tracks[self._tracks.index(track)] = later
         gap = len(track.missed)
         return name, track.tag, track.number, track.name, gap, one.by
-
-    def _remember(self, place: int, now: NDArray[np.float32]) -> None:
-        """Keep this picture, and of the others those that are still needed."""
-        self._tracks = [
-            t if t.seen == place else replace(t, missed=(*t.missed, place))
-            for t in self._tracks
-        ]
-        self._pictures[place] = now
-        needed = {track.seen for track in self._tracks}
-        self._pictures = {k: v for k, v in self._pictures.items() if k in needed}
 
     def _tell(self, lost: Sequence[Track], again: Sequence[Track]) -> Iterator[str]:
         """Sentences on tracks that ended, and on gaps that closed."""
@@ -310,17 +224,38 @@ def start_propagate(
     -------
     Job of Objects
         Those of the first frame and all that follow from them, with the columns
-        `track`, the number of the object that it was at first, `parent`, the id of
-        the same object where it was seen before, `gap`, the frames between in which it
-        was looked for in vain, and `by`: "given", "model", or "motion" where the model
-        did not agree with how the picture moved.
+        `track`, the number of the object that it was at first; `parent`, the id of
+        the same object in the frame where it was seen before, towards the first, and
+        empty for those that were given; `gap`, the frames between in which it was
+        looked for in vain; and `by`: "given", "memory", "model", or "motion" where the
+        model did not agree with how the picture moved. Divisions are not looked for:
+        of two daughters the one that is more like the mother goes on as the track.
 
     Raises
     ------
     ParameterError
-        If there is nothing to begin with, or it is not clear where.
+        If there is nothing to begin with, it is not clear where, or the memory is
+        wanted of a model that has none.
     FrameError
         If the frame is not in the image.
+    """
+    if params is not None:
+        params.resolved(engine.spec)
+    finder, frames = plan_propagation(image.sizes, objects, params, frame)
+    return engine.start(finder, image, frames=frames, composite=composite)
+
+
+def plan_propagation(
+    sizes: Sizes,
+    objects: Objects,
+    params: PropagateParams | None = None,
+    frame: FrameIndex | None = None,
+    *,
+    naming: str = "",
+) -> tuple[Propagated, list[FrameIndex]]:
+    """The finder that carries objects on, and the frames in the order it needs them.
+
+    Parameters and errors are those of `start_propagate` and `Propagated`.
     """
     params = params or PropagateParams()
     frames = objects.frames()
@@ -332,16 +267,16 @@ def start_propagate(
         raise ParameterError(
             f"The objects are of {len(frames)} frames.", "Say in which one to begin."
         )
-    begin = checked_frame(frame or frames[0], image.sizes)
+    begin = checked_frame(frame or frames[0], sizes)
     here = objects.at(begin)
     if not len(here):
         raise ParameterError(
-            f"There are no objects in {begin.label(image.sizes)}.",
+            f"There are no objects in {begin.label(sizes)}.",
             "Begin in a frame that has some.",
         )
-    route = _route(begin, image.sizes, params)
-    finder = Propagated(here, params)
-    return engine.start(finder, image, frames=[begin, *route], composite=composite)
+    route = [begin, *_route(begin, sizes, params)]
+    length = int(getattr(sizes, params.axis))
+    return Propagated(here, params, length, naming), route
 
 
 def _route(
@@ -367,26 +302,6 @@ def _route(
     return [begin._replace(**{axis: index}) for index in chosen]
 
 
-def _prompt(track: Track, mask: MaskPrompt) -> Prompt:
-    """Everything that is known of an object: pixels, box and innermost point."""
-    depth = distance_transform_edt(np.pad(mask.crop, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    point = float(y + mask.origin[0]), float(x + mask.origin[1])
-    return Prompt(inside=(point,), box=mask.box, mask=mask, number=track.number)
-
-
 def _columns(rows: Sequence[tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
     names = ("id", "tag", "track", "parent", "gap", "by")
     return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
-
-
-def _iou(mask: MaskPrompt, given: Answer) -> float:
-    """IoU of two crops."""
-    if not mask.crop.size or not given.crop.size:
-        return 0.0
-    builder = MaskBuilder((0, 0))
-    builder.add(mask.crop, mask.origin)
-    builder.add(given.crop, given.origin)
-    both = builder.build()
-    shared = both.intersection(0, 1)
-    return shared / float(both.area.sum() - shared)

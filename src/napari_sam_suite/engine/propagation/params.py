@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
+from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.prompts.params import PromptParams
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.models.registry import ModelSpec
 
 
 class PropagateParams(PromptParams):
@@ -14,7 +18,7 @@ class PropagateParams(PromptParams):
 
     groups = (
         ("Way", ("axis", "direction", "steps", "max_gap")),
-        ("Trust", ("motion", "trust")),
+        ("Trust", ("method", "motion", "trust")),
         *PromptParams.groups,
     )
 
@@ -34,15 +38,41 @@ class PropagateParams(PromptParams):
         title="Longest gap",
         description="Frames in which an object may be unseen before it counts as lost.",
     )
+    method: Literal["auto", "memory", "frames"] = Field(
+        "auto",
+        title="Method",
+        description="SAM 2's video memory; or frame by frame, the mask before as the "
+        "prompt; or memory where the model has it and it suits the objects.",
+    )
     motion: bool = Field(
         True,
         title="Follow motion",
-        description="Move the masks as the picture moves before the model is asked.",
+        description="Frame by frame: move the masks as the picture moves, then ask.",
     )
     trust: float = Field(
         0.75,
         ge=0,
         le=1,
         title="Agreement",
-        description="IoU with the moved mask from which the model's answer is taken.",
+        description="Frame by frame: IoU with the moved mask from which the model's "
+        "answer is taken.",
     )
+
+    def resolved(self, spec: ModelSpec) -> Self:
+        """A copy in which everything left open is what suits the model `spec`.
+
+        Where the model has a memory, ``auto`` is decided when the objects are seen.
+
+        Raises
+        ------
+        ParameterError
+            If the memory is wanted of a model that has none.
+        """
+        if spec.has_memory or self.method == "frames":
+            return self
+        if self.method == "memory":
+            raise ParameterError(
+                f"{spec.id} has no video memory.",
+                "Set `method` to frames or auto, or choose a checkpoint of SAM 2.",
+            )
+        return self.with_(method="frames")
