@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +114,7 @@ class Autosave(QObject):
         self._writer = _Writer()
         self._changed: list[tuple[Any, float]] = []
         self._gone: set[str] = set()
+        self._left: list[Path] = []
         self._lost: list[Lost] = []
         self._restored: list[Lost] = []
         self._work: Background | None = None
@@ -192,8 +194,15 @@ class Autosave(QObject):
         self._changed = [entry for entry in self._changed if entry[0] != layer]
         place = layer.metadata.get(KEY, {}).get(PLACE)
         if place:
-            self._gone.add(Path(place).stem)
+            self._forget(Path(place))
             self._start(self.delay)
+
+    def _forget(self, place: Path) -> None:
+        """Remove a snapshot once there is a newer one, or none is needed."""
+        if place.parent == self._writer.journal().folder:
+            self._gone.add(place.stem)
+        elif place.name:
+            self._left.append(place)  # by a panel of this process that was closed
 
     def _flush(self) -> None:
         if self._work is not None:
@@ -222,6 +231,7 @@ class Autosave(QObject):
         journal = self._writer.journal()
         place = Path(about.get(PLACE, ""))
         if place.parent != journal.folder:
+            self._forget(place)
             place = journal.path(uuid4().hex[:12])
             about[PLACE] = str(place)
         return place.stem
@@ -229,6 +239,10 @@ class Autosave(QObject):
     def _done(self, _: Any) -> None:
         self._end_work()
         self._troubled = False
+        for place in self._left:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+        self._left.clear()
         if self._changed or self._gone:
             self._start(self.delay)
             return

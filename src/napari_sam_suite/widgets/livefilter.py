@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import shapely
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.engine.features import UNASSIGNED
-from napari_sam_suite.widgets.bridge import Background
 from napari_sam_suite.widgets.filterstep import Filtering
+from napari_sam_suite.widgets.gradual import Gradual, is_gone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.components import ViewerModel
     from numpy.typing import NDArray
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.results import Results, Run
 
 _WAIT = 60  # ms from a slider's first move to the filter
-_CHUNK = 150  # shapes added to a layer at once
-_SHARE = 3  # pauses over the time that drawing takes
 _MOST = 512 * 2**20  # bytes of candidates of one run
 
 
@@ -53,11 +53,28 @@ class _Frame:
         return self.result.frame
 
 
+class _Filtered(NamedTuple):
+    """What filtering one frame has given.
+
+    Attributes
+    ----------
+    pool : Objects
+        Of all masks seen so far.
+    wanted : set of str
+        Ids of those that pass now.
+    drawn : dict of str to ndarray
+        Vertices of the others, by id, as a run would have drawn them.
+    """
+
+    pool: Objects
+    wanted: set[str]
+    drawn: dict[str, NDArray[np.float32]]
+
+
 class LiveFilter(QObject):
     """Filters the objects of the last automatic run while the sliders move.
 
-    The work is done frame by frame on another thread, the shown frame first; shapes are
-    taken out and added a few at a time. Objects that were tagged, judged or drawn
+    Objects that were tagged, judged or drawn
     otherwise since the run stay, and those that were deleted do not come back, nor does
     either as the same object in somewhat other pixels.
 
@@ -94,13 +111,12 @@ class LiveFilter(QObject):
         self._frames: dict[FrameIndex, _Frame] = {}
         self._why = ""
         self._bytes = 0
-        self._wanted: AutoParams | None = None
-        self._queue: list[_Frame] = []
-        self._chunks: list[Objects] = []
-        self._work: Background | None = None
-        self._generation = 0
-        self._timer = self._make_timer(self._start)
-        self._pause = self._make_timer(self._go_on)
+        self._gradual = Gradual(viewer, results, self)
+        self._gradual.done.connect(self._tell)
+        self._gradual.failed.connect(self.failed)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._start)
         results.began.connect(self._begin)
         results.taken.connect(self._take)
         results.stepping.connect(self._prepare_step)
@@ -110,8 +126,7 @@ class LiveFilter(QObject):
     @property
     def settled(self) -> bool:
         """Whether the viewer shows what the sliders say."""
-        idle = self._work is None and not self._queue and not self._chunks
-        return idle and not self._timer.isActive()
+        return self._gradual.idle and not self._timer.isActive()
 
     def refresh(self, *, busy: bool) -> None:
         """Enable the sliders, or say why they cannot be used."""
@@ -132,12 +147,8 @@ class LiveFilter(QObject):
             return self._why or "The run kept nothing that could be filtered."
         if self._results.undone(run):
             return "The run was taken away; Bring back shows it again."
-        return "The layer of the run was removed." if self._is_gone() else ""
-
-    def _is_gone(self) -> bool:
-        """Whether somebody has removed the layer of the run."""
-        layer = None if self._run is None else self._run.layer
-        return layer is not None and layer not in self._viewer.layers
+        gone = is_gone(self._viewer, run)
+        return "The layer of the run was removed." if gone else ""
 
     # -- what a run brings ---------------------------------------------------------
 
@@ -187,91 +198,45 @@ class LiveFilter(QObject):
 
     def _start(self) -> None:
         """Filter all frames as the sliders stand now."""
-        if self._params is None or self._run is None:
+        run = self._run
+        if self._params is None or run is None:
             return
-        self._wanted = self._params.with_(**self._box.values())
-        shown = shown_frame(self._viewer, self._run)
-        self._queue = sorted(self._frames.values(), key=lambda f: f.frame != shown)
-        self._go_on()
+        params = self._params.with_(**self._box.values())
 
-    def _go_on(self) -> None:
-        if self._work is not None or self._pause.isActive() or self._run is None:
-            return
-        if self._chunks:
-            self._draw(self._chunks.pop(0))
-            return
-        if not self._queue or self._wanted is None:
-            self._tell()
-            return
-        frame, params, run = self._queue.pop(0), self._wanted, self._run
-        here = self._generation
-        self._work = Background(
-            lambda *_: _filter(frame, params, run.picture.placement), self
-        )
-        work = self._work
-        work.done.connect(lambda found: self._found(here, run, frame, params, *found))
-        work.done.connect(lambda _: work.deleteLater())
-        work.failed.connect(self._fail)
-        work.start()
+        def prepare(frame: FrameIndex) -> Callable[[], _Filtered]:
+            return partial(_filter, self._frames[frame], params, run.picture.placement)
 
-    def _found(
-        self,
-        generation: int,
-        run: Run,
-        frame: _Frame,
-        params: AutoParams,
-        pool: Objects,
-        wanted: set[str],
-        drawn: dict[str, NDArray[np.float32]],
-    ) -> None:
-        if generation != self._generation:
-            return
-        self._work = None
-        if self._is_gone():
-            self._stop()
-            return
+        def take(frame: FrameIndex, found: _Filtered) -> Objects:
+            return self._take_filtered(run, self._frames[frame], params, found)
+
+        self._gradual.start(run, self._frames, prepare, take)
+
+    def _take_filtered(
+        self, run: Run, frame: _Frame, params: AutoParams, found: _Filtered
+    ) -> Objects:
+        """Take out what goes from a frame, and return what comes."""
         known = set(frame.pool.features["id"])
-        frame.pool = pool
+        frame.pool = found.pool
         rows = self._rows(run, frame)
         frame.deleted |= frame.shown - set(rows)
-        leaving = {one: rows[one] for one in frame.shown & set(rows) - wanted}
-        gone = leaving.keys() - _touched(run, leaving, drawn)
-        missing = wanted - set(rows) - frame.deleted
+        leaving = {one: rows[one] for one in frame.shown & set(rows) - found.wanted}
+        gone = leaving.keys() - _touched(run, leaving, found.drawn)
+        missing = found.wanted - set(rows) - frame.deleted
         owned = frame.deleted | (leaving.keys() - gone)
-        frame.forms |= _forms(pool, missing - known, owned)
+        frame.forms |= _forms(found.pool, missing - known, owned)
         missing = {one for one in missing if frame.forms.get(one) not in owned}
+        ids = frame.pool.features["id"]
+        old, new = (
+            frame.pool.select(np.asarray(ids.isin(some), dtype=bool))
+            for some in (gone, missing)
+        )
         if gone or missing:
-            ids = frame.pool.features["id"]
-            old, new = (
-                frame.pool.select(np.asarray(ids.isin(some), dtype=bool))
-                for some in (gone, missing)
-            )
             old, new = (some.with_features(run=run.id) for some in (old, new))
             frame.shown = (frame.shown - gone) | missing
             self._results.remove(run, gone)
-            self._note(run, params, old, new)
-            self._chunks = in_chunks(new)
-        self._go_on()
-
-    def _draw(self, objects: Objects) -> None:
-        start = time.perf_counter()
-        if self._run is not None and not self._is_gone():
-            self._results.show(self._run, objects)
-        rest = (time.perf_counter() - start) * _SHARE
-        self._pause.start(round(rest * 1000))
-
-    def _note(self, run: Run, params: AutoParams, gone: Objects, new: Objects) -> None:
-        """Make this move, or the ones before it, a step that can be undone."""
-        after = params.model_dump(mode="json")
-        step = self._results.last
-        if not isinstance(step, Filtering) or step.run is not run:
-            step = Filtering(run, run.recipe["params"], after)
-            self._results.push(step)
-        step.note(gone, new)
-        step.after = run.recipe["params"] = after
-        if not len(step.removed) and not len(step.added):
-            run.recipe["params"] = step.before
-            self._results.drop(step)
+            after = params.model_dump(mode="json")
+            Filtering.take(self._results, run, after, old, new)
+        return new
 
     def _rows(self, run: Run, frame: _Frame) -> dict[str, int]:
         """Rows of the objects of a frame that are in the layer, by their ids."""
@@ -308,17 +273,8 @@ class LiveFilter(QObject):
 
     def _stop(self) -> None:
         """Drop what was not filtered yet, and show what was."""
-        self._generation += 1
         self._timer.stop()
-        self._pause.stop()
-        for objects in self._chunks:
-            if self._run is not None and not self._is_gone():
-                self._results.show(self._run, objects)
-        self._queue, self._chunks, self._wanted, self._work = [], [], None, None
-
-    def _fail(self, error: Exception) -> None:
-        self._stop()
-        self.failed.emit(error)
+        self._gradual.stop()
 
     def _tell(self) -> None:
         run = self._run
@@ -329,17 +285,8 @@ class LiveFilter(QObject):
         objects = "1 object" if shown == 1 else f"{shown} objects"
         self._box.say(f"{objects}, of {count} candidates.")
 
-    def _make_timer(self, call: Any) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.timeout.connect(call)
-        return timer
 
-
-def _filter(
-    frame: _Frame, params: AutoParams, placement: Placement
-) -> tuple[Objects, set[str], dict[str, NDArray[np.float32]]]:
-    """Objects of all masks seen so far, which pass now, and how the others look."""
+def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> _Filtered:
     from napari_sam_suite.engine.filters import refilter
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.shapes import to_vertices
@@ -365,7 +312,7 @@ def _filter(
     drawn = dict(
         zip(others.features["id"], to_vertices(others, placement), strict=True)
     )
-    return pool, set(ids) & set(every), drawn
+    return _Filtered(pool, set(ids) & set(every), drawn)
 
 
 def _touched(
@@ -402,18 +349,3 @@ def _forms(pool: Objects, fresh: set[str], owned: set[str]) -> dict[str, str]:
 
 def _same(drawn: NDArray[Any], now: NDArray[Any]) -> bool:
     return drawn.shape == now.shape and bool(np.allclose(drawn, now, atol=1e-3))
-
-
-def in_chunks(objects: Objects) -> list[Objects]:
-    """The same objects in parts that a layer takes without a halt."""
-    rows = np.arange(len(objects))
-    return [objects.select(rows[i : i + _CHUNK]) for i in range(0, len(rows), _CHUNK)]
-
-
-def shown_frame(viewer: ViewerModel, run: Run) -> FrameIndex | None:
-    """Frame of a run that the viewer shows; None where its layer is gone."""
-    if run.layer is None or run.layer not in viewer.layers:
-        return None
-    leading = len(run.picture.placement.axes) - 2
-    point = np.asarray(viewer.dims.point)[-run.layer.ndim :]
-    return run.picture.placement.frame(run.layer.world_to_data(point)[:leading])

@@ -288,8 +288,12 @@ class Results(QObject):
             lambda *_: Shapes(to_vertices(new, placement), **options), self
         )
         self._work.done.connect(lambda layer: self._built(run, layer))
-        self._work.failed.connect(self._fail)
+        self._work.failed.connect(self._not_built)
         self._work.start()
+
+    def _not_built(self, error: Exception) -> None:
+        self._fail(error)
+        self._flush()  # what has come meanwhile
 
     def _built(self, run: Run, layer: Shapes) -> None:
         self._work = None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.widgets.bridge import Background
-from napari_sam_suite.widgets.livefilter import in_chunks, shown_frame
+from napari_sam_suite.widgets.filterstep import Filtering
+from napari_sam_suite.widgets.gradual import Gradual
 from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, column
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
     from napari.components import ViewerModel
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.fewshot import FewShotTab
     from napari_sam_suite.widgets.results import Results, Run
 
+    _Chosen = tuple[set[str], Objects]
+
 _WAIT = 150  # ms from the last move to the choice
-_SHARE = 3  # pauses over the time that drawing takes
 
 
 class Similar(QObject):
@@ -33,9 +34,6 @@ class Similar(QObject):
 
     Objects that were accepted are examples from then on, rejected ones are examples of
     what is not meant; both stay as they are, and so do objects with another tag.
-
-    The work is done frame by frame on another thread, the shown frame first; shapes are
-    taken out and added a few at a time.
 
     Parameters
     ----------
@@ -50,8 +48,11 @@ class Similar(QObject):
     -------
     said(str), failed(Exception)
         What happened.
+    learnt(Prototypes)
+        The examples, or verdicts on what was found, have taught something.
     """
 
+    learnt = Signal(object)
     said = Signal(str)
     failed = Signal(object)
 
@@ -63,7 +64,6 @@ class Similar(QObject):
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
-        self._viewer = viewer
         self._tab = tab
         self._results = results
         self._run: Run | None = None
@@ -71,42 +71,49 @@ class Similar(QObject):
         self._learnt: Prototypes | None = None
         self._layer: Shapes | None = None
         self._shown: dict[str, str] = {}  # tags that objects were shown with, by id
+        self._deleted: dict[str, str] = {}  # those of them that the user took out
         self._verdicts: dict[str, str] = {}
-        self._value = 0.0
-        self._queue: list[FrameIndex] = []
-        self._chunks: list[Objects] = []
-        self._work: Background | None = None
-        self._generation = 0
-        self._timer = self._make_timer(self._choose)
-        self._pause = self._make_timer(self._go_on)
+        self._gradual = Gradual(viewer, results, self)
+        self._gradual.done.connect(self._tell)
+        self._gradual.failed.connect(self.failed)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._choose)
         tab.threshold_moved.connect(self._wish)
         results.began.connect(lambda _: self.forget())
-        results.stepping.connect(self.forget)
+        results.stepping.connect(self._prepare_step)
+        results.stepped.connect(self._look_again)
 
     @property
     def settled(self) -> bool:
         """Whether the viewer shows what the tab and the reviewer want."""
-        idle = self._work is None and not self._queue and not self._chunks
-        return idle and not self._timer.isActive()
+        return self._gradual.idle and not self._timer.isActive()
 
     def follow(self, run: Run, finder: object) -> None:
         """A run has ended; if it was few-shot, look after its objects."""
-        from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
         from napari_sam_suite.engine.fewshot.finder import FewShot
 
         self.forget()
-        if not isinstance(finder, FewShot) or run.layer is None:
+        if not isinstance(finder, FewShot):
             return
-        self._run, self._finder, self._layer = run, finder, run.layer
+        self._run, self._finder = run, finder
         self._learnt = finder.prototypes
+        if self._learnt is not None:
+            self.learnt.emit(self._learnt)
         self._shown = self._tags()
-        run.layer.events.features.connect(self._look)
-        if self._tab.automatic.isChecked():
-            self._tab.show_threshold(SUGGESTED)
+        self._listen()
+        self._tab.show_threshold(run.recipe["params"]["threshold"])
+
+    def _listen(self) -> None:
+        """Hear of verdicts, once there is a layer: a run may find nothing at first."""
+        layer = None if self._run is None else self._run.layer
+        if layer is not None and self._layer is None:
+            self._layer = layer
+            layer.events.features.connect(self._look)
 
     def forget(self) -> None:
-        """The run is over: another one begins, or a step is taken back."""
-        self._drop()
+        """The run is over: another one begins."""
+        self._stop()
         if self._layer is not None:
             self._layer.events.features.disconnect(self._look)
         self._run = self._finder = self._learnt = self._layer = None
@@ -115,12 +122,14 @@ class Similar(QObject):
     # -- what is wished --------------------------------------------------------------
 
     def _wish(self) -> None:
-        if self._finder is None:
+        if self._finder is None or self._run is None:
             return
         if self._finder.too_much:
             self.said.emit(self._finder.too_much)
-            return
-        self._timer.start(_WAIT)
+        elif self._results.undone(self._run):
+            self.said.emit("The run was taken away; Bring back shows it again.")
+        else:
+            self._timer.start(_WAIT)
 
     def _look(self, _: object = None) -> None:
         """Whether somebody has judged an object."""
@@ -138,7 +147,8 @@ class Similar(QObject):
 
     def _of_run(self, name: str) -> list[tuple[str, str]]:
         """Ids of the objects of the run, with what a column says of them."""
-        layer, run = self._layer, self._run
+        run = self._run
+        layer = None if run is None else run.layer
         if layer is None or run is None or not {"run", "id"} <= set(layer.features):
             return []
         mine = (layer.features["run"] == run.id).to_numpy()
@@ -157,13 +167,20 @@ class Similar(QObject):
         try:
             self._learn(finder)
         except Exception as error:  # noqa: BLE001 - a timer has nobody to raise to
-            self._fail(error)
+            self._gradual.stop()
+            self.failed.emit(error)
             return
         automatic = self._tab.automatic.isChecked()
-        self._value = SUGGESTED if automatic else self._tab.threshold.value()
-        shown = shown_frame(self._viewer, run)
-        self._queue = sorted(finder.seen, key=lambda frame: frame != shown)
-        self._go_on()
+        value = SUGGESTED if automatic else self._tab.threshold.value()
+
+        def prepare(frame: FrameIndex) -> Callable[[], _Chosen]:
+            known = self._shown.keys() | self._tags().keys()
+            return lambda: _choose_in(finder, frame, value, known)
+
+        def take(frame: FrameIndex, found: _Chosen) -> Objects:
+            return self._take(run, set(finder.ids[frame]), *found)
+
+        self._gradual.start(run, finder.seen, prepare, take)
 
     def _learn(self, finder: FewShot) -> None:
         """Make prototypes of the examples and of all verdicts, if those changed."""
@@ -190,89 +207,58 @@ class Similar(QObject):
             if wrong:
                 learnt = learnt.reject(seen.vectors[wrong])
         finder.prototypes = learnt
+        self.learnt.emit(learnt)
 
-    def _go_on(self) -> None:
-        """Draw what is there; with nothing to draw, begin with the next frame."""
-        finder = self._finder
-        if self._work is not None or self._pause.isActive() or finder is None:
-            return
-        if self._chunks:
-            self._draw(self._chunks.pop(0))
-            return
-        if not self._queue:
-            count = len(self._tags())
-            self.said.emit("1 object." if count == 1 else f"{count} objects.")
-            return
-        frame, value, here = self._queue.pop(0), self._value, self._generation
-        known = self._shown.keys() | self._tags().keys()
-        work = Background(lambda *_: _choose_in(finder, frame, value, known), self)
-        work.done.connect(lambda found: self._found(here, finder.ids[frame], *found))
-        work.done.connect(lambda _: work.deleteLater())
-        work.failed.connect(lambda error: self._failed(here, error))
-        self._work = work
-        work.start()
-
-    def _found(
-        self, generation: int, ids: list[str], wanted: set[str], fresh: Objects
-    ) -> None:
-        """Take out and add what is now wanted of the candidates `ids` of a frame."""
-        run = self._run
-        if generation != self._generation or run is None:
-            return
-        self._work = None
-        if self._layer not in self._viewer.layers:
-            self.forget()
-            return
+    def _take(
+        self, run: Run, ids: set[str], wanted: set[str], fresh: Objects
+    ) -> Objects:
+        """Take out what goes of the candidates `ids` of a frame; return what comes."""
         tags = self._tags()
-        here = tags.keys() & set(ids)
+        here = tags.keys() & ids
         own = {one for one in here if tags[one] != self._shown.get(one, tags[one])}
         gone = here - wanted - own - self._judged().keys()
-        if gone:
+        fresh = fresh.with_features(run=run.id)
+        if gone or len(fresh):
+            names, old = fresh.features["id"], self._results.take(run, "id", gone)
             self._shown = {o: t for o, t in self._shown.items() if o not in gone}
-            self._results.remove(run, gone)
-        names = fresh.features["id"]
-        self._shown |= dict(zip(names, fresh.features["tag"], strict=True))
-        self._chunks = in_chunks(fresh.with_features(run=run.id))
-        self._go_on()
+            self._shown |= dict(zip(names, fresh.features["tag"], strict=True))
+            Filtering.take(self._results, run, self._params(run), old, fresh)
+        return fresh
 
-    def _draw(self, objects: Objects) -> None:
-        start = time.perf_counter()
-        if self._run is not None and self._layer in self._viewer.layers:
-            self._results.show(self._run, objects)
-        rest = (time.perf_counter() - start) * _SHARE
-        self._pause.start(round(rest * 1000))
+    def _params(self, run: Run) -> dict[str, Any]:
+        """Those of the run, with the threshold of now."""
+        automatic = self._tab.automatic.isChecked()
+        value = "auto" if automatic else self._tab.threshold.value()
+        return {**run.recipe["params"], "threshold": value}
 
     # -- the rest --------------------------------------------------------------------
 
-    def _drop(self) -> None:
+    def _stop(self) -> None:
         """Drop what was not chosen yet, and show what was."""
-        self._generation += 1
         self._timer.stop()
-        self._pause.stop()
-        chunks, self._chunks = self._chunks, []
-        self._queue, self._work = [], None
-        for objects in chunks:
-            self._draw(objects)
-        self._pause.stop()
+        self._gradual.stop()
 
-    def _failed(self, generation: int, error: Exception) -> None:
-        if generation == self._generation:
-            self._fail(error)
+    def _prepare_step(self) -> None:
+        """Before a step back or forth: the layer is as the last move wanted it."""
+        self._stop()
+        here = self._tags()
+        self._deleted = {o: t for o, t in self._shown.items() if o not in here}
 
-    def _fail(self, error: Exception) -> None:
-        self._drop()
-        self.failed.emit(error)
+    def _look_again(self) -> None:
+        """After a step back or forth: what is in the layer, and how it was chosen."""
+        if self._run is not None:
+            self._shown = self._deleted | self._tags()
+            self._tab.show_threshold(self._run.recipe["params"]["threshold"])
 
-    def _make_timer(self, call: Any) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.timeout.connect(call)
-        return timer
+    def _tell(self) -> None:
+        self._listen()
+        count = len(self._tags())
+        self.said.emit("1 object." if count == 1 else f"{count} objects.")
 
 
 def _choose_in(
     finder: FewShot, frame: FrameIndex, value: float, known: AbstractSet[str]
-) -> tuple[set[str], Objects]:
+) -> _Chosen:
     """Ids of all candidates of a frame that pass, and those not known as objects."""
     from napari_sam_suite.engine.objects import Objects
 
