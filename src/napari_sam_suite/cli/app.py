@@ -16,13 +16,14 @@ from rich.table import Column, Table
 
 from napari_sam_suite import __version__
 from napari_sam_suite.cli import fewshot, prompt
+from napari_sam_suite.cli import run as runs
+from napari_sam_suite.cli.colours import Colours, with_colours
 from napari_sam_suite.cli.console import Json, errors, print_json, print_table
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.models import doctor_command, models_app
 from napari_sam_suite.cli.options import (
     AsJson,
     Axes,
-    Channels,
     Device,
     Folder,
     Formats,
@@ -33,6 +34,7 @@ from napari_sam_suite.cli.options import (
     Positions,
     Precision,
     Random,
+    SaveRecipe,
     Times,
 )
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
@@ -53,6 +55,7 @@ app.add_typer(models_app, name="models")
 app.command("doctor")(doctor_command)
 prompt.register(app)
 fewshot.register(app)
+runs.register(app)
 
 
 def _version(asked: bool) -> None:
@@ -99,6 +102,7 @@ def demo(
 
 @app.command(cls=GroupedCommand)
 @with_params(AutoParams)
+@with_colours
 def segment(
     images: Images,
     params: dict[str, Any],
@@ -107,9 +111,10 @@ def segment(
     z: Planes = "all",
     time_points: Times = "all",
     axes: Axes = None,
-    channels: Channels = "all",
+    colours: Colours,
     out: Out,
     formats: Formats = "labels,geojson",
+    save_recipe: SaveRecipe = None,
     as_json: AsJson = False,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
@@ -134,7 +139,7 @@ def segment(
         check_names(images)
         batch = Batch(out, parse_formats(formats), Segmenting(chosen), as_json=as_json)
         batch.selection = (positions, z, time_points)
-        batch.channels = channels
+        batch.colours, batch.recipe = colours, save_recipe
         batch.run(
             [partial(open_image, path, axes=axes) for path in images],
             model,

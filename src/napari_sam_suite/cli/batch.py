@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from napari_sam_suite.cli.colours import Colours
 from napari_sam_suite.cli.console import (
     INTERRUPTED,
     Presses,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.outputs import ImageOutput
     from napari_sam_suite.engine.params import AutoParams
+    from napari_sam_suite.engine.recipe import Capability
     from napari_sam_suite.engine.run import FrameResult
 
 
@@ -112,6 +114,9 @@ class Task(Protocol):
     def advice(self, spec: ModelSpec) -> str:
         """What to try when nothing was found."""
 
+    def capability(self) -> Capability:
+        """What a recipe says of it."""
+
 
 @dataclass(frozen=True)
 class Segmenting:
@@ -130,6 +135,12 @@ class Segmenting:
         return engine.start_segment(
             image, self.params, frames=frames, composite=composite
         )
+
+    def capability(self) -> Capability:
+        """As a recipe has it."""
+        from napari_sam_suite.engine.recipe import Auto
+
+        return Auto(params=self.params)
 
     def advice(self, spec: ModelSpec) -> str:
         """Name the thresholds as they were."""
@@ -152,10 +163,12 @@ class Batch:
     ----------
     selection : (str, str, str)
         Positions, z and time as typed.
-    channels : str
-        Channels to look at, as typed.
+    colours : Colours
+        Channels to look at, and how.
     names : dict
         File stem by format, if not the image's name.
+    recipe : Path, optional
+        Where to write what is asked as a recipe, before anything is done.
     read : sequence of Path
         Files that are read besides the images, and so never written over.
     """
@@ -165,8 +178,9 @@ class Batch:
     task: Task
     as_json: bool = False
     selection: tuple[str, str, str] = ("all", "all", "all")
-    channels: str = "all"
+    colours: Colours = field(default_factory=Colours)
     names: dict[str, str] = field(default_factory=dict)
+    recipe: Path | None = None
     read: Sequence[Path] = ()
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
@@ -190,6 +204,10 @@ class Batch:
         from napari_sam_suite.engine.outputs import check_folder
 
         check_folder(self.out)
+        if self.recipe is not None:
+            from napari_sam_suite.cli.recipes import write_recipe
+
+            write_recipe(self.recipe, self, openers, model, options)
         if not options.get("random_weights"):
             require_checkpoint(find_model(model), options.get("folder"))
         from napari_sam_suite.engine.jobs import Engine
@@ -249,7 +267,7 @@ class Batch:
             frames = select_frames(image.sizes, *self.selection)
             # What cannot be read is found out before a model is loaded for it.
             image.frame(frames[0])
-            composite = self._composite(image).resolve(image, frames)
+            composite = self.colours.composite(image).resolve(image, frames)
             output = ImageOutput(
                 self.out,
                 image,
@@ -334,28 +352,6 @@ class Batch:
                 done, total, text = job.progress
                 text = "stopping; Ctrl-C again leaves now" if pressed else text
                 show(done, total, f"{row.image}: {text}")
-
-    def _composite(self, image: ImageSource) -> Composite:
-        from napari_sam_suite.engine.composite import Composite
-        from napari_sam_suite.engine.frames import parse_selection
-
-        composite = Composite.default(image)
-        if self.channels.strip().lower() in ("", "all"):
-            return composite
-        if image.rgb:
-            raise ParameterError(
-                f"{image.name!r} is RGB, so it has no channels to choose.",
-                "Leave `channels` out.",
-            )
-        count = image.sizes.channel
-        visible = parse_selection(self.channels, count, field="`channels`")
-        # One channel is grey, as it would be alone in its file.
-        grey = {"color": "#ffffff"} if len(visible) == 1 else {}
-        channels = tuple(
-            c.model_copy(update={"visible": c.index in visible, **grey})
-            for c in composite.channels
-        )
-        return composite.model_copy(update={"channels": channels})
 
     def _say(self, row: Row) -> None:
         if not row.frames:

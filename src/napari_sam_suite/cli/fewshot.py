@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_sam_suite.cli.colours import Colours, with_colours
 from napari_sam_suite.cli.console import errors
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.options import (
     AsJson,
     Axes,
-    Channels,
     Device,
     Folder,
     Formats,
@@ -25,6 +25,7 @@ from napari_sam_suite.cli.options import (
     Positions,
     Precision,
     Random,
+    SaveRecipe,
     Times,
 )
 from napari_sam_suite.engine.errors import OutputError, ParameterError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.recipe import Capability
 
 _examples = partial(typer.Option, rich_help_panel="Examples", show_default=False)
 
@@ -60,6 +62,7 @@ class Finding:
     params: FewShotParams
     examples: Examples | None
     prototypes: Prototypes | None
+    saved: Path | None = None
     last: FewShot | None = None
 
     def start(
@@ -82,6 +85,23 @@ class Finding:
         self.last.check(engine.spec)
         return engine.start(self.last, image, frames=frames, composite=composite)
 
+    def capability(self) -> Capability:
+        """As a recipe has it: the shapes themselves, or the file of prototypes."""
+        from napari_sam_suite.cli.recipes import absolute
+        from napari_sam_suite.engine.recipe import FewShot
+        from napari_sam_suite.engine.recorded import to_shapes
+
+        examples = self.examples
+        if examples is None:
+            return FewShot(params=self.params, prototypes=str(absolute(self.saved)))
+        return FewShot(
+            params=self.params,
+            tags=examples.tags,
+            negatives=examples.negatives,
+            examples=to_shapes(examples.objects),
+            image=str(absolute(examples.image.path)),
+        )
+
     @property
     def learnt(self) -> Prototypes | None:
         """Prototypes, once there are any."""
@@ -97,6 +117,7 @@ class Finding:
 
 
 @with_params(FewShotParams)
+@with_colours
 def few_shot_command(
     images: Images,
     params: dict[str, Any],
@@ -130,9 +151,10 @@ def few_shot_command(
     z: Planes = "all",
     time_points: Times = "all",
     axes: Axes = None,
-    channels: Channels = "all",
+    colours: Colours,
     out: Out,
     formats: Formats = "labels,geojson",
+    save_recipe: SaveRecipe = None,
     as_json: AsJson = False,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
@@ -163,10 +185,10 @@ def few_shot_command(
                 "Few-shot learns either from examples or from prototypes.",
                 "Give one of --examples and --prototypes.",
             )
-        task = Finding(chosen, shapes, learnt)
+        task = Finding(chosen, shapes, learnt, saved=prototypes)
         batch = Batch(out, written, task, as_json=as_json)
         batch.selection = (positions, z, time_points)
-        batch.channels = channels
+        batch.colours, batch.recipe = colours, save_recipe
         batch.run(
             [partial(open_image, path, axes=axes) for path in images],
             model,

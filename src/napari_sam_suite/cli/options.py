@@ -39,12 +39,17 @@ Axes = Annotated[
     str | None,
     _input("--axes", help="One letter per axis, such as TZCYX, if not in the file."),
 ]
-Channels = Annotated[
-    str, _input("--channels", help="Which channels to look at, counted from 1.")
-]
 Out = Annotated[Path, _output("--out", help="Folder for the results.")]
 Formats = Annotated[
     str, _output("--format", help=f"Which files: any of {','.join(FORMATS)}.")
+]
+SaveRecipe = Annotated[
+    Path | None,
+    _output(
+        "--save-recipe",
+        help="Write what is asked here as a recipe, which the command run repeats.",
+        show_default=False,
+    ),
 ]
 AsJson = Annotated[bool, _output("--json", help="Print JSON for machines.")]
 Model = Annotated[str, _model("--model", help="Model id or weights file.")]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from napari_sam_suite.cli.colours import Colours, with_colours
 from napari_sam_suite.cli.console import errors
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.options import (
     AsJson,
     Axes,
-    Channels,
     Device,
     Folder,
     Formats,
@@ -26,6 +26,7 @@ from napari_sam_suite.cli.options import (
     Positions,
     Precision,
     Random,
+    SaveRecipe,
     Times,
 )
 from napari_sam_suite.engine.errors import ParameterError
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.prompt import Prompt
+    from napari_sam_suite.engine.recipe import Capability
 
 _prompt = partial(typer.Option, rich_help_panel="Prompts")
 _USES = ("box", "mask", "both")
@@ -61,6 +63,7 @@ Embeddings = Annotated[
 
 
 @with_params(PromptParams)
+@with_colours
 def prompt_command(
     image: Image,
     params: dict[str, Any],
@@ -93,9 +96,10 @@ def prompt_command(
     z: Planes = "",
     time_points: Times = "",
     axes: Axes = None,
-    channels: Channels = "all",
+    colours: Colours,
     out: Out,
     formats: Formats = "labels,geojson",
+    save_recipe: SaveRecipe = None,
     as_json: AsJson = False,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
@@ -127,7 +131,8 @@ def prompt_command(
             as_json=as_json,
             selection=(positions or default, z or default, time_points or default),
             axes=axes,
-            channels=channels,
+            colours=colours,
+            recipe=save_recipe,
             model=model,
             options={
                 "device": device,
@@ -141,6 +146,7 @@ def prompt_command(
 
 
 @with_params(PropagateParams, without=("answers",))  # it takes the best one
+@with_colours
 def propagate_command(
     image: Image,
     params: dict[str, Any],
@@ -159,9 +165,10 @@ def propagate_command(
         ),
     ] = None,
     axes: Axes = None,
-    channels: Channels = "all",
+    colours: Colours,
     out: Out,
     formats: Formats = "labels,geojson",
+    save_recipe: SaveRecipe = None,
     as_json: AsJson = False,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
@@ -185,7 +192,8 @@ def propagate_command(
             as_json=as_json,
             selection=("all", "all", "all"),
             axes=axes,
-            channels=channels,
+            colours=colours,
+            recipe=save_recipe,
             model=model,
             options={
                 "device": device,
@@ -232,6 +240,14 @@ class Prompting:
             composite=composite,
         )
 
+    def capability(self) -> Capability:
+        """As a recipe has it."""
+        from napari_sam_suite.engine.recipe import Prompted
+        from napari_sam_suite.engine.recorded import Said
+
+        said = tuple(Said.of(prompt) for prompt in self.prompts)
+        return Prompted(params=self.params, prompts=said)
+
     def advice(self, spec: ModelSpec) -> str:
         """Say what may help."""
         return (
@@ -258,6 +274,22 @@ class Propagating:
         """Queue the objects of the first frame."""
         from napari_sam_suite.engine.propagation.finder import start_propagate
 
+        objects, frame = self._chosen()
+        return start_propagate(
+            engine, image, objects, self.params, frame=frame, composite=composite
+        )
+
+    def capability(self) -> Capability:
+        """As a recipe has it: the objects of the frame to begin in."""
+        from napari_sam_suite.engine.recipe import Propagate
+        from napari_sam_suite.engine.recorded import to_shapes
+
+        objects, frame = self._chosen()
+        here = objects if frame is None else objects.at(frame)
+        return Propagate(params=self.params, objects=to_shapes(here))
+
+    def _chosen(self) -> tuple[Objects, FrameIndex | None]:
+        """The objects, and the frame to begin in, if it was said."""
         objects, frame, axis = self.objects, None, self.params.axis
         if self.start_at is not None:
             there = objects.frames()
@@ -271,9 +303,7 @@ class Propagating:
                     f"There are no objects in {axis} {self.start_at}.",
                     "Give `start` another number, or leave it out.",
                 )
-        return start_propagate(
-            engine, image, objects, self.params, frame=frame, composite=composite
-        )
+        return objects, frame
 
     def advice(self, spec: ModelSpec) -> str:
         """Say what may help."""
@@ -289,7 +319,8 @@ def _run(
     as_json: bool,
     selection: tuple[str, str, str],
     axes: str | None,
-    channels: str,
+    colours: Colours,
+    recipe: Path | None,
     model: str,
     options: dict[str, Any],
     objects: Path | None,
@@ -298,7 +329,7 @@ def _run(
     from napari_sam_suite.engine.image import open_image
 
     batch = Batch(out, parse_formats(formats), task, as_json=as_json)
-    batch.selection, batch.channels = selection, channels
+    batch.selection, batch.colours, batch.recipe = selection, colours, recipe
     batch.read = [] if objects is None else [objects]
     batch.run([partial(open_image, image, axes=axes)], model, **options)
     batch.finish()
