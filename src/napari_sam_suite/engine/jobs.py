@@ -14,7 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from psygnal import Signal, SignalInstance
 
@@ -185,6 +185,16 @@ class Job(Generic[T]):
         except Exception:
             # A listener's mistake must stop neither the work nor the thread.
             logger.exception("a listener to %s failed", self.name)
+
+
+def start_job(task: Callable[[Any, Job[T]], T], name: str) -> Job[T]:
+    """Work that needs no model here, on a thread of its own: it is called with None."""
+    job = Job(task, name)
+    thread = threading.Thread(
+        target=job._run, args=(lambda: cast("Any", None),), name=name, daemon=True
+    )
+    thread.start()
+    return job
 
 
 def _too_little_memory() -> OutOfMemory:

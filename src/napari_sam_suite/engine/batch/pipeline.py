@@ -25,6 +25,7 @@ from napari_sam_suite.engine.errors import (
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.run import describe, find_objects, outline, see_frame
+from napari_sam_suite.engine.store.images import told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,23 +69,31 @@ class Look:
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a frame.
+    """What became of a frame, in a few words that travel well.
 
     Attributes
     ----------
+    image : str
+        Its name in the store.
+    label : str
+        The frame as a person calls it.
     objects : int
         How many there are.
     notices : tuple of str
         What the user should know.
-    error : Exception, optional
-        Why it failed.
+    failure : dict of str, optional
+        Message and hint, if it failed.
+    again : bool
+        It was finished before, and looked at only because others follow from it.
     """
 
-    work: ImageWork
+    image: str
     frame: FrameIndex
+    label: str
     objects: int = 0
     notices: tuple[str, ...] = ()
-    error: Exception | None = None
+    failure: dict[str, str] | None = None
+    again: bool = False
 
 
 class Audience(Protocol):
@@ -97,15 +106,18 @@ class Audience(Protocol):
 def read_frames(work: ImageWork) -> Iterator[Look]:
     """Read the frames of an image that are to be done, one after the other."""
     for frame in work.todo:
-        try:
-            rgb = see_frame(work.image, frame, work.record.composite)
-        except (EngineError, MemoryError) as error:
-            yield Look(work, frame, error=error)
-        except Exception as error:
-            logger.exception("%s cannot be read", frame)
-            yield Look(work, frame, error=error)
-        else:
-            yield Look(work, frame, rgb)
+        yield read_frame(work, frame)
+
+
+def read_frame(work: ImageWork, frame: FrameIndex) -> Look:
+    """Read one frame; a failure is in what it gives."""
+    try:
+        return Look(work, frame, see_frame(work.image, frame, work.record.composite))
+    except (EngineError, MemoryError) as error:
+        return Look(work, frame, error=error)
+    except Exception as error:
+        logger.exception("%s cannot be read", frame)
+        return Look(work, frame, error=error)
 
 
 def process(
@@ -198,43 +210,49 @@ def finish(model: SamModel, look: Look, finding: Finding, audience: Audience) ->
         If results cannot be written.
     """
     work, frame = look.work, look.frame
-    told = Told(work, frame, error=finding.error)
+    error = finding.error
     if finding.found is not None:
         try:
-            told = _keep(model, look, finding.found, finding.seconds)
+            audience.tell(_keep(model, look, finding.found, finding.seconds))
+            return
         except OutputError:
             raise
-        except (EngineError, MemoryError) as error:
-            told = Told(work, frame, error=error)
-        except Exception as error:
+        except (EngineError, MemoryError) as failure:
+            error = failure
+        except Exception as failure:
             logger.exception("%s failed", frame)
-            told = Told(work, frame, error=error)
-    if told.error is not None and frame not in work.finished:
-        work.store.fail(frame, told.error)
-    audience.tell(told)
+            error = failure
+    assert error is not None, "what was not found has a reason"
+    again = frame in work.finished
+    if not again:
+        work.store.fail(frame, told(error))
+    label = frame.label(work.image.sizes)
+    audience.tell(Told(work.name, frame, label, failure=told(error), again=again))
 
 
 def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
     work, frame = look.work, look.frame
-    source = describe(work.image, model, work.finder, work.record.composite)
     result = outline(
         found,
         frame,
         work.finder,
         model=model.spec.id,
-        source=source,
+        source=describe(work.image, model, work.finder, work.record.composite),
         naming=work.naming,
     )
     notices = [*found.notices]
     if result.losses:
         notices.append(result.losses.summary())
-    if frame not in work.finished:
+    again = frame in work.finished
+    if not again:
         work.store.write(
             frame, result.objects, notices=notices, seconds=round(seconds, 3)
         )
         if frame in work.failed:
             work.store.forgive(frame)
-    return Told(work, frame, len(result.objects), tuple(notices))
+    label = frame.label(work.image.sizes)
+    count = len(result.objects)
+    return Told(work.name, frame, label, count, tuple(notices), again=again)
 
 
 class _Ahead(Generic[T]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.batch.pipeline import Look, process, read_frames
 from napari_sam_suite.engine.batch.summary import Summary, Tally
@@ -20,6 +20,7 @@ from napari_sam_suite.engine.errors import (
     OutputError,
 )
 from napari_sam_suite.engine.recipe import FewShot
+from napari_sam_suite.engine.store.images import told
 from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.recipe import Recipe
+    from napari_sam_suite.engine.run import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +106,7 @@ def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
     """
     store = Store.create(recipe)
     images = list_images(recipe, store)
-    check_learnt(recipe, engine)
+    check_learnt(recipe, engine.spec)
 
     def task(model: SamModel, job: Job[Summary]) -> Summary:
         with store.alone():
@@ -123,27 +126,29 @@ def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
     return engine.submit(task, f"run {recipe.capability.name}")
 
 
-def check_learnt(recipe: Recipe, engine: Engine) -> None:
+def check_learnt(recipe: Recipe, spec: ModelSpec) -> None:
     """Make sure that few-shot fits its model and its image, before anything is done."""
-    if isinstance(recipe.capability, FewShot):
-        from napari_sam_suite.engine.fewshot.finder import FewShot as Search
+    capability = recipe.capability
+    if not isinstance(capability, FewShot):
+        return
+    from napari_sam_suite.engine.fewshot.finder import FewShot as Search
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 
-        params, saved = recipe.capability.params, _load_prototypes(recipe.capability)
-        Search(params, read_examples(recipe), saved).check(engine.spec)
+    saved = capability.prototypes
+    learnt = None if saved is None else Prototypes.load(saved)
+    Search(capability.params, read_examples(recipe), learnt).check(spec)
 
 
 def learn(
-    recipe: Recipe, store: Store, model: SamModel, tally: Tally
+    recipe: Recipe, store: Store, model: SamModel, job: Listener
 ) -> Prototypes | None:
     """What few-shot searches with: learnt once, and kept in the store."""
-    if not isinstance(recipe.capability, FewShot):
-        return None
-    found = store.prototypes() or _load_prototypes(recipe.capability)
-    if found is None:
+    found = saved_prototypes(recipe, store)
+    if found is None and isinstance(recipe.capability, FewShot):
         from napari_sam_suite.engine.fewshot.finder import FewShot as Search
 
         search = Search(recipe.capability.params, read_examples(recipe))
-        found = search.learn(model, tally.report, tally.stopping)
+        found = search.learn(model, job.report, job.stopping)
         store.keep_prototypes(found)
     return found
 
@@ -167,14 +172,8 @@ def read_images(
             work = begin_image(recipe, store, name, prototypes)
         except (OutputError, ModelError):
             raise
-        except (EngineError, MemoryError) as error:
-            place.fail(None, error)
-            tally.fail_image(name, error)
-            continue
-        except Exception as error:
-            logger.exception("%s cannot be opened", name)
-            place.fail(None, error)
-            tally.fail_image(name, error)
+        except Exception as error:  # noqa: BLE001 - recorded, and logged there
+            tally.fail_image(name, fail_image(store, name, error))
             continue
         for text in work.record.notices:
             tally.notice(text)
@@ -182,8 +181,22 @@ def read_images(
         yield from read_frames(work)
 
 
-def _load_prototypes(capability: Any) -> Prototypes | None:
-    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+def fail_image(store: Store, name: str, error: Exception) -> dict[str, str]:
+    """Keep why an image cannot be worked on, and say it: message and hint."""
+    if not isinstance(error, EngineError | MemoryError):
+        logger.error("%s cannot be opened", name, exc_info=error)
+    failure = told(error)
+    store.image(name).fail(None, failure)
+    return failure
 
-    saved = capability.prototypes
-    return None if saved is None else Prototypes.load(saved)
+
+def saved_prototypes(recipe: Recipe, store: Store) -> Prototypes | None:
+    """What few-shot searches with, if it was learnt already."""
+    capability = recipe.capability
+    if not isinstance(capability, FewShot):
+        return None
+    if capability.prototypes is not None:
+        from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+
+        return Prototypes.load(capability.prototypes)
+    return store.prototypes()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.errors import reworded
-from napari_sam_suite.engine.store.images import told as told_error
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.batch.pipeline import Told
@@ -108,28 +107,27 @@ class Tally:
             self.summary.skipped += frames - left
             self._report()
 
-    def fail_image(self, name: str, error: BaseException) -> None:
+    def fail_image(self, name: str, failure: dict[str, str]) -> None:
         """An image cannot be worked on."""
         with self._lock:
             self._unopened -= 1
             self.summary.failed_images += 1
-            self._fail(name, "", error)
+            self._fail(name, "", failure)
 
     def tell(self, told: Told) -> None:
         """A frame is finished, or has failed."""
-        if told.frame in told.work.finished:
+        if told.again:
             return
         with self._lock:
-            if told.error is None:
+            if told.failure is None:
                 self.summary.done += 1
                 self.summary.objects += told.objects
                 for text in told.notices:
                     self._notice(text)
             else:
                 self.summary.failed += 1
-                label = told.frame.label(told.work.image.sizes)
-                self._fail(told.work.name, label, told.error)
-            self._report(text=told.work.name)
+                self._fail(told.image, told.label, told.failure)
+            self._report(text=told.image)
 
     def close(self, *, stopped: bool = False) -> Summary:
         """The end."""
@@ -144,10 +142,10 @@ class Tally:
         total = self._frames + self._unopened
         self._job.report(round(100 * (done + part)), 100 * max(total, done, 1), text)
 
-    def _fail(self, image: str, frame: str, error: BaseException) -> None:
+    def _fail(self, image: str, frame: str, failure: dict[str, str]) -> None:
         if len(self.summary.failures) < _MOST:
             where = {"image": image, "frame": frame}
-            self.summary.failures.append(where | told_error(error))
+            self.summary.failures.append(where | failure)
 
     def _notice(self, text: str) -> None:
         text = reworded(text, str)

@@ -173,10 +173,10 @@ class ImageStore:
         notes = source.pop(_NOTES, {})
         return Objects(found.polygons, found.features, source), dict(notes)
 
-    def fail(self, frame: FrameIndex | None, error: BaseException) -> None:
-        """Keep why a frame, or the whole image, failed."""
+    def fail(self, frame: FrameIndex | None, failure: dict[str, str]) -> None:
+        """Keep why a frame, or the whole image, failed: message and hint."""
         name = "image" if frame is None else self._name(frame)
-        content = json.dumps(told(error), indent=1).encode()
+        content = json.dumps(failure, indent=1).encode()
         self.place.write(f"failed/{name}.json", content)
 
     def forgive(self, frame: FrameIndex) -> None:

@@ -1,0 +1,72 @@
+"""What a command was asked, as a recipe that the command ``run`` repeats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sam_suite.cli.colours import Colours
+from napari_sam_suite.engine.recipe import Frames, Model, Outputs, Recipe, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.cli.batch import Batch
+
+
+def write_recipe(
+    path: Path,
+    batch: Batch,
+    openers: Sequence[Any],
+    model: str,
+    options: dict[str, Any],
+) -> None:
+    """Write what a batch is about to do as a recipe; its files are named in full.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    batch : Batch
+        What to find, in which frames and colours, and where results go.
+    openers : sequence of partial
+        Each opens an image: its path, and its axes.
+    model, options
+        As `Batch.run` has them.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be written, or the colours do not fit the first image.
+    """
+    positions, z, time = (text or "all" for text in batch.selection)
+    colours = batch.colours
+    out = absolute(batch.out)
+    Recipe(
+        source=Source(
+            images=tuple(str(absolute(one.args[0])) for one in openers),
+            axes=openers[0].keywords.get("axes"),
+        ),
+        composite=None if colours == Colours() else colours.composite(openers[0]()),
+        frames=Frames(positions=positions, z=z, time=time),
+        model=Model(
+            id=str(absolute(model)) if Path(model).is_file() else model,
+            device=options["device"],
+            precision=options["precision"],
+            folder=None
+            if options["folder"] is None
+            else str(absolute(options["folder"])),
+            random_weights=options["random_weights"],
+        ),
+        capability=batch.task.capability(),
+        outputs=Outputs(
+            store=str(out / f"{path.stem}.store"),
+            folder=str(out),
+            formats=tuple(batch.formats),
+        ),
+    ).save(path)
+
+
+def absolute(path: Path | str | None) -> Path:
+    """A file's name, wherever it is read from."""
+    return Path(path or "").expanduser().absolute()

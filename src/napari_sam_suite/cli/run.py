@@ -1,0 +1,235 @@
+"""Whole experiments: run a recipe, from where it was left; collect its results."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from napari_sam_suite.cli.console import (
+    INTERRUPTED,
+    Json,
+    Show,
+    counted_interrupts,
+    errors,
+    print_json,
+    progress_bar,
+)
+from napari_sam_suite.cli.options import Formats, Out
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.outputs import parse_formats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.batch.summary import Summary
+    from napari_sam_suite.engine.jobs import Job
+    from napari_sam_suite.engine.recipe import Recipe
+    from napari_sam_suite.engine.store.collect import Collected
+
+_where = partial(typer.Option, rich_help_panel="Where", show_default=False)
+_SHOWN = 10
+"""Failures that are printed; all are in the store and in the JSON."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("run")(run_command)
+    app.command("collect")(collect_command)
+
+
+def run_command(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A JSON file.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMAGE]...",
+            help="Files, folders or patterns, in place of those of the recipe.",
+            show_default=False,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        _where("--store", help="Folder or address of the results."),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        _where("--dask", help="Address of a Dask scheduler, such as tcp://host:8786."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        _where("--workers", min=1, help="So many processes on this machine."),
+    ] = None,
+    device: Annotated[
+        str | None, _where("--device", help="auto, cuda, mps or cpu.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe; what is finished in its store already is not done again.
+
+    A frame or an image that fails is recorded and does not stop the others; run the
+    same command again to try it again.
+    """
+    with errors(as_json=as_json):
+        if dask is not None and workers is not None:
+            raise ParameterError(
+                "A run is either on a Dask scheduler or on workers of its own.",
+                "Give one of `dask` and `workers`.",
+            )
+        asked = read_recipe(recipe, images or (), store, device)
+        with progress_bar(quiet=as_json) as show:
+            if dask is None and workers is None:
+                summary, stopped = _run_here(asked, show)
+            else:
+                summary, stopped = _run_there(asked, dask, workers, show)
+            collected = None if stopped else _collect(asked, show)
+    if as_json:
+        found = summary.as_dict()
+        if collected is not None:
+            found["collected"] = asdict(collected)
+        print_json(found)
+    else:
+        _say(summary, collected)
+    if stopped:
+        raise typer.Exit(INTERRUPTED)
+    if not summary.complete or (collected is not None and collected.failures):
+        raise typer.Exit(1)
+
+
+def collect_command(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Folder or address of a run.")
+    ],
+    out: Out,
+    formats: Formats = "labels,geojson",
+    as_json: Json = False,
+) -> None:
+    """Write what a run has found as files that other programs open."""
+    from napari_sam_suite.engine.store.collect import collect
+    from napari_sam_suite.engine.store.store import Store
+
+    with errors(as_json=as_json), progress_bar(quiet=as_json) as show:
+        found = collect(Store.open(store), out, parse_formats(formats), show)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        _say_collected(found)
+    if found.failures or not found.frames:
+        raise typer.Exit(1)
+
+
+def read_recipe(
+    path: Path,
+    images: Sequence[str],
+    store: str | None,
+    device: str | None,
+) -> Recipe:
+    """A recipe with what was said beside it; without a store it gets one beside it.
+
+    Raises
+    ------
+    ParameterError
+        If it is no recipe.
+    """
+    from napari_sam_suite.engine.recipe import Recipe
+
+    recipe = Recipe.load(path)
+    changes: dict[str, Any] = {}
+    if images:
+        here = [str(Path(name).expanduser().absolute()) for name in images]
+        changes["source"] = {"images": here}
+    place = store or recipe.outputs.store or str(path.with_suffix(".store"))
+    changes["outputs"] = {"store": place}
+    if device is not None:
+        changes["model"] = {"device": device}
+    return recipe.changed(**changes)
+
+
+def _run_here(recipe: Recipe, show: Show | None) -> tuple[Summary, bool]:
+    from napari_sam_suite.engine.batch.run import open_engine, start_run
+
+    with open_engine(recipe) as engine:
+        return _follow(start_run(engine, recipe), show)
+
+
+def _run_there(
+    recipe: Recipe, address: str | None, workers: int | None, show: Show | None
+) -> tuple[Summary, bool]:
+    from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
+
+    with open_cluster(address, workers, recipe.model.device) as client:
+        return _follow(start_cluster_run(client, recipe), show)
+
+
+def _follow(job: Job[Summary], show: Show | None) -> tuple[Summary, bool]:
+    """Show how far a run is until it ends; Ctrl-C stops it after the frame at hand."""
+    with counted_interrupts() as presses:
+        while not job.wait(0.1):
+            if presses.count:
+                job.cancel()
+            if show is not None and job.progress.total:
+                done, total, text = job.progress
+                show(done, total, "stopping" if presses.count else text)
+    return job.result(), bool(presses.count)
+
+
+def _collect(recipe: Recipe, show: Show | None) -> Collected | None:
+    """Write the formats that the recipe asks for."""
+    from napari_sam_suite.engine.store.collect import collect
+    from napari_sam_suite.engine.store.store import Store
+
+    outputs = recipe.outputs
+    if not outputs.formats or outputs.folder is None:
+        return None
+    store = Store.open(outputs.store)
+    return collect(store, Path(outputs.folder), outputs.formats, show)
+
+
+def _say(summary: Summary, collected: Collected | None) -> None:
+    console = Console()
+    say = partial(console.print, soft_wrap=True, highlight=False)
+    frames = _count(summary.done, "frame")
+    say(
+        f"[bold]{_count(summary.images, 'image')}[/bold]: {frames} done, "
+        f"{summary.skipped} done before, {summary.failed} failed; "
+        f"{_count(summary.objects, 'object')}, {summary.seconds:.1f} s"
+    )
+    for text, times in summary.notices.items():
+        say(f"  {escape(text)}" + (f" ({times} times)" if times > 1 else ""))
+    for failure in summary.failures[:_SHOWN]:
+        where = ", ".join(filter(None, (failure["image"], failure["frame"])))
+        say(f"  [red]Failed:[/red] {escape(where)}: {escape(failure['message'])}")
+        if failure["hint"]:
+            say(f"    {escape(failure['hint'])}")
+    if len(summary.failures) > _SHOWN:
+        say(f"  and {len(summary.failures) - _SHOWN} more")
+    if collected is not None:
+        _say_collected(collected)
+    if summary.stopped:
+        typer.echo("Stopped; run the same command again to go on.", err=True)
+
+
+def _say_collected(found: Collected) -> None:
+    console = Console()
+    say = partial(console.print, soft_wrap=True, highlight=False)
+    say(
+        f"{_count(found.objects, 'object')} of {_count(found.frames, 'frame')} in "
+        f"{_count(len(found.files), 'file')}"
+    )
+    if found.missing:
+        say(f"  {_count(found.missing, 'frame')} not finished and left out")
+    for path in found.files[:_SHOWN]:
+        say(f"  {escape(path)}")
+    if len(found.files) > _SHOWN:
+        say(f"  and {len(found.files) - _SHOWN} more")
+    for failure in found.failures:
+        say(f"  [red]Failed:[/red] {escape(failure['image'])}: {failure['message']}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"

@@ -1,0 +1,402 @@
+"""The same run on Dask: frames are tasks, and every worker loads the model once.
+
+Results do not travel: workers write them into the store, and say so in one line. Images
+and store must have the same names for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict, deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from napari_sam_suite.engine.batch.pipeline import (
+    Told,
+    find,
+    finish,
+    process,
+    read_frame,
+    read_frames,
+)
+from napari_sam_suite.engine.batch.run import (
+    check_learnt,
+    fail_image,
+    learn,
+    open_engine,
+    saved_prototypes,
+)
+from napari_sam_suite.engine.batch.summary import Summary, Tally
+from napari_sam_suite.engine.batch.work import begin_image, list_images, remaining
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    EngineError,
+    ModelError,
+    OutputError,
+)
+from napari_sam_suite.engine.formats.extras import load_extra
+from napari_sam_suite.engine.jobs import start_job
+from napari_sam_suite.engine.models.registry import find_model
+from napari_sam_suite.engine.recipe import FewShot, Propagate, Recipe
+from napari_sam_suite.engine.store.images import told
+from napari_sam_suite.engine.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sam_suite.engine.batch.work import ImageWork
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.jobs import Job
+    from napari_sam_suite.engine.models.protocol import SamModel
+
+_OPEN = 4
+"""Images that a worker keeps open."""
+_GPU_THREADS = 3
+"""Tasks of one worker with a GPU: one is on it, one is read, one is written."""
+_PATIENCE = "15s"
+
+
+@contextmanager
+def open_cluster(
+    address: str | None = None, workers: int | None = None, device: str = "auto"
+) -> Iterator[Any]:
+    """A client of a Dask scheduler: of one that is there, or of one on this machine.
+
+    Parameters
+    ----------
+    address : str, optional
+        Such as ``"tcp://host:8786"``.
+    workers : int, optional
+        Without an address: so many processes. Each has a GPU of its own as long as
+        there are enough, and else its share of the cores.
+    device : str
+        Of the model: ``"cpu"`` leaves the GPUs alone.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    EngineError
+        If the scheduler does not answer.
+    MissingExtra
+        If Dask is not installed.
+    """
+    distributed = load_extra("distributed")
+    if address is None:
+        with (
+            _local(distributed, workers or 2, device) as cluster,
+            distributed.Client(cluster, set_as_default=False) as client,
+        ):
+            client.wait_for_workers(workers or 2)
+            yield client
+        return
+    try:
+        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"No Dask scheduler answers at {address}.",
+            "Check the address, and that the scheduler is running.",
+        ) from error
+    with client:
+        yield client
+
+
+def _local(distributed: Any, workers: int, device: str) -> Any:
+    """A scheduler and workers on this machine, which are started again when lost."""
+    gpus = 0
+    if device in ("auto", "cuda"):
+        import torch
+
+        gpus = torch.cuda.device_count()
+    share = max(1, (os.cpu_count() or 1) // workers)
+    specification = {}
+    for number in range(workers):
+        env = {"OMP_NUM_THREADS": str(share)}
+        if gpus:
+            env = {"CUDA_VISIBLE_DEVICES": str(number % gpus)}
+        options = {"nthreads": _GPU_THREADS if gpus else 1, "env": env}
+        specification[number] = {"cls": distributed.Nanny, "options": options}
+    scheduler = {
+        "cls": distributed.Scheduler,
+        "options": {"dashboard": False, "host": "127.0.0.1"},
+    }
+    return distributed.SpecCluster(
+        workers=specification, scheduler=scheduler, silence_logs="ERROR"
+    )
+
+
+def start_cluster_run(client: Any, recipe: Recipe) -> Job[Summary]:
+    """Run a recipe on a cluster; the job is that of `batch.run.start_run`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        As `open_cluster` gives it.
+    recipe : Recipe
+        Its images and its store must be reachable from every worker.
+
+    Raises
+    ------
+    EngineError
+        If the recipe names no image, or its store cannot be used.
+    """
+    spec = find_model(recipe.model.id)
+    store = Store.create(recipe)
+    images = list_images(recipe, store)
+    check_learnt(recipe, spec)
+
+    def task(_: SamModel, job: Job[Summary]) -> Summary:
+        with store.alone():
+            store.list_images(images)
+            tally = Tally(job, len(images))
+            run = _Run(client, recipe, store, tally)
+            stopped = False
+            try:
+                run.go(list(images))
+            except Cancelled:
+                stopped = True
+            finally:
+                run.close()
+            summary = tally.close(stopped=stopped)
+            store.list_images({}, summary.as_dict())
+            return summary
+
+    return start_job(task, f"run {recipe.capability.name} on a cluster")
+
+
+class _Run:
+    """One run as its client sees it: what waits, what is under way, what came back."""
+
+    def __init__(self, client: Any, recipe: Recipe, store: Store, tally: Tally) -> None:
+        self._distributed = load_extra("distributed")
+        self._client = client
+        self._recipe, self._store, self._tally = recipe, store, tally
+        self._name = f"napari-sam-suite-{uuid4().hex[:12]}"
+        self._waiting: deque[tuple[str, FrameIndex | None]] = deque()
+        self._under_way: dict[Any, tuple[str, FrameIndex | None]] = {}
+        plugin = _plugin(self._name, recipe.text())
+        client.register_plugin(plugin, name=self._name)
+
+    def go(self, images: list[str]) -> None:
+        """Until nothing is left; few tasks at a time, however many frames there are."""
+        if isinstance(self._recipe.capability, FewShot):
+            self._learn()
+        unopened = deque(images)
+        while unopened or self._waiting or self._under_way:
+            if self._tally.stopping():
+                raise Cancelled
+            most = 2 * max(1, sum(self._client.nthreads().values())) + 2
+            while len(self._under_way) < most and (self._waiting or unopened):
+                if self._waiting:
+                    name, frame = self._waiting.popleft()
+                    self._submit(_do, name, frame)
+                else:
+                    self._open(unopened.popleft())
+            self._take()
+
+    def close(self) -> None:
+        """Drop what has not begun; workers finish the frames that they are at."""
+        for future in self._under_way:
+            future.cancel()
+        self._client.unregister_worker_plugin(self._name)
+
+    def _learn(self) -> None:
+        """Learn on one worker, for all of them."""
+        if saved_prototypes(self._recipe, self._store) is None:
+            future = self._client.submit(_learn, self._name, pure=False)
+            while not future.done():
+                if self._tally.stopping():
+                    future.cancel()
+                    raise Cancelled
+                time.sleep(0.05)
+            future.result()
+
+    def _open(self, name: str) -> None:
+        frames, left = remaining(self._store.image(name))
+        if frames and not left:
+            self._tally.open(frames, 0)
+            return
+        self._submit(_open, name, None)
+
+    def _submit(self, function: Any, name: str, frame: FrameIndex | None) -> None:
+        arguments = (
+            (self._name, name) if function is _open else (self._name, name, frame)
+        )
+        key = f"{function.__name__}-{name}-{frame}-{uuid4().hex[:8]}"
+        future = self._client.submit(function, *arguments, key=key, pure=False)
+        self._under_way[future] = (name, frame)
+
+    def _take(self) -> None:
+        """What came back meanwhile."""
+        if not self._under_way:
+            return
+        try:
+            self._distributed.wait(
+                list(self._under_way), timeout=0.2, return_when="FIRST_COMPLETED"
+            )
+        except TimeoutError:
+            return
+        for future in [f for f in self._under_way if f.done()]:
+            name, frame = self._under_way.pop(future)
+            if future.status == "error":
+                self._lost(name, frame, future.exception())
+            elif future.status == "cancelled":
+                self._waiting.append((name, frame))
+            else:
+                self._answer(name, future.result())
+            future.release()
+
+    def _answer(self, name: str, answer: Any) -> None:
+        if isinstance(answer, list):
+            for one in answer:
+                self._tally.tell(one)
+        elif "failure" in answer:
+            self._tally.fail_image(name, answer["failure"])
+        else:
+            for text in answer["notices"]:
+                self._tally.notice(text)
+            self._tally.open(answer["frames"], answer["left"])
+            self._waiting.extend((name, frame) for frame in answer["todo"])
+
+    def _lost(self, name: str, frame: FrameIndex | None, error: Exception) -> None:
+        """A task that came to nothing: workers died of it, or nothing can go on."""
+        if not isinstance(error, self._distributed.KilledWorker):
+            raise error
+        reason = EngineError(
+            "Several workers were lost over this, one after the other.",
+            "They may have too little memory: use fewer workers, or larger machines.",
+        )
+        place = self._store.image(name)
+        place.fail(frame, told(reason))
+        record = place.record
+        if frame is None or record is None:
+            self._tally.fail_image(name, told(reason))
+        else:
+            label = frame.label(record.sizes)
+            self._tally.tell(Told(name, frame, label, failure=told(reason)))
+
+
+# -- on the workers ------------------------------------------------------------------
+
+
+class _Bench:
+    """What a worker has at hand: the model, the store, and a few open images."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.store = Store.open(recipe.outputs.store)
+        self.engine = open_engine(recipe)
+        self._lock = threading.Lock()
+        self._works: OrderedDict[str, ImageWork] = OrderedDict()
+
+    def open(self, name: str) -> ImageWork:
+        """An image, planned; the few used last stay open."""
+        with self._lock:
+            if name not in self._works:
+                learnt = saved_prototypes(self.recipe, self.store)
+                self._works[name] = begin_image(self.recipe, self.store, name, learnt)
+            self._works.move_to_end(name)
+            while len(self._works) > _OPEN:
+                self._works.popitem(last=False)
+            return self._works[name]
+
+
+class _Heard:
+    """Collects what is told of frames; nobody stops it."""
+
+    def __init__(self) -> None:
+        self.all: list[Told] = []
+
+    def tell(self, one: Told) -> None:
+        self.all.append(one)
+
+    def stopping(self) -> bool:
+        return False
+
+    def report(self, done: int, total: int, text: str = "") -> None:
+        """Nobody listens to the parts of a frame."""
+
+    def notice(self, text: str) -> None:
+        """Said again with each frame."""
+
+    def give(self, part: object) -> None:
+        """Results go to the store."""
+
+
+def _plugin(name: str, recipe: str) -> Any:
+    """What makes a worker ready for a run, and tidies up after it."""
+    distributed = load_extra("distributed")
+
+    class Ready(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
+        def setup(self, worker: Any) -> None:
+            benches = vars(worker).setdefault("napari_sam_suite", {})
+            benches[name] = _Bench(Recipe.parse(recipe))
+
+        def teardown(self, worker: Any) -> None:
+            bench = vars(worker).get("napari_sam_suite", {}).pop(name, None)
+            if bench is not None:
+                bench.engine.close(timeout=5)
+
+    return Ready()
+
+
+def _bench(run: str) -> _Bench:
+    worker = load_extra("distributed").get_worker()
+    bench: _Bench = vars(worker)["napari_sam_suite"][run]
+    return bench
+
+
+def _learn(run: str) -> None:
+    """Learn from the examples, and keep it in the store."""
+    bench = _bench(run)
+
+    def task(model: SamModel, _: Job[None]) -> None:
+        learn(bench.recipe, bench.store, model, _Heard())
+
+    bench.engine.submit(task, "learn").result()
+
+
+def _open(run: str, name: str) -> dict[str, Any]:
+    """Open an image and plan it; a failure is its own."""
+    bench = _bench(run)
+    try:
+        bench.store.image(name).tidy()
+        work = bench.open(name)
+    except (OutputError, ModelError):
+        raise
+    except Exception as error:  # noqa: BLE001 - recorded, and logged there
+        return {"failure": fail_image(bench.store, name, error)}
+    todo = [f for f in work.todo if f not in work.finished]
+    chain = isinstance(bench.recipe.capability, Propagate)
+    return {
+        "frames": len(work.record.frames),
+        "left": len(todo),
+        "notices": work.record.notices,
+        "todo": [None] if chain and todo else todo,
+    }
+
+
+def _do(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
+    """Do one frame, or all of an image whose frames follow from each other."""
+    bench, heard = _bench(run), _Heard()
+    work = bench.open(name)
+    if frame is None:
+
+        def chain(model: SamModel, _: Job[None]) -> None:
+            process(model, read_frames(work), heard, heard)
+
+        bench.engine.submit(chain, f"carry on in {name}").result()
+        return heard.all
+    look = read_frame(work, frame)
+
+    def ask(model: SamModel, _: Job[Any]) -> Any:
+        return model, find(model, look, heard)
+
+    model, finding = bench.engine.submit(ask, f"frame of {name}").result()
+    finish(model, look, finding, heard)
+    return heard.all

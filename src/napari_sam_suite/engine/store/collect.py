@@ -1,0 +1,140 @@
+"""A store turned into the files that other programs open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sam_suite.engine.errors import EngineError, ImageError
+from napari_sam_suite.engine.image import ImageSource, open_image
+from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.outputs import ImageOutput, check_folder
+from napari_sam_suite.engine.run import FrameResult
+from napari_sam_suite.engine.store.images import told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari_sam_suite.engine.store.images import ImageRecord, ImageStore
+    from napari_sam_suite.engine.store.store import Store
+
+
+@dataclass
+class Collected:
+    """What was written.
+
+    Attributes
+    ----------
+    images, frames, objects : int
+        How many are in the files.
+    missing : int
+        Frames that are not finished, and so not in the files.
+    files : list of str
+        What was written.
+    failures : list of dict
+        Image, message and hint of what could not be.
+    """
+
+    images: int = 0
+    frames: int = 0
+    objects: int = 0
+    missing: int = 0
+    files: list[str] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+
+def collect(
+    store: Store,
+    folder: Path,
+    formats: Sequence[str],
+    report: Callable[[int, int, str], None] | None = None,
+) -> Collected:
+    """Write what is finished in a store as the files that `segment` writes.
+
+    Parameters
+    ----------
+    store : Store
+        Of a run, complete or not.
+    folder : Path
+        Made if it is not there.
+    formats : sequence of str
+        Of `outputs.FORMATS`.
+    report : callable, optional
+        Called with the images done, all of them, and a name.
+
+    Returns
+    -------
+    Collected
+        An image whose files cannot be written does not stop the others.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written to.
+    """
+    check_folder(folder)
+    collected = Collected()
+    for number, name in enumerate(store.images):
+        if report is not None:
+            report(number, len(store.images), name)
+        place = store.image(name)
+        record = place.record
+        if record is None:
+            continue
+        done = place.done()
+        frames = [frame for frame in record.frames if frame in done]
+        collected.missing += len(record.frames) - len(frames)
+        try:
+            image = _image(record, name, store.recipe.source.axes)
+            output = ImageOutput(folder, image, formats, record.composite)
+            _write(place, output, frames)
+        except (EngineError, MemoryError) as error:
+            collected.failures.append({"image": name} | told(error))
+            continue
+        collected.images += 1
+        collected.frames += output.frames
+        collected.objects += output.found
+        collected.files += [str(path) for path in output.files]
+    return collected
+
+
+def _write(place: ImageStore, output: ImageOutput, frames: Sequence[Any]) -> None:
+    try:
+        for frame in frames:
+            objects, _ = place.read(frame)
+            output.add(FrameResult(frame, objects, Losses()))
+    except BaseException:
+        output.discard()
+        raise
+    output.close()
+
+
+def _image(record: ImageRecord, name: str, axes: str | None) -> ImageSource:
+    """The image under its name in the store; without pixels, if it is not there."""
+    try:
+        image = open_image(record.path, axes=axes)
+    except ImageError:
+
+        def gone(_: int) -> Any:
+            raise ImageError(
+                f"The image {record.path} is not there any more.",
+                "Choose formats that need no pixels, or put it back.",
+            )
+
+        return ImageSource(
+            name=name,
+            path=None,
+            sizes=record.sizes,
+            rgb=record.rgb,
+            dtype=np.dtype(np.uint8),
+            channel_names=tuple(
+                f"channel {i + 1}" for i in range(record.sizes.channel)
+            ),
+            scale=record.scale,
+            units=record.units,
+            _stack=gone,
+        )
+    return replace(image, name=name)

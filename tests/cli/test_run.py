@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from commands import FEW, answer, explains, names, run, segment, stack
+from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.fakes import FakeSam
+
+
+def saved(recipe: Path, *arguments: object) -> Recipe:
+    """The recipe of a command that ran well."""
+    result = run(*arguments, "--save-recipe", recipe)
+    assert result.exit_code == 0, result.output
+    return Recipe.load(recipe)
+
+
+def same(one: Path, other: Path) -> None:
+    """The same objects but for the random parts of their ids."""
+    first, second = Objects.load(one), Objects.load(other)
+    assert len(first)
+    assert [p.wkb for p in first.polygons] == [p.wkb for p in second.polygons]
+    columns = [c for c in first.features.columns if c not in ("id", "parent")]
+    assert first.features[columns].equals(second.features[columns])
+
+
+def test_a_recipe_repeats_segment(tmp_path: Path, out: Path, model: FakeSam) -> None:
+    path = stack(tmp_path / "a.tif", 3)
+    command = ("segment", path, "--out", out, "--time", "1,3", "--min-area", 20, *FEW)
+    recipe = saved(tmp_path / "run.json", *command)
+    assert recipe.frames.time == "1,3" and recipe.capability.params.min_area == 20
+    first = {name: (out / name).read_bytes() for name in ("a.tif",)}
+    (out / "a.geojson").rename(tmp_path / "first.geojson")
+    found = answer(run("run", tmp_path / "run.json", "--json"))
+    assert (found["done"], found["complete"]) == (2, True)
+    same(tmp_path / "first.geojson", out / "a.geojson")
+    assert first == {"a.tif": (out / "a.tif").read_bytes()}
+
+
+def test_a_recipe_repeats_prompts(tmp_path: Path, out: Path, model: FakeSam) -> None:
+    path = stack(tmp_path / "a.tif", 3)
+    command = ("prompt", path, "--points", "12,20", "--time", "all", "--tag", "x")
+    saved(tmp_path / "run.json", *command, "--out", out)
+    (out / "a.geojson").rename(tmp_path / "first.geojson")
+    assert run("run", tmp_path / "run.json").exit_code == 0
+    same(tmp_path / "first.geojson", out / "a.geojson")
+
+
+def test_a_recipe_repeats_propagation(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    path = stack(tmp_path / "a.tif", 4)
+    first = Objects.from_labels((tifffile.imread(path)[0] > 0).astype(int), tag="x")
+    first.save(tmp_path / "begin.geojson")
+    command = ("propagate", path, "--objects", tmp_path / "begin.geojson")
+    saved(tmp_path / "run.json", *command, "--out", out)
+    (out / "a.geojson").rename(tmp_path / "first.geojson")
+    assert run("run", tmp_path / "run.json").exit_code == 0
+    same(tmp_path / "first.geojson", out / "a.geojson")
+    store = out / "run.store" / "images" / "a" / "objects"
+    (store / "p1_t3_z1.parquet").unlink()
+    again = answer(run("run", tmp_path / "run.json", "--json"))
+    assert (again["done"], again["skipped"]) == (1, 3)
+    same(tmp_path / "first.geojson", out / "a.geojson")
+
+
+def test_other_images_take_the_place_of_those_of_the_recipe(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    saved(
+        tmp_path / "run.json",
+        *("segment", stack(tmp_path / "a.tif", 1), "--out", out, *FEW),
+    )
+    (tmp_path / "more").mkdir()
+    for name in "bc":
+        stack(tmp_path / "more" / f"{name}.tif", 2)
+    command = ("run", tmp_path / "run.json", tmp_path / "more", "--json")
+    found = answer(run(*command, "--store", tmp_path / "other"))
+    assert (found["images"], found["done"]) == (2, 4)
+    assert names(tmp_path / "other" / "images") == ["b", "c"]
+
+
+def test_a_store_beside_the_recipe_is_the_default(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    stack(tmp_path / "a.tif", 1)
+    body = {"recipe": 1, "source": {"images": ["a.tif"]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    assert run("run", tmp_path / "plate.json").exit_code == 0
+    assert (tmp_path / "plate.store" / "manifest.json").is_file()
+
+
+def test_what_failed_is_told_and_the_command_fails(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    stack(tmp_path / "a.tif", 1)
+    (tmp_path / "b.tif").write_bytes(b"no image")
+    body = {"recipe": 1, "source": {"images": ["*.tif"]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    result = run("run", tmp_path / "plate.json")
+    assert result.exit_code == 1
+    assert "1 frame done" in result.stdout and "b.tif" in result.stdout
+
+
+def test_collect_writes_what_is_finished(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    saved(
+        tmp_path / "run.json",
+        *("segment", stack(tmp_path / "a.tif", 3), "--out", out, *FEW),
+    )
+    run("run", tmp_path / "run.json")
+    store = out / "run.store"
+    (store / "images" / "a" / "objects" / "p1_t2_z1.parquet").unlink()
+    command = ("collect", store, "--out", tmp_path / "files", "--json")
+    found = answer(run(*command, "--format", "labels,geojson,coco"))
+    assert (found["frames"], found["missing"]) == (2, 1)
+    assert names(tmp_path / "files") == ["a.coco.json", "a.geojson", "a.tif"]
+    labels = tifffile.imread(tmp_path / "files" / "a.tif")
+    assert [page.any() for page in labels] == [True, False, True]
+    assert len(Objects.load(tmp_path / "files" / "a.geojson")) == 2
+
+
+def test_collect_needs_no_images(tmp_path: Path, out: Path, model: FakeSam) -> None:
+    path = stack(tmp_path / "a.tif", 2)
+    saved(tmp_path / "run.json", *("segment", path, "--out", out, *FEW))
+    run("run", tmp_path / "run.json")
+    first = tifffile.imread(out / "a.tif")
+    path.unlink()
+    result = run("collect", out / "run.store", "--out", tmp_path / "files")
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "files" / "a.tif"), first)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"recipe": 1, "sauce": {}}, ("'sauce'", "plate.json")),
+        ({"recipe": 1}, ("names no image",)),
+        ({"recipe": 1, "source": {"images": ["none/*.tif"]}}, ("no image at",)),
+        ({"recipe": 1, "model": {"id": "sam9"}}, ("sam9",)),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_told(
+    tmp_path: Path, model: FakeSam, body: dict[str, object], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    explains(run("run", tmp_path / "plate.json"), *words)
+
+
+def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:
+    explains(run("collect", tmp_path, "--out", tmp_path / "x"), "no store")
+
+
+def test_a_cluster_and_workers_are_not_asked_for_at_once(tmp_path: Path) -> None:
+    (tmp_path / "plate.json").write_text('{"recipe": 1}')
+    flags = ("--dask", "tcp://x:1", "--workers", 2)
+    explains(run("run", tmp_path / "plate.json", *flags), "--dask", "--workers")
+
+
+def test_a_recipe_is_written_before_anything_is_done(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"no image")
+    result = segment(bad, "--out", out, "--save-recipe", tmp_path / "run.json")
+    assert result.exit_code == 1
+    assert Recipe.load(tmp_path / "run.json").source.images == (str(bad),)
