@@ -38,12 +38,13 @@ class GroupedCommand(TyperCommand):
 
 
 def with_params(
-    model: type[Params], *, without: Collection[str] = ()
+    model: type[Params], *, without: Collection[str] = (), into: str = "params"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one flag for each field of `model`.
 
-    The command is called with ``params``, a dict of the flags that were given; what
-    was not given keeps its default. Fields named in `without` get no flag.
+    The command is called with ``params``, or what `into` calls it: a dict of the flags
+    that were given; what was not given keeps its default. Fields named in `without` get
+    no flag.
     """
     fields = {n: f for n, f in model.model_fields.items() if n not in without}
 
@@ -52,10 +53,10 @@ def with_params(
         def call(*args: Any, **kwargs: Any) -> None:
             given = {name: kwargs.pop(name) for name in fields}
             given = {name: value for name, value in given.items() if value is not None}
-            command(*args, params=given, **kwargs)
+            command(*args, **{into: given}, **kwargs)
 
         own = inspect.signature(command, eval_str=True)
-        parameters = [p for n, p in own.parameters.items() if n != "params"]
+        parameters = [p for n, p in own.parameters.items() if n != into]
         groups = {name: title for title, names in model.groups for name in names}
         parameters += [
             _flag(name, field, groups.get(name, "Settings"), model.left_open)

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.frames import FrameIndex, select_frames
     from napari_sam_suite.engine.generator import build_sam_generator
+    from napari_sam_suite.engine.hierarchy.hierarchy import (
+        Hierarchy,
+        build_hierarchy,
+    )
+    from napari_sam_suite.engine.hierarchy.params import HierarchyParams
     from napari_sam_suite.engine.image import ImageSource, open_image
     from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.measurements import measure
     from napari_sam_suite.engine.models.registry import MODELS, find_model
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.params import AutoParams
@@ -42,6 +48,8 @@ _WHERE = {
     "FewShot": "fewshot.finder",
     "FewShotParams": "fewshot.params",
     "FrameIndex": "frames",
+    "Hierarchy": "hierarchy.hierarchy",
+    "HierarchyParams": "hierarchy.params",
     "ImageSource": "image",
     "Job": "jobs",
     "MODELS": "models.registry",
@@ -50,6 +58,7 @@ _WHERE = {
     "PromptParams": "prompts.params",
     "PropagateParams": "propagation.params",
     "Prototypes": "fewshot.prototypes",
+    "build_hierarchy": "hierarchy.hierarchy",
     "build_sam_generator": "generator",
     "choose_examples": "fewshot.examples",
     "compose": "composite",
@@ -57,6 +66,7 @@ _WHERE = {
     "from_boxes": "prompts.prompt",
     "from_objects": "prompts.prompt",
     "from_points": "prompts.prompt",
+    "measure": "measurements",
     "open_image": "image",
     "select_frames": "frames",
     "start_prompts": "prompts.finder",
@@ -73,6 +83,8 @@ __all__ = [
     "FewShot",
     "FewShotParams",
     "FrameIndex",
+    "Hierarchy",
+    "HierarchyParams",
     "ImageSource",
     "Job",
     "Objects",
@@ -80,6 +92,7 @@ __all__ = [
     "PromptParams",
     "PropagateParams",
     "Prototypes",
+    "build_hierarchy",
     "build_sam_generator",
     "choose_examples",
     "compose",
@@ -87,6 +100,7 @@ __all__ = [
     "from_boxes",
     "from_objects",
     "from_points",
+    "measure",
     "open_image",
     "select_frames",
     "start_prompts",

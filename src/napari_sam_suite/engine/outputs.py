@@ -152,7 +152,7 @@ class ImageOutput:
             self._labels.tracked |= "track" in result.objects.features
         self._results.append(result)
         if "csv" in self.formats:
-            from napari_sam_suite.engine.measure import measure
+            from napari_sam_suite.engine.measurements import measure
 
             self._measured.append(measure(result.objects, self.image))
         if "overlay" in self.formats:
@@ -192,7 +192,7 @@ class ImageOutput:
             self.files.append(self._labels.close())
 
     def _save_measured(self) -> None:
-        if "csv" not in self.formats:
+        if not self._measured:
             return
         import pandas as pd
 

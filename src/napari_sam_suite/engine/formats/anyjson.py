@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.objects import Objects
 
-_READERS = {"coco": coco, "nimbus": nimbus, "geojson": geojson}
+_READERS = {"coco": coco.from_document, "nimbus": nimbus.from_document}
 
 
 class FoundJson:
@@ -47,8 +47,8 @@ class FoundJson:
         ParameterError
             If it is of none of the kinds, or makes no sense.
         """
-        module = _READERS.get(self.format, geojson)
-        return module.from_document(self._document, self.path.name)
+        read_document = _READERS.get(self.format, geojson.from_document)
+        return read_document(self._document, self.path.name)
 
 
 def write(objects: Objects, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.formats.atomic import replacing
-from napari_sam_suite.engine.measure import measure
+from napari_sam_suite.engine.measurements import measure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -263,7 +263,9 @@ def _to_piece(annotation: dict[str, Any], number: int, offset: float) -> _Piece 
     ours = annotation.get(_KEY) or {}
     holes = [_to_ring(hole, offset) for hole in ours.get("holes") or []]
     location = annotation["location"]
-    row = {axis: int(location.get(name) or 0) for axis, name in _LOCATION.items()}
+    row: dict[str, Any] = {
+        axis: int(location.get(name) or 0) for axis, name in _LOCATION.items()
+    }
     tags = [str(tag) for tag in annotation.get("tags") or []]
     row |= {"tag": tags[0] if tags else UNASSIGNED}
     one = str(annotation.get("id") or annotation.get("_id") or "")

@@ -11,7 +11,7 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.formats import measurements
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
-from napari_sam_suite.engine.measure import measure
+from napari_sam_suite.engine.measurements import measure
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.polygons import polygonise
 

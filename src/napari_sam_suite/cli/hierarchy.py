@@ -1,0 +1,295 @@
+"""The command ``hierarchy``: levels small, part and whole, and what lies in what."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sam_suite.cli.batch import Batch, Row, Segmenting
+from napari_sam_suite.cli.colours import Colours, with_colours
+from napari_sam_suite.cli.console import error_as_dict, errors, print_error
+from napari_sam_suite.cli.flags import GroupedCommand, with_params
+from napari_sam_suite.cli.options import (
+    AsJson,
+    Axes,
+    Device,
+    Folder,
+    Model,
+    Out,
+    Planes,
+    Positions,
+    Precision,
+    Random,
+    Times,
+)
+from napari_sam_suite.engine.errors import EngineError, ParameterError
+from napari_sam_suite.engine.hierarchy.params import HierarchyParams
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
+from napari_sam_suite.engine.outputs import check_folder, parse_formats, result_files
+from napari_sam_suite.engine.params import AutoParams
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.objects import Objects
+
+_RESULTS = (".geojson", ".json", ".parquet", ".geoparquet", ".zip", ".roi")
+_NAME = ".hierarchy"
+_ENDINGS = (".json", ".csv", ".txt")
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="Images, or results: GeoJSON, COCO, GeoParquet, ImageJ ROIs.",
+        rich_help_panel="Input",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Keep what was found in this folder, for the next time.",
+        rich_help_panel="Model",
+        show_default=False,
+    ),
+]
+Formats = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="Files of the objects, with levels as tags, beside those of the tree.",
+        rich_help_panel="Output",
+    ),
+]
+
+
+@dataclass
+class LevelRow(Row):
+    """What became of one input, with the statistics of its levels."""
+
+    levels: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Nesting(Segmenting):
+    """Automatic masks that may lie in each other, as a `Task` that keeps its jobs."""
+
+    cache: Path | None = None
+    jobs: dict[str, Job[Objects]] = field(default_factory=dict)
+
+    def start(
+        self,
+        engine: Engine,
+        image: ImageSource,
+        frames: list[FrameIndex],
+        composite: Composite,
+    ) -> Job[Objects]:
+        """Queue automatic segmentation, from the cache where it is known."""
+        from napari_sam_suite.engine.hierarchy.remembered import RememberedAutomatic
+
+        if self.cache is None:
+            job = super().start(engine, image, frames, composite)
+        else:
+            finder = RememberedAutomatic(self.params, self.cache)
+            job = engine.start(finder, image, frames=frames, composite=composite)
+        self.jobs[image.name] = job
+        return job
+
+
+@with_params(HierarchyParams, into="levels")
+@with_params(AutoParams, without=("overlap",))
+@with_colours
+def hierarchy_command(
+    inputs: Inputs,
+    params: dict[str, Any],
+    levels: dict[str, Any],
+    *,
+    positions: Positions = "all",
+    z: Planes = "all",
+    time_points: Times = "all",
+    axes: Axes = None,
+    colours: Colours,
+    out: Out,
+    formats: Formats = "geojson",
+    as_json: AsJson = False,
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    folder: Folder = None,
+    cache: Cache = None,
+    random_weights: Random = False,
+) -> None:
+    """Sort objects into small, part and whole, and find what lies in what.
+
+    Images are segmented first, with masks that may overlap. Each input gives the
+    objects with levels as tags, and the tree as JSON, CSV and text.
+    """
+    with errors(as_json=as_json):
+        settings = HierarchyParams(**levels)
+        chosen = AutoParams(**params, overlap="allow")
+        wanted = _parse(formats)
+        _check_names(inputs)
+        check_folder(out)
+        images = [path for path in inputs if not _is_result(path)]
+        batch = Batch(out, (), Nesting(chosen, cache), as_json=as_json)
+        batch.selection = (positions, z, time_points)
+        batch.colours = colours
+        if images:
+            batch.run(
+                [partial(_open, path, axes=axes) for path in images],
+                model,
+                device=device,
+                precision=precision,
+                folder=folder,
+                random_weights=random_weights,
+            )
+        writer = _Writer(out, wanted, settings, inputs, as_json)
+        batch.rows = [*writer.of_images(batch), *writer.of_results(inputs)]
+    batch.finish()
+
+
+def _open(path: Path, axes: str | None) -> ImageSource:
+    from napari_sam_suite.engine.image import open_image
+
+    return open_image(path, axes=axes)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Makes the files of hierarchies, and the rows that tell of them."""
+
+    out: Path
+    formats: Sequence[str]
+    params: HierarchyParams
+    inputs: Sequence[Path]
+    as_json: bool
+
+    def of_images(self, batch: Batch) -> list[Row]:
+        """Rows of images that were segmented."""
+        from napari_sam_suite.engine.objects import Objects
+
+        task = batch.task
+        jobs = task.jobs if isinstance(task, Nesting) else {}
+        rows: list[Row] = []
+        for row in batch.rows:
+            job = jobs.get(row.image)
+            new = LevelRow(**asdict(row))
+            rows.append(new)
+            if job is not None and job.parts:
+                found = Objects.concat(part.objects for part in job.parts)
+                self._write(new, row.image, found)
+        return rows
+
+    def of_results(self, inputs: Sequence[Path]) -> list[Row]:
+        """Rows of files with objects."""
+        from napari_sam_suite.engine.objects import Objects
+
+        rows: list[Row] = []
+        for path in filter(_is_result, inputs):
+            row = LevelRow(path.name)
+            rows.append(row)
+            start = time.perf_counter()
+            try:
+                objects = Objects.load(path)
+            except (EngineError, MemoryError) as error:
+                self._fail(row, error)
+                continue
+            row.frames, row.objects = len(objects.searched()), len(objects)
+            self._write(row, _stem(path), objects)
+            row.seconds = round(time.perf_counter() - start, 2)
+        return rows
+
+    def _write(self, row: LevelRow, stem: str, objects: Objects) -> None:
+        from napari_sam_suite.engine.hierarchy.hierarchy import (
+            build_hierarchy,
+            format_statistics,
+            statistics_as_dict,
+        )
+
+        try:
+            hierarchy = build_hierarchy(objects, self.params)
+            statistics = hierarchy.statistics()
+            row.levels = statistics_as_dict(statistics)
+            if not self.as_json:
+                typer.echo(format_statistics(statistics))
+            tagged = hierarchy.tagged()
+            stem = f"{stem}{_NAME}"
+            files = result_files(self.out, stem, self.formats)
+            for name, path in zip(self.formats, files, strict=True):
+                self._spare(path)
+                tagged.save(path, name)
+                row.files.append(str(path))
+            for ending in _ENDINGS:
+                path = self.out / f"{stem}{ending}"
+                self._spare(path)
+                hierarchy.save(path)
+                row.files.append(str(path))
+        except (EngineError, MemoryError) as error:
+            self._fail(row, error)
+
+    def _spare(self, path: Path) -> None:
+        """Never write over what was read."""
+        if path.exists() and any(path.samefile(one) for one in self.inputs):
+            raise ParameterError(
+                f"{path.name} would overwrite the input.",
+                "Choose another folder with `out`.",
+            )
+
+    def _fail(self, row: LevelRow, error: EngineError | MemoryError) -> None:
+        row.error = error_as_dict(error)
+        if not self.as_json:
+            print_error(error, as_json=False, about=row.image)
+
+
+def _is_result(path: Path) -> bool:
+    return path.name.lower().endswith(_RESULTS)
+
+
+def _stem(path: Path) -> str:
+    """Name of an input without its ending."""
+    from napari_sam_suite.engine.formats import FORMATS
+    from napari_sam_suite.engine.image import plain_name
+
+    if not _is_result(path):
+        return plain_name(path)
+    endings = (ending for known in FORMATS for ending in known.suffixes)
+    fitting = [ending for ending in endings if path.name.lower().endswith(ending)]
+    return path.name[: -len(max(fitting, key=len))]
+
+
+def _check_names(inputs: Sequence[Path]) -> None:
+    """Make sure that no two inputs would write the same files."""
+    seen: dict[str, Path] = {}
+    for path in inputs:
+        stem = _stem(path).lower()
+        if stem in seen:
+            raise ParameterError(
+                f"{seen[stem]} and {path} would write the same file.",
+                "Run them one at a time, each with its own `out`.",
+            )
+        seen[stem] = path
+
+
+def _parse(formats: str) -> tuple[str, ...]:
+    names = parse_formats(formats)
+    if "overlay" in names:
+        raise ParameterError(
+            "`format` cannot be overlay here.",
+            "Open the GeoJSON file in napari, or leave overlay out.",
+        )
+    return names
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("hierarchy", cls=GroupedCommand)(hierarchy_command)

@@ -1,0 +1,1 @@
+"""What lies in what: levels small, part and whole, and the tree that they make."""

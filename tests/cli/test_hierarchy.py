@@ -1,0 +1,103 @@
+"""The command ``hierarchy``: on results, and with the embedded model on an image."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from commands import answer, explains, names, run
+from engine.hierarchy.cases import nested
+from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = [f"cells.hierarchy.{ending}" for ending in ("csv", "geojson", "json", "txt")]
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    path = tmp_path / "cells.geojson"
+    nested().save(path)
+    return path
+
+
+def test_a_result_file_gives_tags_and_the_tree(cells: Path, tmp_path: Path) -> None:
+    result = run("hierarchy", cells, "--out", tmp_path / "out", "--by", "token")
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path / "out") == FILES
+    tags = Objects.load(tmp_path / "out" / "cells.hierarchy.geojson").features["tag"]
+    assert tags.value_counts().to_dict() == {"small": 4, "part": 3, "whole": 1}
+    assert "coverage union" in result.stdout and "12.5 %" in result.stdout
+    tree = (tmp_path / "out" / "cells.hierarchy.txt").read_text()
+    assert "    Small #4 (area=100)" in tree
+
+
+def test_settings_are_flags_and_numbers_are_json(cells: Path, tmp_path: Path) -> None:
+    result = run(
+        "hierarchy", cells, "--out", tmp_path / "out", "--small-below", 0.03,
+        "--whole-above", 0.1, "--json", "--format", "parquet,coco",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    [row] = answer(result)["images"]
+    counts = {level: row["levels"][level]["count"] for level in row["levels"]}
+    assert counts == {"whole": 1, "part": 2, "small": 5, "all": 8}
+    assert row["objects"] == 8 and len(row["files"]) == 5
+    document = json.loads((tmp_path / "out" / "cells.hierarchy.json").read_text())
+    assert document["params"]["small_below"] == 0.03
+    assert len(Objects.load(tmp_path / "out" / "cells.hierarchy.parquet")) == 8
+
+
+def test_an_image_is_segmented_with_masks_that_overlap_and_only_once(
+    tmp_path: Path,
+) -> None:
+    pixels = np.full((128, 128), 30, np.uint8)
+    pixels[20:110, 20:110] = 110
+    pixels[40:60, 40:60] = 250
+    path = tmp_path / "cells.tif"
+    tifffile.imwrite(path, pixels)
+    flags = ("--points-per-side", 8, "--cache", tmp_path / "cache", "--json")
+    out = tmp_path / "out"
+    first = run("hierarchy", path, "--out", out, *flags)
+    assert first.exit_code == 0, first.output
+    assert names(out) == FILES
+    [kept] = (tmp_path / "cache").iterdir()
+    before = kept.stat().st_mtime_ns
+    again = run("hierarchy", path, "--out", out, "--by", "tertile", *flags)
+    [one], [other] = answer(first)["images"], answer(again)["images"]
+    assert one["objects"] == other["objects"] > 0
+    assert [kept] == list((tmp_path / "cache").iterdir())
+    assert kept.stat().st_mtime_ns >= before
+    table = pd.read_csv(out / "cells.hierarchy.csv")
+    assert len(table) == other["objects"]
+
+
+def test_inputs_are_not_written_over_and_names_do_not_meet(
+    cells: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "a.hierarchy.geojson"
+    nested().save(again)
+    nested().save(tmp_path / "a.geojson")
+    result = run(
+        "hierarchy", tmp_path / "a.geojson", again, "--out", tmp_path, "--by", "token"
+    )
+    explains(result, "would overwrite the input", "--out", lines=9)
+    nested().save(tmp_path / "cells.coco.json")
+    result = run("hierarchy", cells, tmp_path / "cells.coco.json", "--out", tmp_path)
+    explains(result, "would write the same file")
+
+
+def test_what_is_wrong_is_one_sentence(cells: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    explains(run("hierarchy", tmp_path / "no.geojson", *out), "no.geojson", lines=9)
+    explains(run("hierarchy", cells, *out, "--small-below", 0.5), "--small-below")
+    explains(run("hierarchy", cells, *out, "--by", "colour"), "--by", "colour")
+    explains(run("hierarchy", cells, *out, "--format", "overlay"), "overlay")
+    Objects(nested().polygons).save(tmp_path / "bare.geojson")
+    bare = run("hierarchy", tmp_path / "bare.geojson", *out)
+    explains(bare, "size of the image", "--by", lines=9)
