@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.finder import FewShot
     from napari_sam_suite.engine.fewshot.params import FewShotParams
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.finetune.data import gather_samples
+    from napari_sam_suite.engine.finetune.folders import read_folders
+    from napari_sam_suite.engine.finetune.loop import start_finetune
+    from napari_sam_suite.engine.finetune.params import FinetuneParams
     from napari_sam_suite.engine.frames import FrameIndex, select_frames
     from napari_sam_suite.engine.generator import build_sam_generator
     from napari_sam_suite.engine.hierarchy.hierarchy import (
@@ -47,6 +51,7 @@ _WHERE = {
     "EngineError": "errors",
     "FewShot": "fewshot.finder",
     "FewShotParams": "fewshot.params",
+    "FinetuneParams": "finetune.params",
     "FrameIndex": "frames",
     "Hierarchy": "hierarchy.hierarchy",
     "HierarchyParams": "hierarchy.params",
@@ -67,7 +72,10 @@ _WHERE = {
     "from_objects": "prompts.prompt",
     "from_points": "prompts.prompt",
     "measure": "measurements",
+    "gather_samples": "finetune.data",
     "open_image": "image",
+    "read_folders": "finetune.folders",
+    "start_finetune": "finetune.loop",
     "select_frames": "frames",
     "start_prompts": "prompts.finder",
     "start_propagate": "propagation.finder",
@@ -82,6 +90,7 @@ __all__ = [
     "EngineError",
     "FewShot",
     "FewShotParams",
+    "FinetuneParams",
     "FrameIndex",
     "Hierarchy",
     "HierarchyParams",
@@ -100,9 +109,12 @@ __all__ = [
     "from_boxes",
     "from_objects",
     "from_points",
+    "gather_samples",
     "measure",
     "open_image",
+    "read_folders",
     "select_frames",
+    "start_finetune",
     "start_prompts",
     "start_propagate",
 ]

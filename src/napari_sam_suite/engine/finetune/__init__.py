@@ -1,0 +1,1 @@
+"""Fine-tuning: a model learns the user's own shapes."""

@@ -1,0 +1,140 @@
+"""What there is to learn from: frames with the masks of their objects."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sam_suite.engine.composite import Composite, compose
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.fewshot.examples import draw_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.masks import Masks
+    from napari_sam_suite.engine.objects import Objects
+
+_SMALLEST = 4
+"""Pixels of the smallest object that teaches anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One frame and its objects.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    rgb : ndarray, shape (H, W, 3), uint8
+        Exactly what the model is given when it segments this frame.
+    masks : Masks
+        Its objects, holes and all their parts included; they may overlap.
+    """
+
+    name: str
+    rgb: NDArray[np.uint8]
+    masks: Masks
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.rgb.shape[0], self.rgb.shape[1]
+
+
+def gather_samples(
+    image: ImageSource, objects: Objects, composite: Composite | None = None
+) -> list[Sample]:
+    """Frames of an image that have objects, with these as masks.
+
+    Parameters
+    ----------
+    image : ImageSource
+        Where the objects were drawn.
+    objects : Objects
+        On any of its frames; those outside the image are left out.
+    composite : Composite, optional
+        How channels become RGB.
+
+    Returns
+    -------
+    list of Sample
+        In the order of the frames; without frames that have no object.
+    """
+    sizes = image.sizes
+    frames = [
+        frame
+        for frame in objects.frames()
+        if all(0 <= i < n for i, n in zip(frame, sizes[:3], strict=True))
+    ]
+    if not frames:
+        return []
+    fixed = (composite or Composite.default(image)).resolve(image, frames)
+    samples = []
+    for frame in frames:
+        drawn = draw_masks(objects.at(frame), (sizes.y, sizes.x))
+        masks = drawn.select(np.flatnonzero(drawn.area >= _SMALLEST))
+        if len(masks):
+            name = image.name
+            if sizes.frame_count > 1:
+                name = f"{name}, {frame.label(sizes)}"
+            samples.append(Sample(name, compose(image.frame(frame), fixed), masks))
+    return samples
+
+
+def split_samples(
+    samples: Sequence[Sample], share: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Draw frames for validation.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        All frames.
+    share : float
+        Part that is held out: at least one frame where there are two, and never all.
+        0 holds out none.
+    seed : int
+        Of the lot.
+
+    Returns
+    -------
+    train, held_out : list of Sample
+        Each in the order given. `held_out` is empty where there is one frame only.
+
+    Raises
+    ------
+    ParameterError
+        If there is no frame.
+    """
+    if not samples:
+        raise ParameterError(
+            "There is no frame with objects to learn from.",
+            "Draw or load the outlines of some objects first.",
+        )
+    count = min(max(1, round(share * len(samples))), len(samples) - 1)
+    if share == 0:
+        count = 0
+    order = np.random.default_rng(seed).permutation(len(samples))
+    held = set(order[:count].tolist())
+    train = [s for i, s in enumerate(samples) if i not in held]
+    return train, [s for i, s in enumerate(samples) if i in held]
+
+
+def hash_samples(samples: Sequence[Sample]) -> str:
+    """SHA-256 of all pixels and masks: which data a model has learnt from."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(repr(sample.rgb.shape).encode())
+        digest.update(np.ascontiguousarray(sample.rgb).data)
+        digest.update(sample.masks.boxes.tobytes())
+        for bits in sample.masks.packed:
+            digest.update(bits.tobytes())
+    return digest.hexdigest()

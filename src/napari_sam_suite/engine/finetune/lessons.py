@@ -1,0 +1,124 @@
+"""Views with what the encoder said about them: encoded once, learnt from often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from napari_sam_suite.engine.asking import Asker
+from napari_sam_suite.engine.embed import EmbeddingCache
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.finetune.views import Scene, View, show
+from napari_sam_suite.engine.models.protocol import Embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from napari_sam_suite.engine.finder import Report, Stop
+    from napari_sam_suite.engine.finetune.data import Sample
+    from napari_sam_suite.engine.finetune.trainee import Trainee
+
+ROOM = 2**30
+"""Bytes of embeddings kept in memory; more of them go to files of 16-bit floats."""
+_NO_LIMIT = 2**62
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One view: what the encoder says about it, and its objects."""
+
+    embedding: Embedding
+    scene: Scene
+
+    def shares(self, objects: Sequence[int], low: int, side: int) -> Tensor:
+        """Objects at the resolution of logits, each pixel the part that is inside.
+
+        Parameters
+        ----------
+        objects : sequence of int
+            Numbers of the scene's objects; those below 0, the background, give zeros.
+        low, side : int
+            Sides of the logits and of the model's input.
+
+        Returns
+        -------
+        Tensor, shape (B, low, low)
+        """
+        height, width = (round(n * low / side) for n in self.embedding.scaled)
+        found = torch.zeros(len(objects), low, low)
+        for row, number in enumerate(objects):
+            if number >= 0:
+                mask = torch.from_numpy(self.scene.mask(number))[None, None].float()
+                found[row, :height, :width] = F.interpolate(
+                    mask, (height, width), mode="bilinear", antialias=True
+                )[0, 0]
+        return found.clamp(0, 1)
+
+
+class Lessons:
+    """All views of some frames, encoded once.
+
+    Parameters
+    ----------
+    trainee : Trainee
+        Encodes; its encoder does not change.
+    samples, views : sequence
+        Frames, and which parts of them.
+    folder : Path
+        Where embeddings go that do not fit into `room`.
+    report, stop : callable
+        Progress in views, and the wish to stop.
+    room : int
+        Bytes.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        samples: Sequence[Sample],
+        views: Sequence[View],
+        folder: Path,
+        *,
+        report: Report,
+        stop: Stop,
+        room: int = ROOM,
+    ) -> None:
+        self._trainee = trainee
+        self._samples = samples
+        self.views = list(views)
+        self._scenes: list[Scene] = []
+        self._cache = EmbeddingCache(room)
+        for number, view in enumerate(self.views):
+            if stop():
+                raise Cancelled
+            report(number, len(self.views), "Encoding")
+            embedding = self._encode(number)
+            if number == 0 and embedding.nbytes * len(self.views) > room:
+                # Always from the file then: a number must not depend on when it is
+                # asked for, or a resumed run would be another one.
+                self._cache = EmbeddingCache(0, folder, _NO_LIMIT)
+            self._cache.put(str(number), trainee.device, embedding)
+            self._scenes.append(Scene(view, samples[view.sample]))
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, number: int) -> Lesson:
+        embedding = self._cache.get(str(number), self._trainee.device)
+        if embedding is None:
+            embedding = self._encode(number)
+        return Lesson(embedding, self._scenes[number])
+
+    def _encode(self, number: int) -> Embedding:
+        view = self.views[number]
+        pixels = show(view, self._samples[view.sample].rgb)
+        found = Asker(self._trainee).encode(pixels)
+        # Tensors of inference mode cannot be learnt from; copies of them can.
+        features = {name: tensor.clone() for name, tensor in found.features.items()}
+        return Embedding(features, found.shape, found.scaled, found.padded)

@@ -1,0 +1,153 @@
+"""One view of one step: prompts are drawn, answered, judged, and gradients added."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+from napari_sam_suite.engine.finetune.drawing import (
+    Asked,
+    draw_boxes,
+    draw_clicks,
+    draw_corrections,
+    draw_seed_points,
+)
+from napari_sam_suite.engine.finetune.losses import instance_loss, seed_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from torch import Tensor
+
+    from napari_sam_suite.engine.finetune.lessons import Lesson
+    from napari_sam_suite.engine.finetune.params import FinetuneParams
+    from napari_sam_suite.engine.finetune.trainee import Trainee
+    from napari_sam_suite.engine.models.protocol import Embedding
+
+_BOXES, _CORRECTIONS = 0.5, 0.5
+"""Weights of these beside single clicks."""
+_CORRECTED = 0.4
+"""Part of the views on which answers are corrected."""
+_INCOMPLETE = 0.1
+"""Weight of the background where not every object is drawn."""
+_STEEPEST = 32.0
+
+
+class Teacher:
+    """Adds the gradients of one view after the other.
+
+    Parameters
+    ----------
+    trainee : Trainee
+        Who learns.
+    params : FinetuneParams
+        Which loss, how many prompts.
+    most : int
+        Prompts in one decoder call; the gradients do not depend on it.
+    """
+
+    def __init__(self, trainee: Trainee, params: FinetuneParams, most: int) -> None:
+        self.trainee = trainee
+        self.params = params
+        self.most = most
+
+    def teach(self, lesson: Lesson, rng: np.random.Generator, share: float) -> float:
+        """Add `share` times the gradients of a view; returns its loss."""
+        if self.params.loss == "seed":
+            return self._teach_seed(lesson, rng, share)
+        scene = lesson.scene
+        clicks = draw_clicks(scene, self.params.prompts, rng)
+        drawn: list[Tensor] = []
+        total = self._pass(lesson, clicks, share, single=False, keep=drawn)
+        objects = list(dict.fromkeys(k for k in clicks.objects if k >= 0))
+        if not objects:
+            return total
+        some = objects[: max(1, self.params.prompts // 2)]
+        boxes = draw_boxes(scene, some, rng)
+        total += self._pass(lesson, boxes, _BOXES * share, single=True) * _BOXES
+        if rng.random() < _CORRECTED:
+            again = self._corrections(lesson, clicks, torch.cat(drawn), rng)
+            total += _CORRECTIONS * self._pass(
+                lesson, again, _CORRECTIONS * share, single=True
+            )
+        return total
+
+    def _corrections(
+        self, lesson: Lesson, clicks: Asked, drawn: Tensor, rng: np.random.Generator
+    ) -> Asked:
+        rows = [i for i, k in enumerate(clicks.objects) if k >= 0]
+        rows = rows[: max(1, self.params.prompts // 3)]
+        few = clicks.select(rows)
+        logits = drawn[rows].clamp(-_STEEPEST, _STEEPEST)
+        there = self._shares(lesson, few, drawn.shape[-1]).numpy() > 0.5
+        wrong = (logits > 0).cpu().numpy() != there
+        return draw_corrections(lesson.scene, few, logits[:, None], wrong, rng)
+
+    def _pass(
+        self,
+        lesson: Lesson,
+        asked: Asked,
+        share: float,
+        *,
+        single: bool,
+        keep: list[Tensor] | None = None,
+    ) -> float:
+        """Gradients of the mean loss of some prompts, a few prompts at a time."""
+
+        def judge(embedding: Embedding, part: Asked) -> Tensor:
+            logits, iou = self.trainee.answer(embedding, part.prompts)
+            if keep is not None:
+                best = iou[:, 1:].argmax(1) + 1
+                keep.append(logits.detach()[torch.arange(len(part)), best])
+            there = self._shares(lesson, part, logits.shape[-1]).to(iou)
+            weight = torch.ones(len(part)).to(iou)
+            if not self.params.complete:
+                weight[torch.tensor([k < 0 for k in part.objects])] = _INCOMPLETE
+            return instance_loss(logits, iou, there, weight, single=single)
+
+        return self._add(lesson, asked, share, judge)
+
+    def _shares(self, lesson: Lesson, asked: Asked, low: int) -> Tensor:
+        return lesson.shares(asked.objects, low, self.trainee.input_size)
+
+    def _teach_seed(
+        self, lesson: Lesson, rng: np.random.Generator, share: float
+    ) -> float:
+        scene = lesson.scene
+        if not len(scene):
+            return 0.0
+        chosen = rng.permutation(len(scene))[: self.params.prompts].tolist()
+        asked = Asked.join([draw_seed_points(scene, k, rng) for k in chosen])
+        side = self.trainee.input_size
+
+        def judge(embedding: Embedding, part: Asked) -> Tensor:
+            logits, iou = self.trainee.answer(embedding, part.prompts)
+            # As in inference, the single answer; the adapter trains another one.
+            large = F.interpolate(logits[:, :1], (side, side), mode="bilinear")[:, 0]
+            masks = self._shares(lesson, part, side).to(iou)
+            return seed_loss(large, iou[:, 0], (masks > 0.5).to(iou))
+
+        return self._add(lesson, asked, share, judge)
+
+    def _add(
+        self,
+        lesson: Lesson,
+        asked: Asked,
+        share: float,
+        judge: Callable[[Embedding, Asked], Tensor],
+    ) -> float:
+        total = 0.0
+        for part in _parts(asked, self.most):
+            self.trainee.refresh()
+            loss = judge(lesson.embedding, part).sum() / len(asked)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+
+def _parts(asked: Asked, most: int) -> Iterator[Asked]:
+    for start in range(0, len(asked), most):
+        yield asked.select(list(range(start, min(start + most, len(asked)))))
