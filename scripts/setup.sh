@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Create .venv and install the package into it; run it as often as you like.
 #   scripts/setup.sh          the engine and the command line
-#   scripts/setup.sh test     also napari, the test tools and a virtual display
+#   scripts/setup.sh test     also napari, the test tools, a virtual display, Chromium
 # Debian and Ubuntu packages are installed when root or passwordless sudo allows;
 # otherwise the line to run is printed. PYTHON chooses the interpreter.
 set -euo pipefail
@@ -99,6 +99,10 @@ PROBE
 
 [ -x "$venv/bin/python" ] || make_environment
 install_package
+# The page of exported models is tried in a real browser.
+if [ "$what" = test ] && ! command -v chromium >/dev/null; then
+    system_packages chromium
+fi
 if [ "$what" = test ] && ! display_works; then
     system_packages xvfb xauth libegl1 libdbus-1-3 libfontconfig1 libglib2.0-0 \
         libgl1 libgl1-mesa-dri libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 \

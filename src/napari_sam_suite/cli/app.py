@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from napari_sam_suite import __version__
-from napari_sam_suite.cli import fewshot, prompt
+from napari_sam_suite.cli import export, fewshot, finetune, hierarchy, prompt
 from napari_sam_suite.cli import run as runs
 from napari_sam_suite.cli.colours import Colours, with_colours
 from napari_sam_suite.cli.console import Json, errors, print_json, print_table
@@ -55,6 +55,9 @@ app.add_typer(models_app, name="models")
 app.command("doctor")(doctor_command)
 prompt.register(app)
 fewshot.register(app)
+hierarchy.register(app)
+finetune.register(app)
+export.register(app)
 runs.register(app)
 
 

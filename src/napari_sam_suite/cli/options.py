@@ -52,7 +52,9 @@ SaveRecipe = Annotated[
     ),
 ]
 AsJson = Annotated[bool, _output("--json", help="Print JSON for machines.")]
-Model = Annotated[str, _model("--model", help="Model id or weights file.")]
+Model = Annotated[
+    str, _model("--model", help="Model id, weights file or exported folder.")
+]
 Device = Annotated[str, _model("--device", help="auto, cuda, mps or cpu.")]
 Precision = Annotated[
     str, _model("--precision", help="auto, float32, bfloat16 or float16.")

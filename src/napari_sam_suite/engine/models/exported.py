@@ -55,6 +55,19 @@ _FEATURES = {
     "fine": ("high_res_feats_0",),
 }
 """Parts of an embedding, and what the files call them."""
+_PROMPTS = {"point_coords", "point_labels", "mask_input", "has_mask_input"}
+_INPUTS = {
+    ("sam1", True): {"input_image"},
+    ("sam1", False): {"image_embeddings", "orig_im_size", *_PROMPTS},
+    ("sam2", True): {"image"},
+    ("sam2", False): {
+        "image_embed",
+        "high_res_feats_0",
+        "high_res_feats_1",
+        *_PROMPTS,
+    },
+}
+"""What files take: those of a family, and whether it is the encoder."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,8 @@ class ExportedModel:
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     precision : str
         ``"auto"``, or what the files were exported in.
+    ending : str
+        Of the files that are run: ``"onnx"``, or ``"ort"`` where they were written.
 
     Raises
     ------
@@ -89,7 +104,12 @@ class ExportedModel:
     """
 
     def __init__(
-        self, spec: ModelSpec, *, device: str = "auto", precision: str = "auto"
+        self,
+        spec: ModelSpec,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        ending: str = "onnx",
     ) -> None:
         assert spec.file is not None, "an exported model is a folder"
         self.spec = spec
@@ -97,6 +117,7 @@ class ExportedModel:
         self.card = _check_parts(self.folder, spec.family)
         _check_precision(precision, self.card)
         self.device: Device = _choose_place(device)
+        self._ending = ending
         self.input_size = spec.input_size
         self._sessions: dict[str, Any] = {}
         width = self._shape(ENCODER, _FEATURES["image"])[1]
@@ -129,18 +150,37 @@ class ExportedModel:
         tokens: Sequence[int] = MULTIMASK,
         min_iou: float = 0.0,
     ) -> Decoded:
-        """Draw masks for prompts; see `SamModel.decode`."""
+        """Draw masks for prompts; see `SamModel.decode`.
+
+        An export with a single mask gives that one, whichever token is asked for.
+        """
         feed = self._feed(embedding, prompts)
         wanted = list(tokens)
-        if self.spec.family == "sam1":
-            logits, iou = self._run(DECODER, ["low_res_masks", "iou_predictions"], feed)
-            logits, iou = logits[:, wanted], iou[:, wanted]
-        else:
+        if self.card["masks"] == "three":
             logits, iou = self._draw(feed, wanted)
+        else:
+            small = "low_res_masks" if self.spec.family == "sam1" else "masks"
+            logits, iou = self._run(DECODER, [small, "iou_predictions"], feed)
+            if self.card["masks"] == "all":
+                logits, iou = logits[:, wanted], iou[:, wanted]
         keep = iou > min_iou if min_iou > 0 else np.ones(iou.shape, bool)
         prompt, column = keep.nonzero()
         token = np.array(wanted, np.int64)[column]
         return Decoded(logits[keep], iou[keep], prompt.astype(np.int64), token)
+
+    def require_masks(self) -> None:
+        """Refuse an export that has not all masks that the engine asks for.
+
+        Raises
+        ------
+        ModelError
+            If it was made with a single mask.
+        """
+        if self.card["masks"] == "best":
+            raise ModelError(
+                f"The model in {self.folder} was exported with `single_mask`.",
+                "It draws one mask where several are needed: export it without.",
+            )
 
     def video_memory(self, length: int) -> VideoMemory:
         """Begin to remember objects in a movie; see `SamModel.video_memory`."""
@@ -272,7 +312,16 @@ class ExportedModel:
 
     def _session(self, part: str) -> Any:
         if part not in self._sessions:
-            self._sessions[part] = _open(self.folder / f"{part}.onnx", self.device.type)
+            file = self.folder / f"{part}.{self._ending}"
+            session = _open(file, self.device.type)
+            names = {port.name for port in session.get_inputs()}
+            if names != _INPUTS[self.spec.family, part == ENCODER]:
+                raise ModelError(
+                    f"{file} is not the {part.partition('_')[0]} of a model of "
+                    f"{self.spec.family}: it takes {', '.join(sorted(names))}.",
+                    "Its file may have another's name: export the model again.",
+                )
+            self._sessions[part] = session
         return self._sessions[part]
 
 
@@ -307,11 +356,6 @@ def _check_parts(folder: Path, family: str) -> dict[str, Any]:
                 f"{ENCODER}.onnx and {name}.onnx in {folder} are not of one export.",
                 "Export the model again, into an empty folder.",
             )
-    if card["masks"] == "best":
-        raise ModelError(
-            f"The model in {folder} was exported with `single_mask`.",
-            "It draws one mask where several are needed: export it without.",
-        )
     return card
 
 

@@ -59,7 +59,9 @@ def load_model(
     if spec.runtime == "onnx":
         from napari_sam_suite.engine.models.exported import ExportedModel
 
-        return ExportedModel(spec, device=device, precision=precision)
+        exported = ExportedModel(spec, device=device, precision=precision)
+        exported.require_masks()
+        return exported
     # The networks import torchvision, and that Triton: it must be loaded by then.
     load_triton()
     import torch

@@ -9,14 +9,14 @@ import shutil
 import tempfile
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.errors import Cancelled, MissingExtra, ModelError
 from napari_sam_suite.engine.formats.atomic import explain
-from napari_sam_suite.engine.models.onnxfile import ENCODER
+from napari_sam_suite.engine.models.onnxfile import ENCODER, part_names
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.onnx.contract import (
     decoder_ports,
@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 CARD, PARITY, TABLE = "model.json", "parity.json", "parity.md"
 """What the files say of themselves, for a browser; the comparison; a table of it."""
 
+_OURS = part_names("sam2")
 _NEEDED = ("onnx", "onnxruntime", "onnxslim", "onnxconverter_common")
 
 
@@ -60,11 +61,14 @@ class Exported:
         Names and sizes in bytes.
     parity : Parity
         How close it is to the model.
+    notices : list of str
+        Sentences for the user.
     """
 
     folder: Path
     files: dict[str, int]
     parity: Parity
+    notices: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """One line for a person."""
@@ -120,22 +124,48 @@ def export(
     """
     spec = model if not isinstance(model, str) else find_model(model)
     _check(spec)
-    out = Path(out)
-    steps = _Steps(3 + len(_decoder_names(spec, params)), report, stop)
-    with _scratch(out) as scratch:
-        steps.next("Loading")
-        original = _load(spec, folder, random_weights)
-        card = make_card(spec, params, _checkpoint_hash(spec, folder, random_weights))
-        _write_parts(original, scratch, params, card, steps)
-        steps.next("Comparing with the model")
-        parity = _prove(original, scratch, spec, params, images or sample_images())
-        _write_texts(scratch, card, parity, params)
-        if params.page:
-            from napari_sam_suite.engine.onnx.page import write_page
+    if report is not None:
+        report(0, 0, "Loading the model")
+    return write_model(
+        _load(spec, folder, random_weights),
+        out,
+        params,
+        sha256="" if random_weights else _checkpoint_hash(spec, folder),
+        images=images,
+        runtime=runtime,
+        report=report,
+        stop=stop,
+    )
 
-            steps.next("Writing the page")
-            write_page(scratch, runtime)
-        return _keep(scratch, out, parity)
+
+def write_model(
+    model: Adapter,
+    out: Path | str,
+    params: ExportParams,
+    *,
+    sha256: str = "",
+    images: Images | None = None,
+    runtime: Path | str | None = None,
+    report: Report | None = None,
+    stop: Stop | None = None,
+) -> Exported:
+    """Export a model that is loaded, on the CPU and in float32; see `export`.
+
+    `sha256` is that of its checkpoint.
+    """
+    out = Path(out)
+    card = make_card(model.spec, params, sha256)
+    shown = images or sample_images()
+    parts = decoders(model.spec.family, single_mask=params.single_mask)
+    steps = _Steps(3 + len(parts), report, stop)
+    with _scratch(out) as scratch:
+        _write_parts(model, scratch, params, card, steps)
+        steps.next("Comparing with the model")
+        parity = _prove(model, scratch, params, shown)
+        steps.next("Writing the files")
+        _write_texts(scratch, card, parity, params)
+        notices = _write_page(scratch, runtime) if params.page else []
+        return Exported(out, _keep(scratch, out), parity, notices)
 
 
 def sample_images() -> dict[str, NDArray[np.uint8]]:
@@ -179,10 +209,6 @@ def _check(spec: ModelSpec) -> None:
         )
 
 
-def _decoder_names(spec: ModelSpec, params: ExportParams) -> list[str]:
-    return list(decoders(spec.family, single_mask=params.single_mask))
-
-
 def _load(spec: ModelSpec, folder: Path | str | None, random_weights: bool) -> Adapter:
     from napari_sam_suite.engine.models.load import load_model
 
@@ -196,13 +222,11 @@ def _load(spec: ModelSpec, folder: Path | str | None, random_weights: bool) -> A
     return model  # type: ignore[no-any-return]
 
 
-def _checkpoint_hash(
-    spec: ModelSpec, folder: Path | str | None, random_weights: bool
-) -> str:
+def _checkpoint_hash(spec: ModelSpec, folder: Path | str | None) -> str:
     from napari_sam_suite.engine.models.checkpoints import checkpoint_path
     from napari_sam_suite.engine.models.transfer import hash_file
 
-    return "" if random_weights else hash_file(checkpoint_path(spec, folder))
+    return hash_file(checkpoint_path(spec, folder))
 
 
 def _write_parts(
@@ -279,35 +303,51 @@ def _trace(network: Any, ports: Ports, path: Path, opset: int) -> None:
 
 
 def _prove(
-    original: Adapter,
-    scratch: Path,
-    spec: ModelSpec,
-    params: ExportParams,
-    images: Images,
+    model: Adapter, scratch: Path, params: ExportParams, images: Images
 ) -> Parity:
+    """Compare all files with the model, those for browsers on one image."""
     from napari_sam_suite.engine.models.exported import ExportedModel
 
-    found = ExportedModel(find_model(scratch), device="cpu")
-    parity = compare(original, found, images, TOLERANCES[params.precision])
-    parity.require(spec.id)
+    tolerance = TOLERANCES[params.precision]
+    spec = find_model(scratch)
+    one = {"single_mask": params.single_mask}
+    found = ExportedModel(spec, device="cpu")
+    parity = compare(model, found, images, tolerance, **one)
+    parity.require(model.spec.id)
+    if params.ort:
+        from napari_sam_suite.engine.onnx.files import write_ort
+
+        for file in sorted(scratch.glob("*.onnx")):
+            write_ort(file, file.with_suffix(".ort"))
+        first = dict(list(images.items())[:1])
+        found = ExportedModel(spec, device="cpu", ending="ort")
+        again = compare(model, found, first, tolerance, **one)
+        again.require(f"{model.spec.id} as .ort")
     return parity
 
 
 def _write_texts(
     scratch: Path, card: dict[str, Any], parity: Parity, params: ExportParams
 ) -> None:
-    models = sorted(file.stem for file in scratch.glob("*.onnx"))
-    if params.ort:
-        from napari_sam_suite.engine.onnx.files import write_ort
-
-        for name in models:
-            write_ort(scratch / f"{name}.onnx", scratch / f"{name}.ort")
     ending = "ort" if params.ort else "onnx"
-    files = {name: f"{name}.{ending}" for name in models}
-    text = json.dumps(card | {"files": files}, indent=2) + "\n"
+    files = {file.stem: file.name for file in sorted(scratch.glob(f"*.{ending}"))}
+    data = sorted(file.name for file in scratch.glob(f"*.{ending}.data"))
+    text = json.dumps(card | {"files": files, "data": data}, indent=2) + "\n"
     (scratch / CARD).write_text(text, encoding="utf-8")
     (scratch / PARITY).write_text(parity.as_json(), encoding="utf-8")
     (scratch / TABLE).write_text(parity.as_table(), encoding="utf-8")
+
+
+def _write_page(scratch: Path, runtime: Path | str | None) -> list[str]:
+    """Write the page; a sentence if what it runs on cannot be had."""
+    from napari_sam_suite.engine.onnx.page import write_page
+
+    try:
+        write_page(scratch, runtime)
+    except MissingExtra as error:
+        # the model itself is whole
+        return [str(error)]
+    return []
 
 
 @contextmanager
@@ -321,10 +361,10 @@ def _scratch(out: Path) -> Iterator[Path]:
         raise explain(error, out) from error
 
 
-def _keep(scratch: Path, out: Path, parity: Parity) -> Exported:
+def _keep(scratch: Path, out: Path) -> dict[str, int]:
     """Move the files to where they were asked for; those of before go."""
     for old in (*out.glob("*.onnx"), *out.glob("*.onnx.data"), *out.glob("*.ort")):
-        if not (scratch / old.name).exists() and old.stem.split(".")[0] in _OURS:
+        if not (scratch / old.name).exists() and old.name.split(".")[0] in _OURS:
             old.unlink()
     sizes = {}
     for file in sorted(scratch.rglob("*")):
@@ -335,7 +375,4 @@ def _keep(scratch: Path, out: Path, parity: Parity) -> Exported:
         os.replace(file, place)
         if file.suffix in (".onnx", ".data", ".ort"):
             sizes[file.name] = place.stat().st_size
-    return Exported(out, sizes, parity)
-
-
-_OURS = ("encoder", "decoder", "decoder_single")
+    return sizes

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_sam_suite.engine.onnx.parity import AMBIGUOUS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,8 +22,6 @@ one, all four, or the better of both kinds by SAM's own rule."""
 
 _LIMIT = 32.0
 """SAM 2's decoder gives logits within plus and minus this."""
-_AMBIGUOUS = 2
-"""Points, padding included, up to which SAM takes the best of three."""
 _LABELS = (-1, 0, 1, 2, 3)
 """Not a point, outside, inside, first and second corner of a box."""
 
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         """The best of three for few points, the first mask for more."""
         first = torch.zeros_like(iou)
         first[:, 0] = 1
-        clear = torch.as_tensor(count > _AMBIGUOUS).to(iou.dtype)
+        clear = torch.as_tensor(count > AMBIGUOUS).to(iou.dtype)
         rank = iou + first * (2000 * clear - 1000)
         chosen = rank.argmax(1, keepdim=True)
         place = chosen[..., None, None].expand(-1, -1, *logits.shape[-2:])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam_suite.engine.errors import ModelError
-from napari_sam_suite.engine.models.protocol import Prompts
+from napari_sam_suite.engine.models.protocol import Decoded, Prompts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.models.protocol import Embedding, SamModel
+
+AMBIGUOUS = 2
+"""Points, padding included, up to which SAM takes the best of three masks."""
 
 _TOKENS = (0, 1, 2, 3)
 _LIMIT = 32.0
@@ -163,6 +166,8 @@ def compare(
     exported: SamModel,
     images: Mapping[str, NDArray[np.uint8]],
     tolerance: Tolerance,
+    *,
+    single_mask: bool = False,
 ) -> Parity:
     """Ask both models the same, each with its own embedding of the image.
 
@@ -174,6 +179,9 @@ def compare(
         RGB images by name.
     tolerance : Tolerance
         What is allowed.
+    single_mask : bool
+        Whether the export gives one mask only, which is to be the one that SAM's rule
+        chooses.
     """
     parity = Parity(tolerance)
     for name, image in images.items():
@@ -184,7 +192,12 @@ def compare(
             parity.embedding[part] = max(gap, parity.embedding.get(part, 0.0))
         for kind, prompts in _questions(original, true).items():
             parity.rows.append(
-                _row(name, kind, (original, true), (exported, found), prompts)
+                _row(
+                    name,
+                    kind,
+                    _ask(original, true, prompts, choose=single_mask),
+                    _ask(exported, found, prompts, choose=False, one=single_mask),
+                )
             )
     return parity
 
@@ -213,17 +226,31 @@ def _questions(model: SamModel, embedding: Embedding) -> dict[str, Prompts]:
     }
 
 
-def _row(
-    image: str,
-    kind: str,
-    original: tuple[SamModel, Embedding],
-    exported: tuple[SamModel, Embedding],
+def _ask(
+    model: SamModel,
+    embedding: Embedding,
     prompts: Prompts,
-) -> Row:
-    true, found = (
-        model.decode(embedding, prompts, tokens=_TOKENS).numpy()
-        for model, embedding in (original, exported)
+    *,
+    choose: bool,
+    one: bool = False,
+) -> Decoded:
+    """All masks of every prompt, or the one that is asked for or chosen."""
+    tokens = _TOKENS[:1] if one else _TOKENS
+    found = model.decode(embedding, prompts, tokens=tokens).numpy()
+    if not choose:
+        return found
+    corners = 0 if prompts.boxes is None else 2
+    count = prompts.points.shape[1] + corners
+    padded = model.spec.family == "sam1" and not corners and count
+    scores = found.iou.reshape(len(prompts), -1).copy()
+    scores[:, 0] += 1000 if count + bool(padded) > AMBIGUOUS else -1000
+    row = scores.argmax(1) + len(_TOKENS) * np.arange(len(prompts))
+    return Decoded(
+        *(a[row] for a in (found.logits, found.iou, found.prompt, found.token))
     )
+
+
+def _row(image: str, kind: str, true: Decoded, found: Decoded) -> Row:
     expected = true.logits.clip(-_LIMIT, _LIMIT)
     given = found.logits.clip(-_LIMIT, _LIMIT)
     overlap = _overlap(expected > 0, given > 0)

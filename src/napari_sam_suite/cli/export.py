@@ -1,0 +1,105 @@
+"""The command ``export-onnx``: a model as ONNX files, and a page to look at them."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sam_suite.cli.console import errors, print_json, progress_bar
+from napari_sam_suite.cli.flags import GroupedCommand, with_params
+from napari_sam_suite.cli.options import AsJson, Folder, Model, Out, Random
+from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
+from napari_sam_suite.engine.onnx.params import ExportParams
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.onnx.export import Exported
+
+_browser = partial(typer.Option, rich_help_panel="Browser", show_default=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("export-onnx", cls=GroupedCommand)(export_command)
+
+
+@with_params(ExportParams)
+def export_command(
+    params: dict[str, Any],
+    *,
+    model: Model = DEFAULT_MODEL,
+    out: Out,
+    folder: Folder = None,
+    runtime: Annotated[
+        Path | None,
+        _browser(
+            "--runtime",
+            help="Folder with onnxruntime-web, such as node_modules; else npm fetches "
+            "it.",
+        ),
+    ] = None,
+    serve: Annotated[
+        bool, _browser("--serve", help="Show the page on this machine until Ctrl-C.")
+    ] = False,
+    port: Annotated[
+        int, _browser("--port", help="Of --serve; 0 takes any that is free.")
+    ] = 0,
+    as_json: AsJson = False,
+    random_weights: Random = False,
+) -> None:
+    """Write a model as ONNX files that were compared with it.
+
+    The folder holds encoder.onnx and decoder.onnx, parity.md with the comparison, and
+    index.html, a page that runs them. As a --model it runs on onnxruntime.
+    """
+    from napari_sam_suite.engine.onnx.export import export
+
+    with errors(as_json=as_json, stopped="Stopped; nothing was written."):
+        chosen = ExportParams(**params)
+        with progress_bar(quiet=as_json) as progress:
+            done = export(
+                model,
+                out,
+                chosen,
+                folder=folder,
+                random_weights=random_weights,
+                runtime=runtime,
+                report=progress,
+            )
+        _tell(done, as_json=as_json)
+        if serve:
+            _serve(out, port)
+
+
+def _tell(done: Exported, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "folder": str(done.folder),
+                "files": done.files,
+                "parity": done.parity.as_dict(),
+                "notices": done.notices,
+            }
+        )
+        return
+    typer.echo(done.parity.as_table())
+    for name, size in done.files.items():
+        typer.echo(f"{done.folder / name}: {size / 1e6:.1f} MB")
+    for notice in done.notices:
+        typer.echo(notice, err=True)
+
+
+def _serve(folder: Path, port: int) -> None:
+    """Show the page until Ctrl-C, which is how this ends well."""
+    from napari_sam_suite.engine.onnx.serve import serving
+
+    with serving(folder, port) as address:
+        typer.echo(f"{address} - Ctrl-C ends it.")
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            typer.echo("")
