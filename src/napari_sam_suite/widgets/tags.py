@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_sam_suite.widgets.edits import Edits
+from napari_sam_suite.widgets.levels import LevelButton
 from napari_sam_suite.widgets.review import SELECT_FIRST, Review, bind
 from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.table import about, column
@@ -49,6 +50,7 @@ class TagTab(Tab):
         self._layer: Shapes | None = None
         self._edits = Edits(self)
         self.review = Review(viewer, self._edits)
+        self.levels = LevelButton(parts, self._edits)
         self.tree = QTreeWidget()
         self.tree.setColumnCount(3)
         self.tree.setHeaderLabels(["Tag", "Objects", "Key"])
@@ -68,6 +70,8 @@ class TagTab(Tab):
         self.tree.currentItemChanged.connect(lambda *_: self._show_buttons())
         self.tree.itemChanged.connect(self._renamed)
         self.review.said.connect(self.said)
+        self.levels.said.connect(self.said)
+        self.levels.failed.connect(self.failed)
         self._edits.changed.connect(self.refresh)
         viewer.layers.selection.events.active.connect(self.refresh)
         parts.results.changed.connect(self.refresh)
@@ -78,6 +82,7 @@ class TagTab(Tab):
         self.parts.viewer.layers.selection.events.active.disconnect(self.refresh)
         self._listen(None)
         self.review.set_layer(None)
+        self.levels.set_layer(None)
 
     def tags(self) -> list[str]:
         """All tags of the layer, those without an object included."""
@@ -157,6 +162,7 @@ class TagTab(Tab):
                     self.tree.setCurrentItem(item)
         self._show_buttons()
         self.review.set_layer(layer)
+        self.levels.set_layer(layer)
 
     def _lay_out(self) -> None:
         header = self.tree.header()
@@ -175,7 +181,10 @@ class TagTab(Tab):
         layout.setContentsMargins(6, 10, 6, 6)
         layout.addWidget(self.tree, 1)
         layout.addLayout(line)
-        layout.addWidget(self.assign)
+        below = QHBoxLayout()
+        below.addWidget(self.assign, 1)
+        below.addWidget(self.levels)
+        layout.addLayout(below)
         layout.addWidget(self.review)
 
     def _item(self, tag: str, number: int, count: int) -> QTreeWidgetItem:
