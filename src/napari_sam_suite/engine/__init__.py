@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from napari_sam_suite.engine.batch.run import run_recipe, start_run
+    from napari_sam_suite.engine.batch.summary import Summary
+    from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
     from napari_sam_suite.engine.composite import Channel, Composite, compose
     from napari_sam_suite.engine.errors import EngineError
     from napari_sam_suite.engine.fewshot.examples import choose_examples
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.measurements import measure
     from napari_sam_suite.engine.models.registry import MODELS, find_model
     from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.onnx.export import export_onnx
+    from napari_sam_suite.engine.onnx.params import ExportParams
     from napari_sam_suite.engine.params import AutoParams
     from napari_sam_suite.engine.prompts.finder import start_prompts
     from napari_sam_suite.engine.prompts.params import PromptParams
@@ -42,6 +47,9 @@ if TYPE_CHECKING:
     )
     from napari_sam_suite.engine.propagation.finder import start_propagate
     from napari_sam_suite.engine.propagation.params import PropagateParams
+    from napari_sam_suite.engine.recipe import Recipe
+    from napari_sam_suite.engine.store.collect import collect
+    from napari_sam_suite.engine.store.store import Store
 
 _WHERE = {
     "AutoParams": "params",
@@ -49,6 +57,7 @@ _WHERE = {
     "Composite": "composite",
     "Engine": "jobs",
     "EngineError": "errors",
+    "ExportParams": "onnx.params",
     "FewShot": "fewshot.finder",
     "FewShotParams": "fewshot.params",
     "FinetuneParams": "finetune.params",
@@ -63,22 +72,31 @@ _WHERE = {
     "PromptParams": "prompts.params",
     "PropagateParams": "propagation.params",
     "Prototypes": "fewshot.prototypes",
+    "Recipe": "recipe",
+    "Store": "store.store",
+    "Summary": "batch.summary",
     "build_hierarchy": "hierarchy.hierarchy",
     "build_sam_generator": "generator",
     "choose_examples": "fewshot.examples",
+    "collect": "store.collect",
     "compose": "composite",
+    "export_onnx": "onnx.export",
     "find_model": "models.registry",
     "from_boxes": "prompts.prompt",
     "from_objects": "prompts.prompt",
     "from_points": "prompts.prompt",
     "measure": "measurements",
     "gather_samples": "finetune.data",
+    "open_cluster": "cluster",
     "open_image": "image",
     "read_folders": "finetune.folders",
+    "run_recipe": "batch.run",
+    "start_cluster_run": "cluster",
     "start_finetune": "finetune.loop",
     "select_frames": "frames",
     "start_prompts": "prompts.finder",
     "start_propagate": "propagation.finder",
+    "start_run": "batch.run",
 }
 
 __all__ = [
@@ -88,6 +106,7 @@ __all__ = [
     "Composite",
     "Engine",
     "EngineError",
+    "ExportParams",
     "FewShot",
     "FewShotParams",
     "FinetuneParams",
@@ -101,22 +120,31 @@ __all__ = [
     "PromptParams",
     "PropagateParams",
     "Prototypes",
+    "Recipe",
+    "Store",
+    "Summary",
     "build_hierarchy",
     "build_sam_generator",
     "choose_examples",
+    "collect",
     "compose",
+    "export_onnx",
     "find_model",
     "from_boxes",
     "from_objects",
     "from_points",
     "gather_samples",
     "measure",
+    "open_cluster",
     "open_image",
     "read_folders",
+    "run_recipe",
     "select_frames",
+    "start_cluster_run",
     "start_finetune",
     "start_prompts",
     "start_propagate",
+    "start_run",
 ]
 
 

@@ -72,7 +72,8 @@ def complete(
 def _is_complete(table: pd.DataFrame) -> bool:
     if list(table.columns[: len(COLUMNS)]) != list(COLUMNS):
         return False
-    types = all(table[name].dtype == dtype for name, (dtype, _) in COLUMNS.items())
+    wanted = (dtype for dtype, _ in COLUMNS.values())
+    types = all(a == b for a, b in zip(table.dtypes, wanted, strict=False))
     known = not table["area"].lt(0).any() and not table["id"].eq("").any()
     return types and known and table["id"].is_unique
 

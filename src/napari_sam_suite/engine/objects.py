@@ -316,8 +316,8 @@ class Objects:
 
     def frames(self) -> list[FrameIndex]:
         """Frames that have objects, in order."""
-        table = self.features[list(FrameIndex._fields)].drop_duplicates()
-        return sorted(FrameIndex(*map(int, row)) for row in table.to_numpy())
+        columns = [self.features[axis].tolist() for axis in FrameIndex._fields]
+        return sorted({FrameIndex(*row) for row in zip(*columns, strict=True)})
 
     def searched(self) -> list[FrameIndex]:
         """Frames that have objects or were searched without finding any, in order.

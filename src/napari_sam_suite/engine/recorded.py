@@ -47,12 +47,15 @@ class Shape(Recorded):
         Of the object that it is.
     frame : (int, int, int)
         Position, time and z, counted from 1.
+    track : int, optional
+        Which track it is of.
     """
 
     polygon: Annotated[tuple[Part, ...], Field(min_length=1)]
     tag: str = UNASSIGNED
     id: str = ""
     frame: Place = (1, 1, 1)
+    track: Number | None = None
 
 
 def to_shapes(objects: Objects) -> tuple[Shape, ...]:
@@ -61,6 +64,7 @@ def to_shapes(objects: Objects) -> tuple[Shape, ...]:
 
     columns = ("tag", "id", "position", "time", "z")
     rows = objects.features[list(columns)].itertuples(index=False)
+    tracks = objects.features.get("track", [None] * len(objects))
     return tuple(
         Shape(
             polygon=tuple(
@@ -70,9 +74,10 @@ def to_shapes(objects: Objects) -> tuple[Shape, ...]:
             tag=str(tag),
             id=str(name),
             frame=(int(position) + 1, int(time) + 1, int(z) + 1),
+            track=int(track) if track and track > 0 else None,
         )
-        for polygon, (tag, name, position, time, z) in zip(
-            objects.polygons, rows, strict=True
+        for polygon, (tag, name, position, time, z), track in zip(
+            objects.polygons, rows, tracks, strict=True
         )
     )
 
@@ -89,8 +94,12 @@ def to_objects(shapes: Iterable[Shape]) -> Objects:
     for shape in given:
         parts = [shapely.Polygon(part[0], part[1:]) for part in shape.polygon]
         polygons.append(parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts))
-    rows = [{"id": s.id, "tag": s.tag, **_index(s.frame)._asdict()} for s in given]
-    return Objects(polygons, pd.DataFrame(rows))
+    table = pd.DataFrame(
+        [{"id": s.id, "tag": s.tag, **_index(s.frame)._asdict()} for s in given]
+    )
+    if any(shape.track for shape in given):
+        table["track"] = [shape.track or 0 for shape in given]
+    return Objects(polygons, table)
 
 
 class Pixels(Recorded):

@@ -27,6 +27,7 @@ from napari_sam_suite.engine.formats.tables import plain
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from shapely import MultiPolygon, Polygon
@@ -89,8 +90,15 @@ def read(path: Path) -> Objects:
     return unpack(content, path.name)
 
 
-def pack(objects: Objects) -> bytes:
+def pack(objects: Objects, more: Mapping[str, Any] | None = None) -> bytes:
     """The bytes of a GeoParquet file, for stores that are no folders.
+
+    Parameters
+    ----------
+    objects : Objects
+        Of any number of frames.
+    more : mapping, optional
+        What the file shall say in its source besides.
 
     Raises
     ------
@@ -108,7 +116,7 @@ def pack(objects: Objects) -> bytes:
         "version": _VERSION,
         "coordinates": "x, y in pixels from the top left corner of the image",
         "offset": _CORNER,
-        "source": objects.source,
+        "source": {**objects.source, **(more or {})},
     }
     about = {
         "version": "1.0.0",
@@ -192,14 +200,16 @@ def _geometry_name(features: pd.DataFrame) -> str:
 def _storable(arrow: Any, features: pd.DataFrame) -> pd.DataFrame:
     """The table with texts for what Arrow has no type for, as mixed columns."""
     texts: dict[str, Any] = {}
-    for name in features.columns:
-        column = features[name]
-        if column.dtype != object:
+    for name, dtype in zip(features.columns, features.dtypes, strict=True):
+        if str(dtype) != "object":
             continue
+        column = features[name]
         try:
             arrow.array(column, from_pandas=True)
         except (arrow.ArrowException, TypeError, OverflowError):
             texts[name] = [None if _missing(v) else str(v) for v in column]
+    if not texts and all(isinstance(name, str) for name in features.columns):
+        return features
     return features.assign(**texts).rename(columns=str)
 
 

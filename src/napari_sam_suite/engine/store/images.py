@@ -149,11 +149,9 @@ class ImageStore:
         sizes = self._known().sizes
         labels = objects.to_labels((sizes.y, sizes.x))
         self.labels(frame.position).write(frame, labels)
-        noted = Objects(
-            objects.polygons, objects.features, objects.source | {_NOTES: notes}
-        )
         # Last: a frame with this file is finished.
-        self.place.write(f"objects/{self._name(frame)}.parquet", pack(noted))
+        content = pack(objects, {_NOTES: notes})
+        self.place.write(f"objects/{self._name(frame)}.parquet", content)
 
     def read(self, frame: FrameIndex) -> tuple[Objects, dict[str, Any]]:
         """Objects of a finished frame, and the notes on it.

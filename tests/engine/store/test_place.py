@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.batch.experiments import contents, recipe_of, write_stack
+from napari_sam_suite.engine.batch.run import run_recipe
+from napari_sam_suite.engine.errors import OutputError
+from napari_sam_suite.engine.store.place import open_place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.fakes import FakeSam
+
+
+@pytest.fixture(params=["folder", "memory"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "place")
+    return f"memory://{tmp_path.name}/place"
+
+
+def test_files_are_written_read_listed_and_removed(address: str) -> None:
+    place = open_place(address)
+    assert place.names() == set() and place.read("a/b.txt") is None
+    place.write("a/b.txt", b"one")
+    (place / "a").write("b.txt", b"two")
+    assert place.read("a/b.txt") == b"two"
+    assert place.names() == {"a"} and (place / "a").names() == {"b.txt"}
+    assert open_place((place / "a").address).read("b.txt") == b"two"
+    place.remove("a/b.txt")
+    place.remove("a/b.txt")
+    assert place.read("a/b.txt") is None
+
+
+def test_a_run_may_go_to_any_place(
+    address: str, tmp_path: Path, model: FakeSam
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 3)
+    recipe = recipe_of(path, store=address)
+    assert run_recipe(recipe).done == 3
+    assert run_recipe(recipe).skipped == 3
+    run_recipe(recipe_of(path, store=tmp_path / "local"))
+    assert contents(address) == contents(tmp_path / "local")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        open_place(tmp_path / "file" / "place").write("a", b"")
+
+
+def test_an_unknown_kind_of_address_is_told() -> None:
+    with pytest.raises(OutputError, match="magic://x"):
+        open_place("magic://x")

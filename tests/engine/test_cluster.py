@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.batch.experiments import AUTO, contents, recipe_of, write_stack
+from napari_sam_suite.engine.batch.run import run_recipe
+from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
+from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.engine.params import AutoParams
+from napari_sam_suite.engine.recipe import Auto
+from napari_sam_suite.engine.store.store import Store
+
+distributed = pytest.importorskip("distributed")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from engine.fakes import FakeSam
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""Dask's own processes warn when they are killed."""
+
+
+class Fake(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
+    """Gives a worker the fake model, and counts how often it is loaded."""
+
+    name = "fake"
+
+    def __init__(self, counts: str) -> None:
+        self.counts = counts
+
+    def setup(self, worker: Any) -> None:
+        from engine.fakes import FakeSam
+        from napari_sam_suite.engine.models import load
+
+        def loaded(spec: object, **options: object) -> FakeSam:
+            with open(self.counts, "a") as file:
+                file.write(f"{os.getpid()}\n")
+            return FakeSam(delay=0.02)
+
+        load.load_model = loaded  # type: ignore[assignment]
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("counts") / "loaded"
+
+
+@pytest.fixture(scope="module")
+def client(counts: Path) -> Iterator[Any]:
+    """Two workers on a scheduler of their own."""
+    with open_cluster(workers=2, device="cpu") as client:
+        client.register_plugin(Fake(str(counts)))
+        yield client
+
+
+def test_a_cluster_finds_what_one_machine_finds(
+    tmp_path: Path, client: Any, counts: Path, model: FakeSam
+) -> None:
+    for name in "ab":
+        write_stack(tmp_path / f"{name}.tif", 6)
+    (tmp_path / "bad.tif").write_bytes(b"no image")
+    recipe = recipe_of(tmp_path / "*.tif", store=tmp_path / "store")
+    summary = start_cluster_run(client, recipe).result(timeout=120)
+    assert (summary.done, summary.failed_images) == (12, 1)
+    assert summary.failures[0]["image"] == "bad"
+    loaded = counts.read_text().split()
+    assert len(loaded) == len(set(loaded)) <= 2, "each worker loads the model once"
+    again = start_cluster_run(client, recipe).result(timeout=60)
+    assert (again.done, again.skipped) == (0, 12)
+    alone = recipe.changed(outputs={"store": str(tmp_path / "alone")})
+    assert run_recipe(alone).objects == summary.objects
+    assert contents(tmp_path / "store") == contents(tmp_path / "alone")
+
+
+def test_a_worker_that_is_killed_costs_no_frame(
+    tmp_path: Path, client: Any, model: FakeSam
+) -> None:
+    recipe = recipe_of(write_stack(tmp_path / "a.tif", 40), store=tmp_path / "store")
+    job = start_cluster_run(client, recipe)
+    image = Store.open(tmp_path / "store").image("a")
+    deadline = time.monotonic() + 60
+    while len(image.done()) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    victims = client.run(os.getpid)
+    os.kill(next(iter(victims.values())), signal.SIGKILL)
+    summary = job.result(timeout=120)
+    assert (summary.done, summary.failed, summary.complete) == (40, 0, True)
+    alone = recipe.changed(outputs={"store": str(tmp_path / "alone")})
+    run_recipe(alone)
+    assert contents(tmp_path / "store") == contents(tmp_path / "alone")
+
+
+def test_a_run_on_a_cluster_can_be_cancelled_and_goes_on(
+    tmp_path: Path, client: Any
+) -> None:
+    recipe = recipe_of(write_stack(tmp_path / "a.tif", 60), store=tmp_path / "store")
+    job = start_cluster_run(client, recipe)
+    deadline = time.monotonic() + 60
+    while job.progress.done < 300:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    job.cancel()
+    summary = job.result(timeout=60)
+    assert summary.stopped and 3 <= summary.done < 60
+    rest = start_cluster_run(client, recipe).result(timeout=120)
+    assert rest.complete and rest.done + rest.skipped == 60
+    assert rest.skipped >= summary.done
+
+
+def test_what_makes_no_sense_is_told_before_workers_are_asked(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 1)
+    run_recipe(recipe_of(path, store=tmp_path / "store"))
+    other = Auto(params=AutoParams(points_per_side=3))
+    assert other != AUTO
+    recipe = recipe_of(path, store=tmp_path / "store", capability=other)
+    with pytest.raises(OutputError, match="another recipe"):
+        start_cluster_run(None, recipe)
+
+
+def test_a_scheduler_that_does_not_answer_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_sam_suite.engine.cluster._PATIENCE", "1s")
+    with (
+        pytest.raises(EngineError, match=r"tcp://127\.0\.0\.1:9"),
+        open_cluster("tcp://127.0.0.1:9"),
+    ):
+        pass
