@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,12 +56,12 @@ def export_command(
     The folder holds encoder.onnx and decoder.onnx, parity.md with the comparison, and
     index.html, a page that runs them. As a --model it runs on onnxruntime.
     """
-    from napari_sam_suite.engine.onnx.export import export
+    from napari_sam_suite.engine.onnx.export import export_onnx
 
     with errors(as_json=as_json, stopped="Stopped; nothing was written."):
         chosen = ExportParams(**params)
         with progress_bar(quiet=as_json) as progress:
-            done = export(
+            done = export_onnx(
                 model,
                 out,
                 chosen,
@@ -71,7 +72,7 @@ def export_command(
             )
         _tell(done, as_json=as_json)
         if serve:
-            _serve(out, port)
+            _serve(out, port, quiet=as_json)
 
 
 def _tell(done: Exported, *, as_json: bool) -> None:
@@ -92,14 +93,15 @@ def _tell(done: Exported, *, as_json: bool) -> None:
         typer.echo(notice, err=True)
 
 
-def _serve(folder: Path, port: int) -> None:
-    """Show the page until Ctrl-C, which is how this ends well."""
+def _serve(folder: Path, port: int, *, quiet: bool) -> None:
+    """Show the page until Ctrl-C, which is how this ends well.
+
+    If `quiet`, standard output has nothing but JSON, and the address goes beside it.
+    """
     from napari_sam_suite.engine.onnx.serve import serving
 
     with serving(folder, port) as address:
-        typer.echo(f"{address} - Ctrl-C ends it.")
-        try:
+        typer.echo(f"{address} shows the page; Ctrl-C ends it.", err=quiet)
+        with suppress(KeyboardInterrupt):
             while True:
                 time.sleep(1)
-        except KeyboardInterrupt:
-            typer.echo("")

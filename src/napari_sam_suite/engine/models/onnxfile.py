@@ -35,7 +35,7 @@ def part_names(family: str) -> tuple[str, ...]:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """The object that `export` wrote into an ONNX file.
+    """The object that `export_onnx` wrote into an ONNX file.
 
     Raises
     ------

@@ -76,7 +76,7 @@ class Exported:
         return f"masks' mean IoU {self.parity.overlap:.4f}; {sizes}"
 
 
-def export(
+def export_onnx(
     model: str | ModelSpec,
     out: Path | str,
     params: ExportParams,
@@ -149,7 +149,7 @@ def write_model(
     report: Report | None = None,
     stop: Stop | None = None,
 ) -> Exported:
-    """Export a model that is loaded, on the CPU and in float32; see `export`.
+    """Export a model that is loaded, on the CPU and in float32; see `export_onnx`.
 
     `sha256` is that of its checkpoint.
     """
@@ -287,8 +287,7 @@ def _trace(network: Any, ports: Ports, path: Path, opset: int) -> None:
         for name, shape in {**ports.inputs, **ports.outputs}.items()
     }
     with warnings.catch_warnings():
-        # of the tracer, about shapes that are fixed on purpose, and its age: the newer
-        # exporter makes no axes of 0 points
+        # of the tracer: shapes that are fixed on purpose, and that it is the older way
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,

@@ -1,0 +1,141 @@
+"""What an exported folder is taken for, and what is said of one that is not whole."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from napari_sam_suite.engine.errors import ModelError
+from napari_sam_suite.engine.models.load import load_model
+from napari_sam_suite.engine.models.onnxfile import read_card
+from napari_sam_suite.engine.models.registry import find_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CARD = {
+    "format": 1,
+    "model": "mine",
+    "title": "Mine",
+    "family": "sam2",
+    "config": "nano",
+    "input_size": 64,
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
+    "masks": "three",
+    "precision": "float32",
+    "licence": "MIT",
+    "auto": {"pred_iou_thresh": 0.5},
+}
+
+
+def write(path: Path, card: object = None, *, input_name: str = "image") -> Path:
+    """A file that only says what it is: its output is its input."""
+    value = helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("image_embed", TensorProto.FLOAT, [1])
+    node = helper.make_node("Identity", [input_name], ["image_embed"])
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4], np.ones(4))
+    graph = helper.make_graph([node], "g", [value], [out], [weights])
+    model = helper.make_model(graph, ir_version=9)
+    model.opset_import[0].version = 18
+    if card is not None:
+        entry = model.metadata_props.add()
+        entry.key = "sam_suite"
+        entry.value = card if isinstance(card, str) else json.dumps(card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def whole(folder: Path, card: object = CARD) -> Path:
+    for name in ("encoder", "decoder", "decoder_single"):
+        write(folder / f"{name}.onnx", card)
+    return folder
+
+
+def test_a_folder_is_a_model_by_what_its_files_say(tmp_path: Path) -> None:
+    for name in (str(whole(tmp_path / "e")), str(tmp_path / "e" / "decoder.onnx")):
+        spec = find_model(name)
+        assert (spec.id, spec.runtime, spec.family) == ("mine-onnx", "onnx", "sam2")
+        assert (spec.input_size, spec.licence) == (64, "MIT")
+        assert spec.auto.pred_iou_thresh == 0.5
+        assert not spec.has_memory
+
+
+def test_metadata_are_found_behind_gigabytes_of_weights(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.onnx", CARD)
+    # one more field that is stepped over: number 7, 3 GB, mostly a hole in the file
+    length, tag = 3 * 2**30, bytes([7 << 3 | 2])
+    size = bytearray()
+    while length > 0x7F:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    size.append(length)
+    content = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(tag + bytes(size))
+        file.seek(3 * 2**30, 1)
+        file.write(content)
+    assert read_card(path) == CARD
+
+
+def test_a_file_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "encoder.onnx")
+    with pytest.raises(ModelError, match="not a model that export-onnx wrote"):
+        find_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>none", b"\x0a\xff\xff\x03abc"])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "encoder.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=r"damaged|not a model"):
+        find_model(tmp_path)
+
+
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "encoder.onnx", CARD)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ModelError, match="is damaged"):
+        find_model(tmp_path)
+
+
+def test_a_folder_without_an_encoder_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no encoder\.onnx"):
+        find_model(tmp_path)
+
+
+def test_a_missing_half_is_named(tmp_path: Path) -> None:
+    (whole(tmp_path) / "decoder.onnx").unlink()
+    with pytest.raises(ModelError, match=r"no decoder\.onnx"):
+        load_model(str(tmp_path))
+
+
+def test_halves_of_two_exports_are_refused(tmp_path: Path) -> None:
+    write(whole(tmp_path) / "decoder.onnx", CARD | {"model": "another"})
+    with pytest.raises(ModelError, match="not of one export"):
+        load_model(str(tmp_path))
+
+
+def test_a_file_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
+    write(whole(tmp_path) / "encoder.onnx", CARD, input_name="image_embed_2")
+    with pytest.raises(ModelError, match="is not the encoder"):
+        load_model(str(tmp_path))
+
+
+def test_another_version_of_the_card_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "encoder.onnx", CARD | {"format": 99})
+    with pytest.raises(ModelError, match="another version"):
+        find_model(tmp_path)
+
+
+def test_another_precision_or_device_is_refused(tmp_path: Path) -> None:
+    whole(tmp_path)
+    with pytest.raises(ModelError, match="exported in float32"):
+        load_model(str(tmp_path), precision="float16")
+    with pytest.raises(ModelError, match="cannot compute on mps"):
+        load_model(str(tmp_path), device="mps")

@@ -1,0 +1,220 @@
+"""The page in a real browser, against the engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+import pytest
+from PIL import Image
+
+from engine.onnx.conftest import TISSUE
+from napari_sam_suite.engine import Engine, Objects, PromptParams, from_points
+from napari_sam_suite.engine.errors import MissingExtra, OutputError
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.onnx.page import RUNTIME_FILES, find_runtime, write_page
+from napari_sam_suite.engine.onnx.serve import serving
+from napari_sam_suite.engine.prompts.finder import start_prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from shapely import Polygon
+
+    from napari_sam_suite.engine.onnx.export import Exported
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+CLICKS = [(y, x) for y in range(45, 300, 70) for x in range(45, 400, 75)]
+PATIENCE = 120_000  # ms, for a machine that is busy
+
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ,
+    reason="Chromium is not installed: scripts/setup.sh test does it",
+)
+
+
+@pytest.fixture(scope="module")
+def site(exported: Exported, runtime: Path) -> Iterator[str]:
+    """Address of the page beside the exported model."""
+    write_page(exported.folder, runtime)
+    with serving(exported.folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "tissue.png"
+    Image.fromarray(TISSUE).save(path)
+    return path
+
+
+@contextmanager
+def opened(browser: Any, address: str, script: str = "") -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1000, "height": 800})
+    page.set_default_timeout(PATIENCE)
+    if script:
+        page.add_init_script(script)
+    page.goto(address)
+    yield page
+    page.close()
+
+
+def wait(page: Any, words: str) -> None:
+    """Until the page says some words, or what went wrong."""
+    page.wait_for_function(
+        """words => {
+            const status = document.getElementById("status");
+            const failed = status.dataset.state === "error";
+            return failed || status.textContent.includes(words);
+        }""",
+        arg=words,
+        timeout=PATIENCE,
+    )
+    told = page.text_content("#status")
+    assert words in told, told
+
+
+def click(page: Any, y: float, x: float) -> None:
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.click(box["x"] + x + 0.5, box["y"] + y + 0.5)
+    wait(page, "Score")
+
+
+def saved(page: Any, path: Path) -> list[Polygon]:
+    """Keep the outline and save it, as a person would; what the engine reads of it."""
+    page.click("#accept")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(path)
+    return Objects.load(path).polygons
+
+
+def iou(a: Polygon, b: Polygon) -> float:
+    return a.intersection(b).area / a.union(b).area
+
+
+@pytest.fixture(scope="module")
+def clearest() -> tuple[tuple[int, int], Polygon]:
+    """The click that the engine answers best with an object of a fair size."""
+    image = open_image(TISSUE, axes="YXS", name="tissue")
+    with Engine(model="sam2-nano", device="cpu") as engine:
+        params = PromptParams(tile="off")
+        found = start_prompts(engine, image, from_points(CLICKS), params).result()
+    table = found.features
+    fair = table[table["area"].between(150, 20_000)]
+    row = fair["score"].idxmax()
+    return CLICKS[int(table["prompt"][row]) - 1], found.polygons[row]
+
+
+@needs_chromium
+def test_a_click_in_the_browser_gives_the_engines_polygon(
+    browser: Any,
+    site: str,
+    picture: Path,
+    clearest: tuple[tuple[int, int], Polygon],
+    tmp_path: Path,
+) -> None:
+    place, expected = clearest
+    with opened(browser, site) as page:
+        requested = []
+        page.on("request", lambda request: requested.append(request.url))
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        click(page, *place)
+        (polygon,) = saved(page, tmp_path / "objects.geojson")
+    assert iou(polygon, expected) >= 0.95
+    assert all(url.startswith((site, "blob:")) for url in requested)
+
+
+@needs_chromium
+def test_the_image_may_be_scaled_as_in_nimbusimage(
+    browser: Any, site: str, picture: Path, tmp_path: Path
+) -> None:
+    with opened(browser, site) as page:
+        wait(page, "Open an image")
+        page.select_option("#convention", "aspect")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        box = page.locator("#canvas").bounding_box()
+        page.mouse.move(box["x"] + 200, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 290, box["y"] + 130)
+        page.mouse.up()
+        wait(page, "Score")
+        (polygon,) = saved(page, tmp_path / "objects.geojson")
+    x0, y0, x1, y1 = polygon.bounds
+    assert -1 <= x0 < x1 <= 400 and -1 <= y0 < y1 <= 300
+    assert polygon.is_valid
+
+
+@needs_chromium
+def test_what_is_wrong_is_said_in_a_sentence(
+    browser: Any, site: str, exported: Exported, runtime: Path, tmp_path: Path
+) -> None:
+    old = "WebAssembly.validate = () => false"
+    with opened(browser, site, old) as page, pytest.raises(AssertionError) as told:
+        wait(page, "Open an image")
+    assert "This browser cannot compute fast enough" in str(told.value)
+    write_page(tmp_path, runtime)
+    shutil.copy(exported.folder / "model.json", tmp_path)
+    for name in ("encoder.ort", "decoder.ort", "decoder_single.ort"):
+        (tmp_path / name).write_bytes(b"no model at all")
+    with (
+        serving(tmp_path) as address,
+        opened(browser, address) as page,
+        pytest.raises(AssertionError) as told,
+    ):
+        wait(page, "Open an image")
+    assert "cannot be loaded" in str(told.value)
+    assert "export the model again" in str(told.value)
+
+
+# -- without a browser -----------------------------------------------------------
+
+
+def test_the_page_is_whole_and_needs_no_network(tmp_path: Path, runtime: Path) -> None:
+    write_page(tmp_path, runtime)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"index.html", "main.js", "model.js", "style.css", "ort"} <= names
+    assert {path.name for path in (tmp_path / "ort").iterdir()} == set(RUNTIME_FILES)
+    for path in tmp_path.glob("*.*"):
+        assert "http://" not in path.read_text()
+        assert "https://" not in path.read_text()
+
+
+def test_the_server_tells_browsers_what_they_need(tmp_path: Path) -> None:
+    (tmp_path / "a.wasm").write_bytes(b"1")
+    with serving(tmp_path) as address:
+        with urlopen(f"{address}a.wasm") as answer:
+            assert answer.headers["Content-Type"] == "application/wasm"
+            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        port = int(address.rstrip("/").rpartition(":")[2])
+        with pytest.raises(OutputError, match="cannot be used"), serving("x", port):
+            pass
+
+
+def test_a_runtime_that_is_not_there_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(MissingExtra, match="no onnxruntime-web in"):
+        find_runtime(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtra, match="npm is not installed"):
+        find_runtime()
