@@ -29,8 +29,9 @@ Mode = Literal["replace", "add", "new"]
 """What becomes of earlier objects: replaced in the same frames, kept, or left alone
 in their own layer."""
 
-_MANY = 250
-_SHARE = 8
+_MANY = 50  # objects of a new layer, from which on another thread makes the triangles
+_SHARE = 8  # pauses over the time that drawing takes
+_TURN = 40  # ms between adding a layer and showing it
 
 
 def nothing() -> Objects:
@@ -96,8 +97,9 @@ class Step(Protocol):
 class Results(QObject):
     """Puts objects into Shapes layers, and takes whole runs out and back in.
 
-    Large batches are built on another thread and added at once; while a run goes on,
-    drawing takes no more than a small share of the time.
+    The shapes of a new layer are made on another thread. It is added hidden, and shown
+    a moment later, because either takes some 0.1 s, whatever is in it. While a run goes
+    on, drawing takes no more than a small share of the time.
 
     Signals
     -------
@@ -128,6 +130,10 @@ class Results(QObject):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._flush)
         self._waiting: list[Run] = []
+        self._hidden: Shapes | None = None
+        self._showing = QTimer(self)
+        self._showing.setSingleShot(True)
+        self._showing.timeout.connect(self._reveal)
 
     @property
     def can_undo(self) -> bool:
@@ -142,7 +148,7 @@ class Results(QObject):
     @property
     def settled(self) -> bool:
         """Whether everything that was found is in the viewer."""
-        return self._work is None and not self._waiting
+        return self._work is None and not self._waiting and self._hidden is None
 
     def begin(self, picture: Picture, recipe: dict[str, Any], mode: Mode) -> Run:
         """Start a run; its recipe goes into the layer's metadata."""
@@ -232,6 +238,16 @@ class Results(QObject):
         which = run.layer.features[column].isin(list(values))
         return self._take(run, np.asarray(which, dtype=bool))
 
+    def swap(self, run: Run, objects: Objects) -> None:
+        """Let objects of a run take the place of those with the same ids."""
+        from napari_sam_suite.engine.objects import Objects
+
+        old = self.take(run, "id", objects.features["id"])
+        run.replaced = Objects.concat([run.replaced, old])
+        run.frames += len(objects.frames())
+        run.found += len(objects)
+        self.show(run, objects.with_features(run=run.id))
+
     def remove(self, run: Run, ids: Iterable[str]) -> None:
         """Remove objects from the layer of a run, by their ids."""
         if run.layer is not None and self._alive(run.layer):
@@ -279,11 +295,11 @@ class Results(QObject):
             f"{run.picture.image.name} objects",
             {"image": list(run.picture.names), "runs": {run.id: run.recipe}},
         )
+        options["visible"] = False
         placement = run.picture.placement
         if len(new) < _MANY:
             self._attach(run, Shapes(to_vertices(new, placement), **options))
             return
-        # the triangles are made elsewhere; only the drawing is left for this thread
         self._work = Background(
             lambda *_: Shapes(to_vertices(new, placement), **options), self
         )
@@ -308,7 +324,18 @@ class Results(QObject):
 
     def _attach(self, run: Run, layer: Shapes) -> None:
         run.layer = layer
+        self._reveal()
         self._viewer.add_layer(layer)
+        self._hidden = layer
+        self._showing.start(_TURN)
+
+    def _reveal(self) -> None:
+        """Show the layer that was added last."""
+        self._showing.stop()
+        layer, self._hidden = self._hidden, None
+        if layer is not None and self._alive(layer):
+            layer.visible = True
+            self.changed.emit()
 
     def _append(self, layer: Shapes, picture: Picture, new: Objects) -> None:
         import pandas as pd
