@@ -1,21 +1,31 @@
 """What prompts cost, what their outlines lose, and how well objects are followed.
 
     python benchmarks/prompt.py DATA --model sam2-nano [--parts click,boxes,iou,follow]
+        [--images 2] [--json rows.jsonl]
 
 DATA is the folder of the example images. Times are CPU time of this process with one
-thread, which a busy machine does not change. Prints: a click from the prompt to the
-polygon, after the embedding, at 1024 x 1024; a thousand boxes with their embeddings
-and without; the mean IoU with the truth of the model's raw masks and of the polygons
-made of them; and objects followed through ``dev_yeast_timelapse_2ch`` against copies
-of the first frame.
+thread, which a busy machine does not change. Parts:
+
+``click``   from a prompt to its polygons, after the embedding, at 1024 x 1024
+``boxes``   a thousand boxes on one frame, with its embeddings and without
+``iou``     one box and one point for each true object of every folder ``dev_*`` of 2-D
+            images: mean IoU with the truth of upstream's predictor on the whole frame,
+            of our raw masks, and of the polygons made of them
+``follow``  the objects of the first frame of ``dev_yeast_timelapse_2ch`` through time,
+            against copies of it: mean IoU with the truth, and identities kept (IoU
+            above 0.5 with the same cell)
+``memory``  one step of SAM 2's video memory, random weights: seconds for an object
+
+With ``--json`` every line of the result is appended to a file as one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -39,37 +49,62 @@ from napari_sam_suite.engine.samples import demo_image
 from quality import pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.prompts.answers import Answer
     from napari_sam_suite.engine.prompts.prompt import Prompt
 
-_FOLDERS = ("dev_dsb2018", "dev_usiigaci_phase", "dev_bbbc039_16bit")
+    Row = dict[str, Any]
+
+_PARTS = "click,boxes,iou,follow,memory"
 _SMALLEST = 20
+_KEPT = 0.5
+"""IoU with the true cell above which an identity is kept."""
 
 
 def main() -> None:
     """Run the parts that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="sam2-nano")
-    parser.add_argument("--parts", default="click,boxes,iou,follow")
-    parser.add_argument("--images", type=int, default=4, help="per folder, for iou")
+    parser.add_argument("--parts", default=_PARTS)
+    parser.add_argument("--images", type=int, default=2, help="per folder, for iou")
     parser.add_argument("--steps", type=int, default=9, help="frames to follow")
+    parser.add_argument("--json", type=Path, help="append rows to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     parts = args.parts.split(",")
+    if unknown := set(parts) - set(_PARTS.split(",")):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {_PARTS}")
     loaded = load_model(args.model, device="cpu", precision="float32")
     model = Remembering(loaded, EmbeddingCache())
+    for row in measure(parts, model, args):
+        print("  ".join(f"{k} {_said(v)}" for k, v in row.items()), flush=True)
+        if args.json:
+            with args.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"model": args.model, **row}) + "\n")
+
+
+def measure(
+    parts: list[str], model: Remembering, args: argparse.Namespace
+) -> Iterator[Row]:
+    """The rows of the parts, one after the other."""
     if "click" in parts:
-        click(model)
+        yield click(model)
     if "boxes" in parts:
-        boxes(model)
+        yield from boxes(model)
     if "iou" in parts:
-        for name in _FOLDERS:
-            compare(model, args.data / name, args.images)
+        for folder in sorted(args.data.glob("dev_*")):
+            yield from compare(model, folder, args.images)
     if "follow" in parts:
-        follow(args.data / "dev_yeast_timelapse_2ch", args.model, args.steps)
+        folder = args.data / "dev_yeast_timelapse_2ch"
+        yield from follow(folder, args.model, args.steps)
+    if "memory" in parts:
+        yield remember()
 
 
 def large(side: int) -> NDArray[np.uint8]:
@@ -79,8 +114,8 @@ def large(side: int) -> NDArray[np.uint8]:
     return np.tile(rgb, (*times, 1))[:side, :side]
 
 
-def click(model: Remembering, count: int = 40) -> None:
-    """CPU ms from a click to its polygon, the embedding being there."""
+def click(model: Remembering, count: int = 40) -> Row:
+    """CPU ms from a click to its polygons, the embedding being there."""
     rgb = large(1024)
     points = np.random.default_rng(0).uniform(40, 980, (count, 2))
     params = PromptParams(answers="all")
@@ -93,15 +128,17 @@ def click(model: Remembering, count: int = 40) -> None:
         for one in found:
             polygonise(one.crop, one.origin, shape=(1024, 1024))
         took.append(1000 * (time.process_time() - start))
-    print(
-        f"click to three polygons, 1024 x 1024: median {np.median(took):.1f}, "
-        f"90th percentile {np.percentile(took, 90):.1f} ms of CPU"
-    )
+    return {
+        "part": "click",
+        "median_ms": float(np.median(took)),
+        "p90_ms": float(np.percentile(took, 90)),
+    }
 
 
-def boxes(model: Remembering, count: int = 1000) -> None:
+def boxes(model: Remembering, count: int = 1000) -> Iterator[Row]:
     """CPU s of many boxes on one image, with and without its embeddings."""
     rgb = large(1024)
+    model.cache.forget()
     corner = np.random.default_rng(1).uniform(10, 970, (count, 2))
     prompts = from_boxes(np.concatenate([corner, corner + 40], 1))
     for what in ("with encoding", "after it"):
@@ -110,36 +147,49 @@ def boxes(model: Remembering, count: int = 1000) -> None:
         for (one,) in found:
             polygonise(one.crop, one.origin, shape=(1024, 1024))
         took = time.process_time() - start
-        print(f"{count} boxes to polygons, {what}: {took:.1f} s of CPU")
+        yield {"part": "boxes", "boxes": count, "what": what, "seconds": took}
 
 
-def compare(model: Remembering, folder: Path, images: int) -> None:
-    """Mean IoU of the masks as the model gave them, and of their polygons."""
-    rows: dict[str, list[tuple[float, float]]] = {"box": [], "point": []}
+def compare(model: Remembering, folder: Path, images: int) -> Iterator[Row]:
+    """Mean IoU of upstream's answers, of ours, and of their polygons."""
+    ious: dict[str, list[tuple[float, float, float]]] = {"box": [], "point": []}
     for path, labels, _ in list(pairs(folder))[:images]:
         rgb = compose(open_image(path).frame(FrameIndex()))
+        windows = enumerate(find_objects(labels), 1)
         truth = [
             (labels == number, window)
-            for number, window in enumerate(find_objects(labels), 1)
+            for number, window in windows
             if window is not None and (labels[window] == number).sum() >= _SMALLEST
         ]
-        if not truth:
+        if not truth or not np.ptp(rgb):
             continue
+        masks = [mask for mask, _ in truth]
         around = [
             (w[0].start, w[1].start, w[0].stop - 1, w[1].stop - 1) for _, w in truth
         ]
         asked = {
             "box": from_boxes(around),
-            "point": from_points([_middle(mask) for mask, _ in truth]),
+            "point": from_points([_middle(mask) for mask in masks]),
         }
         for kind, prompts in asked.items():
-            rows[kind] += _ious(model, rgb, prompts, [mask for mask, _ in truth])
-    for kind, ious in rows.items():
-        raw, ours = np.mean(ious, axis=0)
-        print(
-            f"{folder.name}, {kind}: {len(ious)} objects, raw {raw:.4f}, "
-            f"polygons {ours:.4f} ({ours - raw:+.4f})"
-        )
+            whole = _upstream(model, rgb, prompts)
+            ours = _ious(model, rgb, prompts, masks)
+            theirs = [_iou(a, b) for a, b in zip(whole, masks, strict=True)]
+            rows = zip(theirs, ours, strict=True)
+            ious[kind] += [(first, *others) for first, others in rows]
+    for kind, rows in ious.items():
+        if rows:
+            upstream, raw, ours = (float(v) for v in np.mean(rows, axis=0))
+            yield {
+                "part": "iou",
+                "folder": folder.name,
+                "prompt": kind,
+                "objects": len(rows),
+                "upstream": upstream,
+                "raw": raw,
+                "polygons": ours,
+                "difference": ours - raw,
+            }
 
 
 def _ious(
@@ -161,10 +211,32 @@ def _ious(
     return found
 
 
-def follow(folder: Path, model: str, steps: int) -> None:
+def _upstream(
+    model: Remembering, rgb: NDArray[np.uint8], prompts: list[Prompt]
+) -> Iterator[NDArray[np.bool_]]:
+    """What the predictor of the ``sam2`` package answers, each prompt on its own."""
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    adapter: Any = model.model
+    predictor = SAM2ImagePredictor(adapter.network)
+    predictor.set_image(rgb)
+    for prompt in prompts:
+        said: dict[str, Any] = {"multimask_output": prompt.box is None}
+        if prompt.box is not None:
+            y0, x0, y1, x1 = prompt.box
+            said["box"] = np.array([x0, y0, x1, y1])
+        else:
+            said["point_coords"] = np.array([[x, y] for y, x in prompt.inside])
+            said["point_labels"] = np.ones(len(prompt.inside))
+        masks, scores, _ = predictor.predict(**said)
+        yield masks[int(np.argmax(scores))] > 0
+
+
+def follow(folder: Path, model: str, steps: int) -> Iterator[Row]:
     """Objects of the first frame through time, against staying where they were."""
     truth = tifffile.imread(folder / "lab_000.tif")
     given = Objects.from_labels(truth[0])
+    numbers = given.features["label"].to_numpy()
     start = time.process_time()
     with Engine(model, device="cpu", precision="float32") as engine:
         params = PropagateParams(steps=steps)
@@ -174,25 +246,51 @@ def follow(folder: Path, model: str, steps: int) -> None:
     took = time.process_time() - start
     for notice in job.notices:
         print(" ", notice)
-    for time_point in range(1, steps + 1):
-        here = objects.at(FrameIndex(time=time_point))
+    for place in sorted(set(objects.features["time"]) - {0}):
+        here = objects.at(FrameIndex(time=int(place)))
         drawn = dict(zip(here.features["track"], here.polygons, strict=True))
         followed, copied = [], []
-        for track, number in enumerate(given.features["label"], 1):
-            real = truth[time_point] == number
+        for track, number in enumerate(numbers, 1):
+            real = truth[place] == number
             mask = np.zeros_like(real)
             if track in drawn:
                 pixels = mask_of(drawn[track])
                 _draw(mask, pixels.crop, pixels.origin)
             followed.append(_iou(mask, real))
             copied.append(_iou(truth[0] == number, real))
-        kept, stayed = (np.mean(np.array(v) > 0.5) for v in (followed, copied))
-        print(
-            f"yeast, frame {time_point + 1}: IoU {np.mean(followed):.3f} (copies "
-            f"{np.mean(copied):.3f}), identities kept {kept:.3f} ({stayed:.3f}), "
-            f"by {here.features['by'].value_counts().to_dict()}"
-        )
-    print(f"yeast: {took / steps:.1f} s of CPU for a frame of {len(given)} objects")
+        yield {
+            "part": "follow",
+            "frame": int(place) + 1,
+            "cells": len(numbers),
+            "iou": float(np.mean(followed)),
+            "iou_of_copies": float(np.mean(copied)),
+            "identities": float(np.mean(np.array(followed) > _KEPT)),
+            "identities_of_copies": float(np.mean(np.array(copied) > _KEPT)),
+            "by": here.features["by"].value_counts().to_dict(),
+            "seconds_per_frame": took / steps,
+        }
+
+
+def remember(frames: int = 8) -> Row:
+    """CPU s of the video memory for one object, when its bank is full."""
+    model = load_model("sam2.1_hiera_tiny", device="cpu", random_weights=True)
+    rgb = large(1024)
+    (embedding,) = model.encode([rgb])
+    memory = model.video_memory(frames)
+    mask = np.zeros(rgb.shape[:2], bool)
+    mask[400:600, 400:600] = True
+    memory.give(0, embedding, 1, mask)
+    memory.turn(backward=False)
+    took = 0.0
+    for place in range(1, frames):
+        start = time.process_time()
+        memory.step(place, embedding, [1])
+        took = time.process_time() - start
+    return {"part": "memory", "seconds": took, "megabytes": memory.nbytes / 1e6}
+
+
+def _said(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _middle(mask: NDArray[np.bool_]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.propagation.finder import Propagated, start_propagate
 from napari_sam_suite.engine.propagation.motion import Motion, grey
 from napari_sam_suite.engine.propagation.params import PropagateParams
+from napari_sam_suite.engine.propagation.track import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -99,6 +100,25 @@ def test_every_object_names_the_one_before_as_its_parent(engine: FakeEngine) -> 
     assert list(table["parent"]) == ["", *table["id"][:-1]]
     assert table["id"].is_unique
     assert set(table["tag"]) == {"cell"}
+
+
+def test_tracks_go_on_where_they_ended(engine: FakeEngine) -> None:
+    first, _ = run(engine, MOVING, squares((20, 10), (44, 44)), steps=2)
+    last = first.at(FrameIndex(time=2)).select([1, 0])
+    on, _ = run(engine, MOVING, last)
+    assert middles(on, 1) == [(t, 25, 15 + 3 * t) for t in (2, 3, 4)]
+    assert middles(on, 2) == [(t, 49, 49) for t in (2, 3, 4)]
+    assert list(on.features["parent"][:2]) == list(last.features["parent"])
+    assert list(on.features["by"][:2]) == ["model", "model"]
+
+
+def test_objects_without_a_track_get_the_next_numbers() -> None:
+    given = squares((2, 2), (2, 22), (2, 42), (22, 2))
+    old = given.with_features(track=[0, 4, 4, np.nan], parent=["", "a", "b", None])
+    marked = mark(old, taken=6).features
+    assert list(marked["track"]) == [7, 4, 8, 9]
+    assert list(marked["parent"]) == ["", "a", "", ""]
+    assert list(mark(given).features["track"]) == [1, 2, 3, 4]
 
 
 def test_an_answer_that_agrees_with_the_motion_is_the_models(

@@ -26,7 +26,7 @@ from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt, mask_of
 from napari_sam_suite.engine.propagation.frames import ByFrames
 from napari_sam_suite.engine.propagation.memory import ByMemory, why_not_memory
 from napari_sam_suite.engine.propagation.params import PropagateParams
-from napari_sam_suite.engine.propagation.track import Track
+from napari_sam_suite.engine.propagation.track import Track, mark
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.propagation.track import Follower, Sighting
+
+
+_COLUMNS = ("id", "tag", "track", "parent", "gap", "by")
 
 
 class Propagated:
@@ -76,11 +79,12 @@ class Propagated:
         self._naming = naming
         begin = objects.frames()[0]
         self._begin = self._place(begin)
-        columns = objects.features[["tag", "id"]].itertuples(index=False)
+        self._marked = mark(objects)
+        names = self._marked.features[["track", "tag", "id"]].itertuples(index=False)
         self._given = [
-            Track(number, str(tag), str(name), mask_of(polygon), self._begin)
-            for number, (polygon, (tag, name)) in enumerate(
-                zip(objects.polygons, columns, strict=True), start=1
+            Track(int(number), str(tag), str(name), mask_of(polygon), self._begin)
+            for polygon, (number, tag, name) in zip(
+                objects.polygons, names, strict=True
             )
         ]
         self._tracks = list(self._given)
@@ -148,10 +152,10 @@ class Propagated:
 
     def _show_given(self, shape: tuple[int, int], notices: list[str]) -> Found:
         builder = MaskBuilder(shape)
-        rows = []
         for track in self._given:
             builder.add(track.mask.crop, track.mask.origin)
-            rows.append((track.name, track.tag, track.number, "", 0, "given"))
+        columns = self._marked.features[list(_COLUMNS)]
+        rows = list(columns.itertuples(index=False, name=None))
         return Found(builder.build(), _columns(rows), notices=tuple(notices))
 
     def _turn(self, follower: Follower, side: int) -> None:
@@ -224,7 +228,7 @@ def start_propagate(
     -------
     Job of Objects
         Those of the first frame and all that follow from them, with the columns
-        `track`, the number of the object that it was at first; `parent`, the id of
+        `track`, a number that stays with the object, see `mark`; `parent`, the id of
         the same object in the frame where it was seen before, towards the first, and
         empty for those that were given; `gap`, the frames between in which it was
         looked for in vain; and `by`: "given", "memory", "model", or "motion" where the
@@ -303,5 +307,4 @@ def _route(
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
-    names = ("id", "tag", "track", "parent", "gap", "by")
-    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
+    return dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.answers import Answer
     from napari_sam_suite.engine.prompts.prompt import MaskPrompt
 
@@ -24,7 +26,7 @@ class Track:
     Attributes
     ----------
     number : int
-        Counted from 1 in the order of the objects that were given.
+        That of the object where it was given; see `mark`.
     tag : str
         Of the object it began with.
     name : str
@@ -90,3 +92,34 @@ class Follower(Protocol):
 
     def keep(self, place: int, tracks: Sequence[Track]) -> None:
         """Remember what the next frame needs of `tracks`, and nothing else."""
+
+
+def mark(objects: Objects, taken: int = 0) -> Objects:
+    """Objects with the columns of tracks: `track`, `parent`, `gap` and `by`.
+
+    Those that are part of a track already keep theirs, so that an object may be carried
+    on from any frame of it; of two with one number the first keeps it. The others get
+    the next free numbers, in their order, no parent, and are "given".
+
+    Parameters
+    ----------
+    objects : Objects
+        Of one frame.
+    taken : int
+        The largest number that is in use elsewhere.
+    """
+    table, count = objects.features, len(objects)
+    given = table["track"].to_numpy(np.float64) if "track" in table else np.zeros(count)
+    known = np.nan_to_num(given).astype(np.int64)
+    first = np.zeros(count, bool)
+    first[np.unique(known, return_index=True)[1]] = True
+    kept = first & (known > 0)
+    new = np.arange(count - kept.sum()) + max(taken, int(known.max(initial=0))) + 1
+    known[~kept] = new
+    unknown: dict[str, Any] = {"parent": "", "gap": 0, "by": "given"}
+    columns: dict[str, Any] = {"track": known}
+    for name, value in unknown.items():
+        values = table[name].fillna(value) if name in table else [value] * count
+        pairs = zip(values, kept.tolist(), strict=True)
+        columns[name] = [type(value)(v) if keep else value for v, keep in pairs]
+    return objects.with_features(**columns)
