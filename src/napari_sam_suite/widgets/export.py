@@ -84,7 +84,7 @@ class Exporting(Task):
 
         def work(_: SamModel, job: Job[Exported]) -> Exported:
             done = self._export(
-                self.spec.id,
+                self.spec.name,
                 self.folder,
                 self.params,
                 folder=weights,

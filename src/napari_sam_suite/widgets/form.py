@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _LARGEST = 10_000_000
 _SUITS = "auto"
 _WIDTH = 100
+_FINE = 6  # decimals of numbers such as a learning rate
 
 
 class Row(QObject):
@@ -98,7 +99,9 @@ class _Number(Row):
         step: float = 1
         if not self._whole:
             step = 0.01 if high <= 1 else 0.1
-            spin.setDecimals(2)
+            tiny = 0 < (low or field.default or 1) < step
+            spin.setDecimals(_FINE if tiny else 2)
+            step = 10.0**-_FINE if tiny else step
         spin.setSingleStep(step)
         spin.setRange(low - step if self._optional else low, high)
         if self._optional:

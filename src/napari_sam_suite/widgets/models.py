@@ -14,7 +14,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam_suite.engine.models.checkpoints import checkpoint_state, download
+from napari_sam_suite.engine.models.checkpoints import (
+    checkpoint_state,
+    download,
+    tuned_models,
+)
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, MODELS
 from napari_sam_suite.widgets.bridge import Background
 from napari_sam_suite.widgets.settings import preferences
@@ -34,6 +38,8 @@ _STATES = {
 
 class ModelChooser(QWidget):
     """All models with their memory and licence; those that are not here can be got.
+
+    The user's own models come last.
 
     Signals
     -------
@@ -64,8 +70,10 @@ class ModelChooser(QWidget):
         layout.setSpacing(2)
         layout.addWidget(self.combo)
         layout.addLayout(line)
-        for spec in MODELS.values():
-            self.combo.addItem(spec.title, spec.id)
+        self._specs: dict[str, ModelSpec] = {}
+        for spec in (*MODELS.values(), *tuned_models(preferences().folder)):
+            self._specs[spec.name] = spec
+            self.combo.addItem(spec.title, spec.name)
         self.combo.setCurrentIndex(self.combo.findData(DEFAULT_MODEL))
         self.combo.currentIndexChanged.connect(self.refresh)
         self.refresh()
@@ -73,11 +81,20 @@ class ModelChooser(QWidget):
     @property
     def spec(self) -> ModelSpec:
         """The chosen model."""
-        return MODELS[self.combo.currentData()]
+        return self._specs[self.combo.currentData()]
 
     def choose(self, model: str) -> None:
-        """Choose a model by its id."""
+        """Choose a model by its id, or a file by its path."""
         self.combo.setCurrentIndex(self.combo.findData(model))
+
+    def add(self, spec: ModelSpec) -> None:
+        """List one more model, or what its file holds now, and choose it."""
+        new = spec.name not in self._specs
+        self._specs[spec.name] = spec
+        if new:
+            self.combo.addItem(spec.title, spec.name)
+        self.choose(spec.name)
+        self.refresh()
 
     def why_not(self) -> str:
         """Why the chosen model cannot run; empty if it can."""
@@ -87,13 +104,14 @@ class ModelChooser(QWidget):
 
     def refresh(self) -> None:
         """Look at the disk again."""
-        for row, spec in enumerate(MODELS.values()):
+        for row, spec in enumerate(self._specs.values()):
             here = self._state(spec) in _READY
             size = "" if here else f" ({spec.size_mb:.0f} MB to get)"
             self.combo.setItemText(row, spec.title + size)
         spec = self.spec
         state = self._state(spec)
-        self.info.setText(f"{spec.memory:g} GB, {spec.licence}, {_STATES[state]}")
+        known = [f"{spec.memory:g} GB", spec.licence, _STATES[state]]
+        self.info.setText(", ".join(text for text in known if text))
         self.info.setToolTip("Memory that one image needs, licence, and where it is.")
         self.combo.setToolTip(
             f"{spec.id}: sees {spec.input_size} × {spec.input_size} px at a time"  # noqa: RUF001

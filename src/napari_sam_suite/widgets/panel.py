@@ -22,6 +22,7 @@ from napari_sam_suite.widgets.autosave import Autosave
 from napari_sam_suite.widgets.downloads import Downloads
 from napari_sam_suite.widgets.export import ExportTab
 from napari_sam_suite.widgets.fewshot import FewShotTab
+from napari_sam_suite.widgets.finetune import FinetuneTab
 from napari_sam_suite.widgets.footer import Footer, explain
 from napari_sam_suite.widgets.images import ImageChooser
 from napari_sam_suite.widgets.models import ModelChooser
@@ -88,6 +89,7 @@ class Panel(QWidget):
         self.fewshot = self._add(FewShotTab(self.parts))
         self.prompts = self._add(PromptTab(self.parts))
         self.tags = self._add(TagTab(self.parts))
+        self.finetune = self._add(FinetuneTab(self.parts))
         self.export = self._add(ExportTab(self.parts))
         self._idle = QTimer(self)
         self._idle.setSingleShot(True)

@@ -143,7 +143,7 @@ class Runner(QObject):
         if self._starting is not task:
             return
         try:
-            engine, fresh = self._session.engine(task.spec.id, preferences())
+            engine, fresh = self._session.engine(task.spec.name, preferences())
             naming = engine.submit(name_device, "load the model") if fresh else None
             self._job = task.start(engine)
         except EngineError as error:

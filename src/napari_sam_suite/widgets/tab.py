@@ -86,7 +86,7 @@ class Parts:
             picture,
             params,
             frames,
-            model=self.models.spec.id,
+            model=self.models.spec.name,
             device=preferences().device,
             path=str(layer.source.path or ""),
             multiscale=bool(layer.multiscale),

@@ -11,6 +11,7 @@ import numpy as np
 from napari_sam_suite.engine.composite import Composite, compose
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.examples import draw_masks
+from napari_sam_suite.engine.frames import FrameIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.objects import Objects
 
+_FIRST = FrameIndex()
 _SMALLEST = 4
 """Pixels of the smallest object that teaches anything."""
 
@@ -37,11 +39,14 @@ class Sample:
         Exactly what the model is given when it segments this frame.
     masks : Masks
         Its objects, holes and all their parts included; they may overlap.
+    frame : FrameIndex
+        Which frame of its image.
     """
 
     name: str
     rgb: NDArray[np.uint8]
     masks: Masks
+    frame: FrameIndex = _FIRST
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,7 +90,9 @@ def gather_samples(
             name = image.name
             if sizes.frame_count > 1:
                 name = f"{name}, {frame.label(sizes)}"
-            samples.append(Sample(name, compose(image.frame(frame), fixed), masks))
+            samples.append(
+                Sample(name, compose(image.frame(frame), fixed), masks, frame)
+            )
     return samples
 
 

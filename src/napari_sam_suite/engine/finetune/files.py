@@ -78,7 +78,7 @@ def write_model(path: Path, trainee: Trainee, card: Mapping[str, Any]) -> None:
     with replacing(path) as part:
         part.write_bytes(content)
     told = {**describe_architecture(trainee.spec), **card}
-    told["input_size"] = trainee.spec.input_size
+    told["title"], told["input_size"] = path.stem, trainee.spec.input_size
     with replacing(path.with_suffix(".json")) as part:
         part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 

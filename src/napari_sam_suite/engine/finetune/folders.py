@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _PICTURES = (".png", ".jpg", ".jpeg")
 _IMAGES = (".tif", ".tiff", ".zarr", *_PICTURES)
 _LABELS = (*(s for f in FORMATS if f.name != "csv" for s in f.suffixes), ".png")
+_LABEL_IMAGES = (".tif", ".tiff", ".png")
 _WORDS = re.compile(
     r"^(img|image|im|raw|lab|label|labels|mask|masks|gt|truth|seg)[-_. ]+"
     r"|[-_. ](img|image|raw|labels?|masks?|cp_masks|gt|truth|seg|objects)$"
@@ -211,6 +212,8 @@ def _read_file(path: Path, told: list[str]) -> Objects:
         objects = Objects.from_labels(plane.astype(np.int64), source=sizes)
     else:
         objects = Objects.load(path)
+    if path.suffix.lower() not in _LABEL_IMAGES:
+        return objects
     return _split_binary(objects, path, told)
 
 
@@ -219,9 +222,7 @@ def _split_binary(objects: Objects, path: Path, told: list[str]) -> Objects:
 
     In a label image with one number only on each frame, that number means "object".
     """
-    if "label" not in objects.features or not len(objects):
-        return objects
-    if objects.features["label"].nunique() > 1:
+    if not len(objects) or objects.features["label"].nunique() > 1:
         return objects
     sizes = objects.source["sizes"]
     shape = int(sizes["y"]), int(sizes["x"])

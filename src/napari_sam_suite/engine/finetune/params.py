@@ -45,7 +45,7 @@ class FinetuneParams(Params):
     )
     learning_rate: float | None = Field(
         None,
-        gt=0,
+        ge=1e-7,
         le=1,
         title="Learning rate",
         description="Size of the steps; 1e-3, or 1e-5 with the loss 'seed'.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -57,6 +57,24 @@ def checkpoint_folder(
     if chosen:
         return Path(chosen).expanduser().absolute()
     return platformdirs.user_cache_path("napari-sam-suite") / "checkpoints"
+
+
+def tuned_folder(folder: str | Path | None = None) -> Path:
+    """Return the folder that fine-tuned models are put into unless told otherwise."""
+    return checkpoint_folder(folder) / "tuned"
+
+
+def tuned_models(folder: str | Path | None = None) -> list[ModelSpec]:
+    """Return the user's own models, the newest last; damaged ones are left out."""
+    from napari_sam_suite.engine.models.registry import find_model
+
+    here = tuned_folder(folder)
+    files = here.glob("*.safetensors") if here.is_dir() else []
+    found = []
+    for path in sorted(files, key=lambda p: (p.stat().st_mtime, p.name)):
+        with suppress(ModelError):
+            found.append(find_model(path))
+    return found
 
 
 def checkpoint_path(spec: ModelSpec, folder: str | Path | None = None) -> Path:

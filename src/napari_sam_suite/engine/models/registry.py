@@ -109,6 +109,11 @@ class ModelSpec:
     runtime: Runtime = "torch"
 
     @property
+    def name(self) -> str:
+        """What `find_model` finds it by: the id, or the path of its file."""
+        return str(self.file) if self.file else self.id
+
+    @property
     def filename(self) -> str:
         """Name of the weights file in a checkpoint folder."""
         return self.file.name if self.file else self.url.rsplit("/", 1)[-1]

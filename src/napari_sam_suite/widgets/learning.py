@@ -1,0 +1,213 @@
+"""A training as a task: what it learns from, and what becomes of it in the viewer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.widgets.runner import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_sam_suite.engine.finetune.outcome import Comparison, Outcome
+    from napari_sam_suite.engine.finetune.params import FinetuneParams
+    from napari_sam_suite.engine.finetune.progress import Epoch
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.models.registry import ModelSpec
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.widgets.layers import Picture
+
+_REJECTED = "rejected"
+
+
+@dataclass(eq=False)
+class Learning(Task):
+    """A training as it was when the button was pressed.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        The model it begins with.
+    picture : Picture
+        Whose frames are learnt from.
+    objects : callable
+        Gives what is drawn on them; called on the engine's thread.
+    params : FinetuneParams
+    out : Path
+        Where the new model goes.
+    heard : callable
+        Called with every epoch.
+    done : callable
+        Called with the outcome.
+    """
+
+    spec: ModelSpec
+    picture: Picture
+    objects: Callable[[], Objects]
+    params: FinetuneParams
+    out: Path
+    heard: Callable[[Epoch], object]
+    done: Callable[[Outcome], object]
+    _last: list[Epoch] = field(default_factory=list)
+    _outcome: list[Outcome] = field(default_factory=list)
+
+    def start(self, engine: Engine) -> Job[Any]:
+        """Begin to gather frames and to learn."""
+        from napari_sam_suite.engine.finetune.data import gather_samples
+        from napari_sam_suite.engine.finetune.loop import finetune
+
+        def work(model: SamModel, job: Job[Outcome]) -> Outcome:
+            picture = self.picture
+            samples = gather_samples(picture.image, self.objects(), picture.composite)
+            return finetune(model, samples, self.params, self.out, job)
+
+        return engine.submit(work, f"fine-tune {self.spec.id}")
+
+    def take(self, part: Any) -> None:
+        """Draw an epoch."""
+        self._last.append(part)
+        self.heard(part)
+
+    def settle(self, job: Job[Any]) -> None:
+        """Show the new model, once it is there."""
+        if job.wait(0) and job.error is None and not self._outcome:
+            self._outcome.append(job.result())
+            self.done(self._outcome[0])
+
+    def summary(self) -> str:
+        """What has come of it."""
+        if self._outcome:
+            return self._outcome[0].summary().rstrip(".")
+        best = [epoch for epoch in self._last if epoch.best]
+        if best:
+            return f"the best of {len(self._last) - 1} epochs in {self.out.name}"
+        return "the model as it was"
+
+
+def read_truth(
+    layers: Sequence[Layer], picture: Picture, current: FrameIndex
+) -> Callable[[], Objects]:
+    """Take what is drawn in layers now, to make objects of it later.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Shapes and Labels. Rejected shapes are left out.
+    picture : Picture
+        What they were drawn on.
+    current : FrameIndex
+        The frame of a Labels layer without axes of its own.
+
+    Raises
+    ------
+    ParameterError
+        If a Labels layer has another size than the image.
+    """
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.widgets.shapes import to_objects
+
+    drawn: list[Objects] = []
+    planes: list[tuple[Any, FrameIndex]] = []
+    for layer in layers:
+        if isinstance(layer, Shapes):
+            found = to_objects(
+                layer.data, layer.shape_type, layer.features, picture.placement
+            )
+            if "review" in found.features:
+                kept = (found.features["review"] != _REJECTED).to_numpy()
+                found = found.select(kept)
+            drawn.append(found)
+        elif isinstance(layer, Labels):
+            planes += _planes(layer, picture, current)
+
+    def make() -> Objects:
+        labels = [
+            Objects.from_labels(np.asarray(plane), frame)
+            for plane, frame in planes
+            if np.any(plane)
+        ]
+        return Objects.concat([*drawn, *labels])
+
+    return make
+
+
+def _planes(
+    layer: Labels, picture: Picture, current: FrameIndex
+) -> list[tuple[Any, FrameIndex]]:
+    """Copies of the planes of a Labels layer, and their frames."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    sizes = picture.image.sizes
+    if tuple(data.shape[-2:]) != (sizes.y, sizes.x):
+        raise ParameterError(
+            f"The layer {layer.name!r} has {data.shape[-2]} x {data.shape[-1]} pixels, "
+            f"the image has {sizes.y} x {sizes.x}.",
+            "Choose labels of this image.",
+        )
+    leading = data.shape[:-2]
+    if not leading:
+        return [(np.array(data), current)]
+    if len(leading) != len(picture.placement.axes) - 2:
+        raise ParameterError(
+            f"The layer {layer.name!r} has {len(leading)} axes before y and x, its "
+            f"image has {len(picture.placement.axes) - 2}.",
+            "Choose labels with the axes of the image.",
+        )
+    return [
+        (np.array(data[index]), picture.placement.frame(index))
+        for index in np.ndindex(*leading)
+    ]
+
+
+def show_comparison(
+    viewer: ViewerModel,
+    picture: Picture,
+    comparison: Comparison,
+    names: tuple[str, str],
+) -> None:
+    """Add the objects that both models find in a validation frame, as outlines.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Goes to the frame.
+    picture : Picture
+        Where the outlines are put.
+    comparison : Comparison
+        What was found.
+    names : (str, str)
+        Of the base model and of the new one.
+    """
+    from napari_sam_suite.engine.finetune.calibrate import to_labels
+
+    frame = comparison.sample.frame
+    found = (comparison.before, comparison.after)
+    for masks, name, word, colour in zip(
+        found, names, ("Before", "After"), ("#e69f00", "#56b4e9"), strict=True
+    ):
+        layer = Labels(
+            to_labels(masks),
+            name=f"{word}: {name}",
+            colormap=DirectLabelColormap(
+                color_dict={None: colour, 0: "transparent"},
+            ),
+            **picture.placement.flat(),
+        )
+        layer.contour = 2
+        layer.editable = False
+        viewer.add_layer(layer)
+    place = picture.placement.at(frame)
+    first = viewer.dims.ndim - len(place) - 2
+    for axis, step in enumerate(place):
+        viewer.dims.set_current_step(first + axis, step)

@@ -1,0 +1,122 @@
+"""``finetune``: two folders in, a model out that every command takes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from commands import answer, explains, names, run
+from engine.finetune.tiny import sample
+from napari_sam_suite.engine.models.load import load_model
+from napari_sam_suite.engine.models.registry import find_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = (
+    *("--epochs", "1", "--views", "1", "--prompts", "2", "--variants", "0"),
+    "--no-calibrate",
+)
+
+
+@pytest.fixture
+def fields(tmp_path: Path) -> tuple[Path, Path]:
+    """Three images with labels, one image and one label image without a partner."""
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for k in range(3):
+        one = sample(k)
+        truth = np.zeros(one.shape, np.uint16)
+        for number in range(len(one.masks)):
+            truth[one.masks.full(number)] = number + 1
+        tifffile.imwrite(images / f"img_{k}.tif", one.rgb, photometric="rgb")
+        tifffile.imwrite(labels / f"lab_{k}.tif", truth)
+    tifffile.imwrite(images / "img_spare.tif", np.zeros((8, 8), np.uint8))
+    tifffile.imwrite(labels / "lab_lost.tif", np.ones((8, 8), np.uint8))
+    return images, labels
+
+
+def finetune(fields: tuple[Path, Path], out: Path, *more: object) -> list[object]:
+    return [
+        "finetune",
+        "--images",
+        fields[0],
+        "--labels",
+        fields[1],
+        "--out",
+        out,
+        *more,
+    ]
+
+
+def test_the_new_model_is_a_file_that_every_command_takes(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "models" / "cells.safetensors"
+    told = answer(run(*finetune(fields, out, *QUICK, "--json")))
+    assert told["model"] == str(out)
+    assert told["epochs"] == 1
+    assert "img_spare" in " ".join(told["notices"])
+    assert "lab_lost" in " ".join(told["notices"])
+    card = json.loads(out.with_suffix(".json").read_text())
+    assert card["base"] == "sam2-nano"
+    assert card["data"]["training_frames"] == 2
+    assert card["settings"]["prompts"] == 2
+    assert len(card["history"]) == 2
+
+    spec = find_model(str(out))
+    assert (spec.id, spec.config, spec.input_size) == ("cells", "nano", 512)
+    assert spec.auto.pred_iou_thresh == card["recommended"]["pred_iou_thresh"]
+    image, results = fields[0] / "img_0.tif", tmp_path / "results"
+    few = ("--points-per-side", "2")
+    done = run("segment", image, "--model", out, "--out", results, *few)
+    assert done.exit_code == 0, done.output
+    assert "img_0.tif" in names(results)
+
+
+def test_what_is_written_is_what_was_trained_and_other_files_of_it_are_read_too(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "cells.safetensors"
+    run(*finetune(fields, out, *QUICK))
+    tuned, base = load_model(str(out)), load_model("sam2-nano")
+    for name, value in base.network.state_dict().items():
+        if name.startswith("image_encoder"):
+            assert torch.equal(value, tuned.network.state_dict()[name])
+    for name, content in (
+        ("best_sam2_model.torch", tuned.network.state_dict()),
+        ("wrapped.pt", {"model": tuned.network.state_dict()}),
+    ):
+        torch.save(content, tmp_path / name)
+        about = (tmp_path / name).with_suffix(".json")
+        about.write_text('{"family": "sam2", "config": "nano"}')
+        again = load_model(str(tmp_path / name))
+        assert again.identity == tuned.identity
+
+
+def test_bad_input_is_explained_before_a_model_is_loaded(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "m.safetensors"
+    explains(run(*finetune(fields, tmp_path / "m.pt")), "m.safetensors")
+    explains(run(*finetune((tmp_path / "no", fields[1]), out)), "--images")
+    explains(run(*finetune(fields, out, "--epochs", "0")), "--epochs")
+    explains(run(*finetune(fields, out, "--model", "sam9")), "sam9")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    explains(run(*finetune((fields[0], empty), out)), "labels")
+    assert not out.exists()
+
+
+def test_labels_of_another_size_are_refused(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    tifffile.imwrite(fields[1] / "lab_1.tif", np.eye(32, dtype=np.uint8) * 3)
+    result = run(*finetune(fields, tmp_path / "m.safetensors"))
+    explains(result, "32 x 32", "64 x 64")

@@ -1,0 +1,124 @@
+"""Which labels belong to which image, and what is told about the others."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.finetune.data import (
+    hash_samples,
+    split_samples,
+)
+from napari_sam_suite.engine.finetune.folders import pair_names, read_folders
+from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RING = np.zeros((32, 32), np.uint8)
+RING[4:24, 4:24] = 1
+RING[10:16, 10:16] = 0
+TWO = RING.copy()
+TWO[26:30, 2:8] = 2
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for name in ("a", "b"):
+        grey = np.random.default_rng(0).integers(0, 255, (32, 32)).astype(np.uint8)
+        Image.fromarray(grey).save(images / f"{name}.png")
+    return images, labels
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("cell_1", "cell_1"),
+        ("img_001", "lab_001"),
+        ("cell", "cell_masks"),
+        ("cell_img", "cell_cp_masks"),
+        ("Cell-2", "mask_cell-2"),
+    ],
+)
+def test_names_are_paired_without_the_usual_words(image: str, labels: str) -> None:
+    assert pair_names([image, "other"], ["third", labels]) == {image: labels}
+
+
+def test_names_that_fit_several_are_not_paired() -> None:
+    assert pair_names(["cell"], ["cell_mask", "cell_labels"]) == {}
+
+
+def test_labels_geojson_and_pictures_are_read_with_holes_and_all_parts(
+    folders: tuple[Path, Path],
+) -> None:
+    images, labels = folders
+    tifffile.imwrite(labels / "a_labels.tif", TWO)
+    Objects.from_labels(TWO).save(labels / "b.geojson")
+    found = read_folders(images, labels)
+    assert [s.name for s in found.samples] == ["a", "b"]
+    for one in found.samples:
+        assert len(one.masks) == 2
+        assert (one.masks.full(0) == (TWO == 1)).all()
+    assert found.notices == []
+
+
+def test_a_binary_mask_is_split_into_its_islands(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    Image.fromarray(np.where(TWO > 0, 255, 0).astype(np.uint8)).save(labels / "a.png")
+    found = read_folders(images, labels)
+    assert len(found.samples[0].masks) == 2
+    assert "each of its 2 islands" in " ".join(found.notices)
+    assert "left out: b" in " ".join(found.notices)
+
+
+def test_a_coco_file_of_many_images_names_them(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    box = [[2, 2, 12, 2, 12, 12, 2, 12]]
+    size = {"height": 32, "width": 32}
+    rows = [("x.png", 0), ("b.png", 1), ("a.png", 2)]
+    document = {
+        "images": [{"id": k, "file_name": name, **size} for name, k in rows],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": k, "image_id": k, "category_id": 1, "segmentation": box}
+            for k in (0, 2)
+        ],
+    }
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(document))
+    found = read_folders(folders[0], path)
+    assert [s.name for s in found.samples] == ["a"]
+    assert found.samples[0].masks.area.tolist() == [100]
+    assert "x.png" in " ".join(found.notices)
+
+
+def test_empty_labels_are_said_to_be_empty(folders: tuple[Path, Path]) -> None:
+    tifffile.imwrite(folders[1] / "a.tif", np.zeros((32, 32), np.uint8))
+    with pytest.raises(ParameterError, match="no object"):
+        read_folders(*folders)
+
+
+def test_frames_are_split_by_lot_and_never_all_held_out(
+    folders: tuple[Path, Path],
+) -> None:
+    tifffile.imwrite(folders[1] / "a.tif", TWO)
+    tifffile.imwrite(folders[1] / "b.tif", RING * 3)
+    samples = read_folders(*folders).samples
+    many = samples * 5
+    train, held = split_samples(many, 0.2, seed=1)
+    assert (len(train), len(held)) == (8, 2)
+    assert split_samples(many, 0.2, seed=1)[1] == held
+    assert [len(part) for part in split_samples(samples, 0.9, 0)] == [1, 1]
+    assert [len(part) for part in split_samples(samples[:1], 0.2, 0)] == [1, 0]
+    assert [len(part) for part in split_samples(samples, 0, 0)] == [2, 0]
+    assert hash_samples(samples) != hash_samples(samples[:1])

@@ -1,0 +1,299 @@
+"""Training: nothing is lost, nothing gets worse, and the encoder stays as it was."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.finetune.tiny import Heard, masks_of, sample, square, tiny_model
+from napari_sam_suite.engine.errors import Cancelled, OutputError, ParameterError
+from napari_sam_suite.engine.finetune import loop
+from napari_sam_suite.engine.finetune.data import Sample
+from napari_sam_suite.engine.finetune.files import read_state, run_folder
+from napari_sam_suite.engine.finetune.loop import finetune
+from napari_sam_suite.engine.finetune.params import FinetuneParams
+from napari_sam_suite.engine.finetune.progress import Progress
+from napari_sam_suite.engine.finetune.scoring import Exam, Score
+from napari_sam_suite.engine.finetune.teaching import Teacher
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAMPLES = [sample(k) for k in range(3)]
+QUICK = FinetuneParams(
+    epochs=3, views=4, prompts=4, variants=1, calibrate=False, save_interval=2
+)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let validation give the scores of a script, the base model's first."""
+
+    def write(*values: float) -> None:
+        left = list(values)
+
+        def score(self: Exam, trainee: Any, stop: Any) -> Score:
+            value = left.pop(0)
+            return Score(value, value, value)
+
+        monkeypatch.setattr(Exam, "score", score)
+
+    return write
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return dict(load_file(path))
+
+
+def test_only_the_decoder_and_the_prompt_encoder_learn(out: Path, script: Any) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+    model = tiny_model()
+    before = {n: t.clone() for n, t in model.network.state_dict().items()}
+    outcome = finetune(model, SAMPLES, QUICK, out, Heard())
+    after = weights(out)
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    assert outcome.better
+    assert changed
+    assert all(
+        n.startswith(("sam_mask_decoder", "sam_prompt_encoder")) for n in changed
+    )
+    assert not any("conv_s0" in n or "conv_s1" in n for n in changed)
+    # The single answer, which boxes use, as well as the three of a click.
+    mlps = {n.split(".")[2] for n in changed if "hypernetworks" in n}
+    assert mlps == {"0", "1", "2", "3"}
+    now = model.network.state_dict()
+    assert all(torch.equal(before[n], now[n]) for n in before), "the base is its own"
+
+
+def test_each_view_is_encoded_once_however_many_epochs_there_are(
+    out: Path, script: Any
+) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+    model = tiny_model()
+    finetune(model, SAMPLES, QUICK, out, Heard())
+    # Two frames as they are and once varied, and one for validation.
+    assert len(model.seen) == 2 * 2 + 1
+
+
+def test_training_stops_when_patience_ends_and_keeps_the_best(
+    out: Path, script: Any
+) -> None:
+    script(0.1, 0.3, 0.4, 0.35, 0.36, 0.9)
+    heard = Heard()
+    params = QUICK.with_(epochs=50, patience=2, save_interval=1)
+    outcome = finetune(tiny_model(), SAMPLES, params, out, heard)
+    assert (outcome.epochs, outcome.best_epoch) == (4, 2)
+    assert "2 epochs" in outcome.ended
+    assert [e.best for e in heard.epochs] == [False, True, True, False, False]
+    kept = {p.name for p in run_folder(out).glob("epoch_*.safetensors")}
+    assert kept == {f"epoch_000{k}.safetensors" for k in (1, 2, 3, 4)}
+    best, last = weights(out), weights(run_folder(out) / "epoch_0004.safetensors")
+    second = weights(run_folder(out) / "epoch_0002.safetensors")
+    assert all(torch.equal(best[n], second[n]) for n in best)
+    assert not all(torch.equal(best[n], last[n]) for n in best)
+
+
+def test_a_model_that_does_not_become_better_is_the_one_it_began_with(
+    out: Path, script: Any
+) -> None:
+    script(0.5, 0.4, 0.5, 0.3)
+    model, heard = tiny_model(), Heard()
+    outcome = finetune(model, SAMPLES, QUICK, out, heard)
+    base, written = model.network.state_dict(), weights(out)
+    assert not outcome.better
+    assert not outcome.card["better_than_base"]
+    assert "did not become better" in " ".join(heard.notices)
+    assert all(torch.equal(base[n], written[n]) for n in base)
+    auto = model.spec.auto
+    assert outcome.card["recommended"]["pred_iou_thresh"] == auto.pred_iou_thresh
+
+
+def test_a_killed_training_goes_on_to_the_same_result(
+    out: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole.safetensors"
+    finetune(tiny_model(), SAMPLES, QUICK, whole, Heard())
+
+    class Killed(Exception):
+        pass
+
+    def kill(heard: Heard) -> bool:
+        # In the middle of the second epoch, without a chance to tidy up.
+        if len(heard.epochs) == 2 and heard.texts[-1].startswith("Epoch 2"):
+            raise Killed
+        return False
+
+    with pytest.raises(Killed):
+        finetune(tiny_model(), SAMPLES, QUICK, out, Heard(kill))
+    assert not out.exists()
+    heard = Heard()
+    finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    assert "Going on after epoch 1" in heard.notices[0]
+    assert [e.number for e in heard.epochs] == [2, 3]
+    one, two = weights(whole), weights(out)
+    assert all(torch.equal(one[n], two[n]) for n in one)
+    last = [read_state(run_folder(p) / "last.safetensors") for p in (whole, out)]
+    assert last[0] is not None and last[1] is not None
+    assert all(torch.equal(last[0][0][n], last[1][0][n]) for n in last[0][0])
+    assert last[0][1]["history"] == last[1][1]["history"]
+
+
+def test_another_training_does_not_go_on_where_this_one_was(
+    out: Path, script: Any
+) -> None:
+    script(0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.4)
+    first = Heard(lambda heard: len(heard.epochs) == 3)
+    with pytest.raises(Cancelled):
+        finetune(tiny_model(), SAMPLES, QUICK, out, first)
+    heard = Heard()
+    finetune(tiny_model(), SAMPLES, QUICK.with_(seed=5), out, heard)
+    assert [e.number for e in heard.epochs] == [0, 1, 2, 3]
+
+
+def test_a_cancelled_training_leaves_the_best_so_far(out: Path, script: Any) -> None:
+    script(0.1, 0.4, 0.3)
+    heard = Heard(lambda heard: len(heard.epochs) == 3)
+    with pytest.raises(Cancelled):
+        finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    state = read_state(run_folder(out) / "last.safetensors")
+    assert state is not None and state[1]["best_epoch"] == 1
+    written = weights(out)
+    best = {n.removeprefix("best/"): t for n, t in state[0].items() if "best/" in n}
+    assert all(torch.equal(t, written[n]) for n, t in best.items())
+
+
+def test_steps_without_a_finite_loss_change_nothing_and_end_the_training(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.5, 0.6, 0.7, 0.8)
+    monkeypatch.setattr(loop, "_UNSTABLE", 2)
+    monkeypatch.setattr(Teacher, "teach", lambda *_: math.nan)
+    model, heard = tiny_model(), Heard()
+    params = QUICK.with_(batch_size=1)
+    outcome = finetune(model, SAMPLES, params, out, heard)
+    assert outcome.epochs == 1
+    assert "unstable" in " ".join(heard.notices)
+    base, written = model.network.state_dict(), weights(out)
+    assert all(torch.equal(base[n], written[n]) for n in base)
+
+
+def test_when_memory_runs_out_fewer_prompts_are_asked_with_the_same_gradients(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = QUICK.with_(epochs=1)
+    roomy = tmp_path / "roomy.safetensors"
+    finetune(tiny_model(), SAMPLES, params, roomy, Heard())
+    from napari_sam_suite.engine.finetune.trainee import Trainee
+
+    asked = []
+    answer = Trainee.answer
+
+    def tight(self: Any, embedding: Any, prompts: Any) -> Any:
+        if torch.is_grad_enabled():
+            asked.append(len(prompts))
+            if len(prompts) > 2:
+                raise torch.OutOfMemoryError("the device is full")
+        return answer(self, embedding, prompts)
+
+    monkeypatch.setattr(Trainee, "answer", tight)
+    finetune(tiny_model(), SAMPLES, params, out, Heard())
+    assert max(asked[1:]) <= 2
+    states = [read_state(run_folder(p) / "last.safetensors") for p in (roomy, out)]
+    assert states[0] is not None and states[1] is not None
+    for name, tensor in states[0][0].items():
+        if name.startswith("now/"):
+            torch.testing.assert_close(states[1][0][name], tensor, rtol=0, atol=2e-4)
+
+
+def test_a_full_disk_stops_no_training_but_is_told(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+
+    def full(*_: object) -> None:
+        raise OutputError("There is no room left.")
+
+    monkeypatch.setattr(loop, "write_state", full)
+    heard = Heard()
+    outcome = finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    assert outcome.better
+    assert "No checkpoint of epoch 1: There is no room left." in heard.notices
+    assert out.is_file()
+
+
+@pytest.mark.parametrize("loss", ["instances", "seed"])
+def test_it_learns(out: Path, loss: str) -> None:
+    heard = Heard()
+    params = FinetuneParams(
+        loss=loss,
+        learning_rate=3e-3,
+        epochs=10,
+        views=16,
+        prompts=6,
+        variants=0,
+        validation=0,
+        calibrate=False,
+    )
+    finetune(tiny_model(), SAMPLES[:1], params, out, heard)
+    losses = [e.loss for e in heard.epochs[1:]]
+    assert losses[-1] < 0.75 * losses[0]
+    best = max(e.score.value for e in heard.epochs)
+    assert best > heard.epochs[0].score.value + 0.1
+
+
+def test_it_trains_in_bfloat16(out: Path) -> None:
+    heard = Heard()
+    model = tiny_model(torch.bfloat16)
+    finetune(model, SAMPLES, QUICK.with_(epochs=1), out, heard)
+    assert math.isfinite(heard.epochs[-1].loss)
+    assert all(t.dtype == torch.float32 for t in weights(out).values())
+
+
+def test_odd_frames_are_learnt_from_without_a_complaint(out: Path) -> None:
+    shape = (40, 70)
+    grey = np.random.default_rng(0).integers(0, 255, (*shape, 3)).astype(np.uint8)
+    odd = [
+        Sample("whole", grey, masks_of(shape, np.ones(shape, bool))),
+        Sample("one", grey, masks_of(shape, square(shape, 3, 5, 4))),
+        SAMPLES[0],
+    ]
+    for kind in ("instances", "seed"):
+        heard = Heard()
+        params = QUICK.with_(epochs=1, loss=kind)
+        finetune(tiny_model(), odd, params, out, heard)
+        assert math.isfinite(heard.epochs[-1].loss)
+
+
+def test_one_frame_alone_is_told_to_be_judged_by_itself(out: Path, script: Any) -> None:
+    script(0.1, 0.2)
+    heard = Heard()
+    finetune(tiny_model(), SAMPLES[:1], QUICK.with_(epochs=1), out, heard)
+    assert "nothing to validate on" in " ".join(heard.notices)
+
+
+def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ParameterError, match="no frame"):
+        finetune(tiny_model(), [], QUICK, tmp_path / "a.safetensors", Heard())
+    with pytest.raises(OutputError, match="safetensors"):
+        finetune(tiny_model(), SAMPLES, QUICK, tmp_path / "a.pt", Heard())
+
+
+def test_the_first_of_equal_scores_is_the_best() -> None:
+    progress = Progress()
+    values = [0.2, 0.5, 0.5, 0.4]
+    best = [progress.add(1.0, Score(v, v, v)) for v in values]
+    assert best == [False, True, False, False]
+    assert Progress.of(progress.as_dict()).best_epoch == 1

@@ -1,0 +1,157 @@
+"""The Fine-tune tab: tick what to learn from, watch, and have a new model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_sam_suite.engine.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from napari_sam_suite.widgets.panel import Panel
+
+LIMIT = 240_000
+QUICK = {"epochs": 2, "patience": 2}
+FAST = {"views": 2, "prompts": 4, "variants": 0, "calibrate": False}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAPARI_SAM_SUITE_CHECKPOINTS", str(tmp_path))
+    return tmp_path / "tuned"
+
+
+@pytest.fixture
+def panel(viewer: Any, qtbot: Any) -> Iterator[Panel]:
+    from napari_sam_suite.widgets.panel import Panel
+    from widgets.conftest import FakeEngine
+
+    class TinyEngine(FakeEngine):
+        def _load(self) -> Any:
+            from engine.finetune.tiny import tiny_model
+
+            if self._model is None:
+                self._model = tiny_model()
+            return self._model
+
+    panel = Panel(viewer, start=lambda model, _: TinyEngine(model, {}))
+    viewer.window.add_dock_widget(panel, name="SAM Suite")
+    yield panel
+    panel.session.close(timeout=10)
+
+
+def add_fields(viewer: Any) -> None:
+    """Three frames, the objects of two of them in a Labels layer."""
+    from engine.finetune.tiny import sample
+
+    fields = [sample(k) for k in range(3)]
+    viewer.add_image(np.stack([f.rgb[..., 0] for f in fields]), name="cells")
+    labels = np.zeros((3, 64, 64), int)
+    for k in range(2):
+        for number in range(4):
+            labels[k][fields[k].masks.full(number)] = number + 1
+    viewer.add_labels(labels, name="truth")
+
+
+def better(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """Let validation find these scores."""
+    from napari_sam_suite.engine.finetune.scoring import Exam, Score
+
+    left = list(values)
+
+    def score(*_: Any) -> Score:
+        value = left.pop(0)
+        return Score(value, value, value)
+
+    monkeypatch.setattr(Exam, "score", score)
+
+
+def learn(panel: Panel, qtbot: Any) -> None:
+    panel.finetune.form.set_values(QUICK)
+    panel.finetune.advanced.set_values(FAST)
+    panel.finetune.name.setText("cells 1")
+    qtbot.waitUntil(lambda: panel.finetune.button.isEnabled(), timeout=LIMIT)
+    qtbot.mouseClick(panel.finetune.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: panel.busy, timeout=LIMIT)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
+
+
+def test_a_new_model_is_learnt_plotted_and_chosen(
+    panel: Panel,
+    viewer: Any,
+    qtbot: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    better(monkeypatch, 0.1, 0.4, 0.3)
+    add_fields(viewer)
+    learn(panel, qtbot)
+    assert "Better: score 0.10 before, 0.40 now" in panel.footer.status.text()
+    curves = panel.finetune.curves.values
+    assert curves["F1"] == curves["IoU"] == [0.1, 0.4, 0.3]
+    assert np.isnan(curves["loss"][0]) and np.isfinite(curves["loss"][1:]).all()
+    made = folder / "cells 1.safetensors"
+    assert made.is_file() and made.with_suffix(".json").is_file()
+    assert panel.models.spec.file == made
+    assert panel.models.spec.auto.pred_iou_thresh == 0.5
+    names = [panel.models.combo.itemText(k) for k in range(panel.models.combo.count())]
+    assert names[-1].startswith("cells 1")
+
+
+def test_a_model_that_is_not_better_is_not_chosen(
+    panel: Panel, viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better(monkeypatch, 0.5, 0.4, 0.3)
+    add_fields(viewer)
+    before = panel.models.spec
+    learn(panel, qtbot)
+    assert "did not become better" in panel.footer.status.text()
+    assert panel.models.spec is before
+
+
+def test_without_outlines_it_says_what_to_do(panel: Panel, viewer: Any) -> None:
+    viewer.add_image(np.zeros((64, 64), np.uint8))
+    assert "Draw the outlines" in panel.finetune.hint.text()
+    assert not panel.finetune.button.isEnabled()
+
+
+def test_layers_of_another_size_are_refused(panel: Panel, viewer: Any) -> None:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.learning import read_truth
+
+    viewer.add_image(np.eye(64, dtype=np.uint8), name="cells")
+    viewer.add_labels(np.zeros((32, 64), int), name="other")
+    picture = panel.images.picture()
+    with pytest.raises(ParameterError, match="'other' has 32 x 64 pixels"):
+        read_truth(panel.finetune.chosen(), picture, FrameIndex())
+
+
+def test_shapes_keep_their_holes_and_rejected_ones_are_left_out(
+    panel: Panel, viewer: Any
+) -> None:
+    from napari_sam_suite.engine.finetune.data import gather_samples
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.learning import read_truth
+
+    viewer.add_image(np.random.default_rng(0).random((2, 64, 64)), name="cells")
+    outer = [[1, 4, 4], [1, 4, 40], [1, 40, 40], [1, 40, 4], [1, 4, 4]]
+    hole = [[1, 10, 10], [1, 10, 20], [1, 20, 20], [1, 20, 10], [1, 10, 10]]
+    bad = [[1, 50, 50], [1, 50, 60], [1, 60, 60], [1, 60, 50]]
+    viewer.add_shapes(
+        [np.array(outer + hole), np.array(bad)],
+        shape_type="polygon",
+        features={"review": ["accepted", "rejected"]},
+    )
+    picture = panel.images.picture()
+    truth = read_truth(panel.finetune.chosen(), picture, FrameIndex())
+    (found,) = gather_samples(picture.image, truth(), picture.composite)
+    assert len(found.masks) == 1
+    mask = found.masks.full(0)
+    assert mask[5, 5] and not mask[15, 15]
+    assert found.frame.z == 1
