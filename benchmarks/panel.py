@@ -1,9 +1,9 @@
 """How long the window stands still: python benchmarks/panel.py.
 
 Prints the longest gap of a 50 Hz timer on the main thread while a 1024 x 1024 image is
-segmented, and what 5,000 polygons take to appear and to step through. Every number
-comes twice: wall time, and the CPU time of the main thread, which other work on the
-machine hardly changes.
+segmented, how soon Cancel lets the panel go on, and what 5,000 polygons take to appear
+and to step through. Every number comes twice: wall time, and the CPU time of the main
+thread, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -126,6 +126,34 @@ def measure_runs(viewer: napari.Viewer, panel: Any, side: int, points: int) -> N
     viewer.layers.clear()
 
 
+def measure_cancel(viewer: napari.Viewer, panel: Any, side: int) -> None:
+    """Report how long after a press of Cancel the panel can be used again."""
+    scene = synthesize("touching nuclei", (side, side), 4, diameter=34)
+    viewer.add_image(np.stack([scene.image] * 4), name="stack")
+    panel.auto.set_params(panel.auto.params().with_(points_per_side=64))
+    panel.auto.batch["z"].text.setText("all")
+    for wait in (0.2, 1.0, 3.0):
+        while not panel.auto.button.isEnabled():
+            pump(0.1)
+        panel.auto.button.click()
+        pump(wait)
+        ended = panel.runner._job
+        start = Moment.now()
+        panel.footer.cancel.click()
+        while panel.busy:
+            pump(0.005)
+        usable = Moment.now() - start
+        while ended is not None and not ended.wait(0):
+            pump(0.005)
+        engine = Moment.now() - start
+        print(
+            f"cancelled after {wait} s: the panel goes on after {usable}, the engine "
+            f"is free after {engine.wall:.2f} s; {panel.footer.status.text()}",
+            flush=True,
+        )
+    viewer.layers.clear()
+
+
 def measure_shapes(viewer: napari.Viewer, panel: Any, count: int, planes: int) -> None:
     """Report how long a run's polygons take to appear, and a step through them."""
     from napari_sam_suite.widgets.session import prepare
@@ -186,16 +214,18 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--points", type=int, default=32)
     parser.add_argument("--polygons", type=int, default=5000)
-    parser.add_argument("--only", choices=("runs", "shapes"))
+    parser.add_argument("--only", choices=("runs", "cancel", "shapes"))
     chosen = parser.parse_args()
     viewer = napari.Viewer()
     viewer.window.resize(1500, 950)
     _, panel = viewer.window.add_plugin_dock_widget("napari-sam-suite")
     pump(1)
     print(f"load of this machine: {os.getloadavg()[0]:.1f}", flush=True)
-    if chosen.only != "shapes":
+    if chosen.only in (None, "runs"):
         measure_runs(viewer, panel, chosen.side, chosen.points)
-    if chosen.only != "runs":
+    if chosen.only in (None, "cancel"):
+        measure_cancel(viewer, panel, chosen.side)
+    if chosen.only in (None, "shapes"):
         measure_shapes(viewer, panel, chosen.polygons, 50)
     viewer.close()
 

@@ -319,6 +319,27 @@ def test_two_viewers_at_once_do_not_offer_each_others_work(
     other.close()
 
 
+def test_a_panel_that_is_opened_again_takes_the_snapshots_over(
+    model: ViewerModel, saving: Autosave, state_folder: Path, qtbot: Any
+) -> None:
+    layer = make_layer()
+    with written(saving, qtbot):
+        model.add_layer(layer)
+    [before] = files(state_folder)
+    saving.disconnect_viewer()
+    again = Autosave(model)
+    qtbot.addWidget(again.bar)
+    again.delay = 0
+    with written(again, qtbot):
+        layer.add_polygons(SQUARE + 40)
+    [now] = files(state_folder)
+    assert now != before and len(read_snapshot(now).shapes()) == 3
+    with written(again, qtbot):
+        model.layers.remove(layer)
+    assert files(state_folder) == []
+    again.close()
+
+
 def test_a_full_disk_is_told_once_and_the_session_goes_on(
     model: ViewerModel,
     saving: Autosave,

@@ -84,6 +84,18 @@ def test_a_preset_sets_its_values_and_a_change_leaves_it(tab: AutoTab) -> None:
     assert tab.preset.currentText() == "Own settings"
 
 
+def test_what_the_filters_say_is_used_in_the_next_run(tab: AutoTab) -> None:
+    shown = AutoParams(pred_iou_thresh=0.8, min_area=7, overlap="exclusive")
+    shown = shown.with_(stability_score_thresh=0.905, max_area=90)
+    lowest = AutoParams(pred_iou_thresh=0.6, stability_score_thresh=0.6)
+    tab.filters.set_run(shown, lowest, 200)
+    assert not tab.filters.adopt.isEnabled()
+    tab.filters.block("")
+    tab.filters.sliders["pred_iou_thresh"].setValue(0.71)
+    tab.filters.adopt.click()
+    assert tab.params() == shown.with_(pred_iou_thresh=0.71)
+
+
 def test_batch_fields_show_their_range_and_refuse_what_is_not_there(
     tab: AutoTab,
 ) -> None:

@@ -10,7 +10,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import Qt
 
 from napari_sam_suite.engine.errors import Cancelled, EngineError, OutOfMemory
-from napari_sam_suite.widgets import models
+from napari_sam_suite.widgets import finding, models
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
@@ -224,12 +224,18 @@ def test_a_run_leaves_what_was_drawn_by_hand_in_other_frames(
     assert sorted(shape[0, 0] for shape in layer.data) == [0, 0, 0, 0, 2]
 
 
-def test_objects_are_shown_as_labels(
-    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+def test_many_objects_are_offered_and_shown_as_labels(
+    viewer: Any,
+    panel: Panel,
+    qtbot: Any,
+    blobs: Blobs,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(finding, "MANY", 7)
     viewer.add_image(blobs(2, 3), name="cells", scale=(1, 3, 2, 2))
     panel.auto.batch["z"].text.setText("2-3")
     segment(panel, qtbot)
+    assert "Show as labels, is quicker" in say(panel)
     panel.bar.labels.trigger()
     name = "cells objects (labels)"
     qtbot.waitUntil(lambda: name in [layer.name for layer in viewer.layers])

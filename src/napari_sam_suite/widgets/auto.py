@@ -131,9 +131,15 @@ class AutoTab(Tab):
         self.preset.textActivated.connect(lambda text: self._use_preset(text.lower()))
         self.button.clicked.connect(self.start)
         self.live.failed.connect(self.failed)
+        self.filters.adopted.connect(self._adopt)
         self.parts.results.changed.connect(
             lambda: self.live.refresh(busy=self.parts.runner.busy)
         )
+
+    def _adopt(self) -> None:
+        """Let the next run begin as the last one is filtered now."""
+        self.advanced.set_values(self.filters.values())
+        self.said.emit("The next run will be filtered like this.")
 
     def _use_preset(self, name: str) -> None:
         if name in PRESETS:

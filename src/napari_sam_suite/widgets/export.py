@@ -28,7 +28,7 @@ from napari_sam_suite.engine.formats import FORMATS
 from napari_sam_suite.engine.onnx.params import ExportParams
 from napari_sam_suite.engine.outputs import FORMATS as WRITTEN
 from napari_sam_suite.widgets.bridge import Background
-from napari_sam_suite.widgets.form import Form
+from napari_sam_suite.widgets.form import Form, scrolled
 from napari_sam_suite.widgets.runner import WAIT, Task
 from napari_sam_suite.widgets.settings import preferences
 from napari_sam_suite.widgets.tab import Tab
@@ -177,12 +177,16 @@ class ExportTab(Tab):
         for header in (self.table.horizontalHeader(), self.table.verticalHeader()):
             header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.verticalHeader().hide()
+        model = (self.form, place, self.start, self.table, self.page)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(6, 10, 6, 6)
+        column.addWidget(_group("Results", line))
+        column.addWidget(_group("Model as ONNX", *model))
+        column.addStretch(1)
         layout = QVBoxLayout(self)
-        layout.addWidget(_group("Results", line))
-        layout.addWidget(
-            _group("Model as ONNX", self.form, place, self.start, self.table, self.page)
-        )
-        layout.addStretch(1)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scrolled(inside))
 
     def _refresh(self, _: Any = None) -> None:
         layer = self.parts.shapes_layer()

@@ -97,9 +97,12 @@ class FilterBox(QWidget):
     -------
     changed()
         A slider was moved.
+    adopted()
+        The next run is wanted with what the sliders say.
     """
 
     changed = Signal()
+    adopted = Signal()
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,6 +110,7 @@ class FilterBox(QWidget):
         self.area = AreaSlider()
         self.allow = QCheckBox("Objects may overlap")
         self.reset = QPushButton("Back to the run")
+        self.adopt = QPushButton("Use in the next run")
         self.told = QLabel()
         self.told.setWordWrap(True)
         self._exact: dict[str, tuple[float, float]] = {}
@@ -161,7 +165,8 @@ class FilterBox(QWidget):
 
     def block(self, why: str) -> None:
         """Disable everything and say why; an empty text enables it."""
-        for part in (*self.sliders.values(), self.area, self.allow, self.reset):
+        buttons = (self.allow, self.reset, self.adopt)
+        for part in (*self.sliders.values(), self.area, *buttons):
             part.setEnabled(not why)
             part.setToolTip(why)
         if why or self.told.text() == self._why:
@@ -187,6 +192,7 @@ class FilterBox(QWidget):
         self.area.setToolTip("Smaller and larger objects are hidden.")
         self.allow.setToolTip("Else every pixel belongs to the best object only.")
         self.reset.setToolTip("Show what the run had found.")
+        self.adopt.setToolTip("Sets these values under Advanced.")
 
     def _lay_out(self) -> None:
         rows = QFormLayout()
@@ -198,9 +204,10 @@ class FilterBox(QWidget):
             slider.setSingleStep(0.01)
             rows.addRow(_PARTS[name], slider)
         rows.addRow("Area", self.area)
+        rows.addRow(self.allow)
         last = QHBoxLayout()
-        last.addWidget(self.allow, 1)
-        last.addWidget(self.reset)
+        last.addWidget(self.reset, 1)
+        last.addWidget(self.adopt, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(rows)
@@ -213,6 +220,7 @@ class FilterBox(QWidget):
         self.area.changed.connect(self.changed)
         self.allow.toggled.connect(lambda _: self.changed.emit())
         self.reset.clicked.connect(self._go_back)
+        self.adopt.clicked.connect(self.adopted)
 
     def _go_back(self) -> None:
         if self._run is not None:

@@ -17,10 +17,12 @@ from qtpy.QtWidgets import (
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
+    QWidget,
 )
 from superqt.utils import signals_blocked
 
 from napari_sam_suite.widgets.edits import Edits
+from napari_sam_suite.widgets.form import scrolled
 from napari_sam_suite.widgets.levels import LevelButton
 from napari_sam_suite.widgets.review import SELECT_FIRST, Review, bind
 from napari_sam_suite.widgets.tab import Tab
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.tab import Parts
 
 _KEYS = 9
+_HEIGHT = 90  # px, for a header and three tags
 _TAG = Qt.ItemDataRole.UserRole
 
 
@@ -177,15 +180,20 @@ class TagTab(Tab):
         line.addWidget(self.name, 1)
         line.addWidget(self.add)
         line.addWidget(self.colour)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 10, 6, 6)
-        layout.addWidget(self.tree, 1)
-        layout.addLayout(line)
         below = QHBoxLayout()
         below.addWidget(self.assign, 1)
         below.addWidget(self.levels)
-        layout.addLayout(below)
-        layout.addWidget(self.review)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(6, 10, 6, 6)
+        self.tree.setMinimumHeight(_HEIGHT)
+        column.addWidget(self.tree, 1)
+        column.addLayout(line)
+        column.addLayout(below)
+        column.addWidget(self.review)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scrolled(inside))
 
     def _item(self, tag: str, number: int, count: int) -> QTreeWidgetItem:
         from napari_sam_suite.widgets.shapes import colours
