@@ -72,17 +72,23 @@ def tags() -> None:
     viewer, panel = open_panel("nuclei")
     run(panel)
     panel.tabs.setCurrentWidget(panel.tags)
-    layer = panel.results.layer_of(panel.images.picture())
-    if layer is not None:
-        order = layer.features["area"].to_numpy().argsort()
-        for tag, rows in (
-            ("small", order[: len(order) // 4]),
-            ("large", order[-len(order) // 4 :]),
-        ):
-            layer.selected_data = set(rows.tolist())
-            panel.tags.tag_selection(tag)
-        layer.selected_data = set()
+    tag_by_size(panel)
     save(viewer, "tags")
+
+
+def tag_by_size(panel: Panel) -> None:
+    """Call the smallest and the largest objects so."""
+    layer = panel.parts.result_layer()
+    if layer is None:
+        return
+    order = layer.features["area"].to_numpy().argsort()
+    for tag, rows in (
+        ("small", order[: len(order) // 4]),
+        ("large", order[-len(order) // 4 :]),
+    ):
+        layer.selected_data = set(rows.tolist())
+        panel.tags.tag_selection(tag)
+    layer.selected_data = set()
 
 
 def tissue() -> None:
@@ -109,6 +115,36 @@ def advanced() -> None:
     save(viewer, "advanced")
 
 
+def filters() -> None:
+    """A result filtered by its sliders."""
+    viewer, panel = open_panel("nuclei")
+    run(panel)
+    panel.auto.filter_fold.expand(animate=False)
+    quality = panel.auto.filters.sliders["pred_iou_thresh"]
+    quality.setValue((quality.minimum() + 1) / 2)
+    pump(1)
+    while not panel.auto.live.settled:
+        pump(0.1)
+    save(viewer, "filters")
+
+
+def finetune() -> None:
+    """A model that is about to be taught tagged objects."""
+    viewer, panel = open_panel("nuclei")
+    run(panel)
+    tag_by_size(panel)
+    panel.tabs.setCurrentWidget(panel.finetune)
+    save(viewer, "finetune")
+
+
+def export() -> None:
+    """Where results and models are saved."""
+    viewer, panel = open_panel("nuclei")
+    run(panel)
+    panel.tabs.setCurrentWidget(panel.export)
+    save(viewer, "export")
+
+
 def download() -> None:
     """A model that is not here yet."""
     viewer, panel = open_panel("tissue")
@@ -117,7 +153,11 @@ def download() -> None:
 
 
 PICTURES: dict[str, Callable[[], Any]] = {
-    f.__name__: f for f in (nuclei, tags, tissue, stack, advanced, download)
+    f.__name__: f
+    for f in (
+        *(nuclei, filters, tags, tissue, stack),
+        *(finetune, export, advanced, download),
+    )
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 _LARGEST = 10_000_000
 _SUITS = "auto"
 _WIDTH = 100
+_ARROWS = {
+    False: "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}",
+    True: "\N{BLACK DOWN-POINTING SMALL TRIANGLE}",
+}
 _FINE = 6  # decimals of numbers such as a learning rate
 
 
@@ -215,8 +220,13 @@ class Form(QWidget):
 
 def fold(title: str, content: QWidget) -> QCollapsible:
     """Content that is shown when its title is clicked."""
-    made = QCollapsible(title)
+    made = QCollapsible()
     made.setDuration(0)
+    # arrows of text have the colour of the theme, superqt's pictures are black
+    for place in (made.setCollapsedIcon, made.setExpandedIcon):
+        place(QIcon())
+    made.toggled.connect(lambda on: made.setText(f"{_ARROWS[on]}  {title}"))
+    made.setText(f"{_ARROWS[False]}  {title}")
     made.addWidget(content)
     layout = made.layout()
     if layout is not None:

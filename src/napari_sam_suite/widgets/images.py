@@ -11,6 +11,7 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
+    QLabel,
     QListWidget,
     QListWidgetItem,
     QVBoxLayout,
@@ -71,6 +72,8 @@ class ImageChooser(QWidget):
             "Tick the image, or each of its channels. Colours, contrast and "
             "visibility are those of the layers."
         )
+        self.hint = QLabel("Open one, or try File, Open Sample, SAM Suite.")
+        self.hint.setWordWrap(True)
         self.axes = QWidget()
         self._axis_line = QHBoxLayout(self.axes)
         self._axis_line.setContentsMargins(0, 0, 0, 0)
@@ -78,6 +81,7 @@ class ImageChooser(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
+        layout.addWidget(self.hint)
         layout.addWidget(self.list)
         layout.addWidget(self.axes)
         self.list.itemChanged.connect(self._ticked)
@@ -173,6 +177,7 @@ class ImageChooser(QWidget):
     def _fit(self) -> None:
         count = self.list.count()
         self.list.setVisible(count > 0)
+        self.hint.setVisible(count == 0)
         height = max(16, self.list.sizeHintForRow(0))
         self.list.setFixedHeight(min(count, _ROWS) * height + 6)
 
