@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.batch.work import ImageWork
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.jobs import Job
+    from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.protocol import SamModel
 
 _OPEN = 4
@@ -57,6 +58,8 @@ _OPEN = 4
 _GPU_THREADS = 3
 """Tasks of one worker with a GPU: one is on it, one is read, one is written."""
 _PATIENCE = "15s"
+_LOOK = 0.2
+"""Seconds after which a run looks whether it shall stop."""
 
 
 @contextmanager
@@ -177,6 +180,7 @@ class _Run:
         self._client = client
         self._recipe, self._store, self._tally = recipe, store, tally
         self._name = f"napari-sam-suite-{uuid4().hex[:12]}"
+        self._news = threading.Event()
         self._waiting: deque[tuple[str, FrameIndex | None]] = deque()
         self._under_way: dict[Any, tuple[str, FrameIndex | None]] = {}
         plugin = _plugin(self._name, recipe.text())
@@ -230,17 +234,12 @@ class _Run:
         key = f"{function.__name__}-{name}-{frame}-{uuid4().hex[:8]}"
         future = self._client.submit(function, *arguments, key=key, pure=False)
         self._under_way[future] = (name, frame)
+        future.add_done_callback(lambda _: self._news.set())
 
     def _take(self) -> None:
         """What came back meanwhile."""
-        if not self._under_way:
-            return
-        try:
-            self._distributed.wait(
-                list(self._under_way), timeout=0.2, return_when="FIRST_COMPLETED"
-            )
-        except TimeoutError:
-            return
+        self._news.wait(_LOOK)
+        self._news.clear()
         for future in [f for f in self._under_way if f.done()]:
             name, frame = self._under_way.pop(future)
             if future.status == "error":
@@ -284,15 +283,36 @@ class _Run:
 # -- on the workers ------------------------------------------------------------------
 
 
+_HERE = "napari_sam_suite"
+"""Attribute of a worker that has its benches by run."""
+
+
 class _Bench:
     """What a worker has at hand: the model, the store, and a few open images."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.store = Store.open(recipe.outputs.store)
-        self.engine = open_engine(recipe)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
         self._works: OrderedDict[str, ImageWork] = OrderedDict()
+
+    @property
+    def engine(self) -> Engine:
+        """Made by the first task: what it imports would stop the worker's heartbeat."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = open_engine(self.recipe)
+            return self._engine
+
+    @cached_property
+    def store(self) -> Store:
+        """Opened by the first task."""
+        return Store.open(self.recipe.outputs.store)
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        if self._engine is not None:
+            self._engine.close(timeout=5)
 
     def open(self, name: str) -> ImageWork:
         """An image, planned; the few used last stay open."""
@@ -334,20 +354,19 @@ def _plugin(name: str, recipe: str) -> Any:
 
     class Ready(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
         def setup(self, worker: Any) -> None:
-            benches = vars(worker).setdefault("napari_sam_suite", {})
-            benches[name] = _Bench(Recipe.parse(recipe))
+            vars(worker).setdefault(_HERE, {})[name] = _Bench(Recipe.parse(recipe))
 
         def teardown(self, worker: Any) -> None:
-            bench = vars(worker).get("napari_sam_suite", {}).pop(name, None)
+            bench = vars(worker).get(_HERE, {}).pop(name, None)
             if bench is not None:
-                bench.engine.close(timeout=5)
+                bench.close()
 
     return Ready()
 
 
 def _bench(run: str) -> _Bench:
     worker = load_extra("distributed").get_worker()
-    bench: _Bench = vars(worker)["napari_sam_suite"][run]
+    bench: _Bench = vars(worker)[_HERE][run]
     return bench
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
-from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.engine.errors import EngineError
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.overview import start_overview
 from napari_sam_suite.widgets.recipe import as_python
+from napari_sam_suite.widgets.repeat import to_recipe
 
 if TYPE_CHECKING:
     from napari_sam_suite.widgets.tab import Parts
@@ -83,12 +83,11 @@ class Outcome(QObject):
             self.save(Path(path))
 
     def save(self, path: Path) -> None:
-        """Write what the last run did as JSON."""
+        """Write the last run as a recipe, which the command line repeats."""
         try:
-            path.write_text(json.dumps(self.recipe(), indent=2), encoding="utf-8")
-        except OSError as error:
-            reason = f"{path} cannot be written: {error.strerror}."
-            self.failed.emit(OutputError(reason, "Choose another folder."))
+            to_recipe(self.recipe()).save(path)
+        except EngineError as error:
+            self.failed.emit(error)
         else:
             self.said.emit(f"Saved {path.name}.")
 
