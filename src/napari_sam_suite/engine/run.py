@@ -58,8 +58,8 @@ class Listener(Protocol):
     def report(self, done: int, total: int, text: str = "") -> None:
         """Say how far the run is."""
 
-    def give(self, part: FrameResult) -> None:
-        """Hand out a finished frame."""
+    def give(self, part: object) -> None:
+        """Hand out a part of the result, such as the `FrameResult` of a frame."""
 
     def notice(self, text: str) -> None:
         """Tell the user something."""

@@ -135,7 +135,7 @@ def lowest_thresholds(params: AutoParams) -> AutoParams:
     return params.with_(**_LOWEST)
 
 
-def auto_params(tile: int | Literal["off"], **values: Any) -> AutoParams:
+def auto_params(tile: int | Literal["auto", "off"], **values: Any) -> AutoParams:
     """Automatic masks as they are used to judge a model: somewhat coarser."""
     return AutoParams(points_per_side=_POINTS, tile=tile, **values)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 ROOM = 2**30
 """Bytes of embeddings kept in memory; more of them go to files of 16-bit floats."""
 _NO_LIMIT = 2**62
+_LEAST = 8
+"""Side in the model's input of the smallest object: two pixels of its logits."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Lessons:
                 # asked for, or a resumed run would be another one.
                 self._cache = EmbeddingCache(0, folder, _NO_LIMIT)
             self._cache.put(str(number), trainee.device, embedding)
-            self._scenes.append(Scene(view, samples[view.sample]))
+            least = (_LEAST * max(view.region.shape) / trainee.input_size) ** 2
+            self._scenes.append(Scene(view, samples[view.sample], least))
 
     def __len__(self) -> int:
         return len(self.views)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from napari_sam_suite.engine.models.memory import VideoMemory
 
 _ALL = (0, *MULTIMASK)
 _BEFORE_DECODER = ("conv_s0", "conv_s1")
@@ -51,7 +53,10 @@ class Trainee:
     def __init__(self, base: SamModel) -> None:
         adapter = base.model if isinstance(base, Remembering) else base
         if not isinstance(adapter, Adapter):
-            raise ModelError(f"{base.spec.id} cannot be trained.")
+            raise ModelError(
+                f"{base.spec.id} cannot be trained.",
+                "Choose a model with its own weights, not an exported one.",
+            )
         self.base = base
         self.spec = base.spec
         self.device = base.device
@@ -83,7 +88,7 @@ class Trainee:
         """Embed RGB images (H, W, 3), uint8."""
         return self.base.encode(images)
 
-    def move(self, device: torch.device) -> None:
+    def move(self, device: Any) -> None:
         """Go to another device."""
         self.base.move(device)
         self.adapter.move(device)
@@ -99,6 +104,10 @@ class Trainee:
     ) -> Decoded:
         """Draw masks for prompts; see `SamModel.decode`."""
         return self.adapter.decode(embedding, prompts, tokens=tokens, min_iou=min_iou)
+
+    def video_memory(self, length: int) -> VideoMemory:
+        """See `SamModel.video_memory`."""
+        return self.base.video_memory(length)
 
     def refresh(self) -> None:
         """Forget what was computed from the weights, which are others now."""
@@ -123,9 +132,10 @@ class Trainee:
             enabled=self.adapter.dtype != torch.float32,
         ):
             drawn = self.adapter.answer(embedding, prompts, _ALL)
-        count = len(prompts)
-        logits = drawn.logits.unflatten(0, (count, len(_ALL)))
-        return logits.float(), drawn.iou.view(count, len(_ALL)).float()
+        logits, iou = cast("Tensor", drawn.logits), cast("Tensor", drawn.iou)
+        shape = (len(prompts), len(_ALL))
+        grid = logits.shape[-2:]
+        return logits.view(*shape, *grid).float(), iou.view(shape).float()
 
 
 def _trainable(adapter: Adapter) -> dict[str, nn.Parameter]:

@@ -115,6 +115,15 @@ def turn(array: NDArray[np.generic], how: int) -> NDArray[np.generic]:
 class Scene:
     """The objects of one view, in its own pixels.
 
+    Parameters
+    ----------
+    view : View
+        Which part of the frame.
+    sample : Sample
+        The frame.
+    least : float
+        Pixels below which an object is too small to be drawn at the view's scale.
+
     Attributes
     ----------
     shape : (int, int)
@@ -124,7 +133,7 @@ class Scene:
         can be seen; of several the last.
     """
 
-    def __init__(self, view: View, sample: Sample) -> None:
+    def __init__(self, view: View, sample: Sample, least: float = _SMALLEST) -> None:
         self._turn = view.turn
         self._size = view.region.shape
         self._parts: list[tuple[NDArray[np.bool_], Window]] = []
@@ -132,7 +141,7 @@ class Scene:
         for number in _inside(view.region, sample):
             part, window = _cut(view.region, *sample.masks.crop(number))
             owner[window][part] = HARDLY
-            if part.sum() >= max(_SMALLEST, _VISIBLE * sample.masks.area[number]):
+            if part.sum() >= max(least, _VISIBLE * sample.masks.area[number]):
                 owner[window][part] = len(self._parts)
                 self._parts.append((part, window))
         self.owner = np.ascontiguousarray(turn(owner, self._turn))
