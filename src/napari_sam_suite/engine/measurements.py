@@ -15,7 +15,7 @@ import pandas as pd
 from skimage.measure import perimeter
 
 from napari_sam_suite.engine.frames import FrameIndex
-from napari_sam_suite.engine.provenance import sizes_in
+from napari_sam_suite.engine.provenance import scale_in, sizes_in
 from napari_sam_suite.engine.raster import pixel_window, rasterise
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _scale(
     objects: Objects, image: ImageSource | None
 ) -> tuple[tuple[float, float], str]:
     """Size of a pixel in y and x, and its unit."""
-    known: Sequence[float] = objects.source.get("scale") or (1.0, 1.0)
+    known: Sequence[float] = scale_in(objects.source) or (1.0, 1.0)
     unit = str(objects.source.get("units") or _PIXEL)
     if image is not None:
         known, unit = image.scale, image.units

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.formats.labels import LabelWriter
+    from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.run import FrameResult
@@ -30,13 +31,15 @@ _WHOLE = {
     "parquet": ".parquet",
     "nimbus": ".nimbus.json",
 }
-_SINGLE = {"labels": ".tif", "csv": ".csv", **_WHOLE}
+_DRAWN = {"labels": ".tif", "zarr": ".labels.ome.zarr"}
+_SINGLE = {**_DRAWN, "csv": ".csv", **_WHOLE}
 FORMATS = (
     "labels",
     "geojson",
     "overlay",
     "csv",
     *(n for n in _WHOLE if n != "geojson"),
+    "zarr",
 )
 """Names of what a run can write."""
 
@@ -104,6 +107,7 @@ class ImageOutput:
     ) -> None:
         from napari_sam_suite.engine.formats import check_format
         from napari_sam_suite.engine.formats.labels import LabelWriter
+        from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
 
         for name in _WHOLE.keys() & set(formats):
             check_format(name)
@@ -114,17 +118,17 @@ class ImageOutput:
         self._composite = composite
         self._names = names or {}
         self._results: list[FrameResult] = []
-        self._labels: LabelWriter | None = None
+        self._labels: list[LabelWriter | ZarrWriter] = []
         self._measured: list[DataFrame] = []
         own = () if image.path is None else (image.path,)
         _spare(dict.fromkeys((*own, *inputs)), self._targets())
-        if "labels" in self.formats:
-            self._labels = LabelWriter(
-                self._path("labels", _SINGLE["labels"]),
-                image.sizes,
-                scale=image.scale,
-                units=image.units,
-            )
+        for name, suffix in _DRAWN.items():
+            if name in self.formats:
+                writer = LabelWriter if name == "labels" else ZarrWriter
+                path = self._path(name, suffix)
+                self._labels.append(
+                    writer(path, image.sizes, scale=image.scale, units=image.units)
+                )
 
     @property
     def found(self) -> int:
@@ -145,11 +149,12 @@ class ImageOutput:
             If there is no room for them. The frames before are kept, and so is this
             one where only its overlay could not be written: `close` is still due.
         """
-        if self._labels is not None:
+        if self._labels:
             shape = (self.image.sizes.y, self.image.sizes.x)
             drawn = result.objects.to_labels(shape, result.frame)
-            self._labels.write(result.frame, drawn)
-            self._labels.tracked |= "track" in result.objects.features
+        for writer in self._labels:
+            writer.write(result.frame, drawn)
+            writer.tracked |= "track" in result.objects.features
         self._results.append(result)
         if "csv" in self.formats:
             from napari_sam_suite.engine.measurements import measure
@@ -171,7 +176,7 @@ class ImageOutput:
             return
         failure: EngineError | MemoryError | None = None
         for write in (
-            self._close_labels,
+            *map(self._closer, self._labels),
             self._save_measured,
             *map(self._saver, _WHOLE),
         ):
@@ -184,12 +189,11 @@ class ImageOutput:
 
     def discard(self) -> None:
         """Leave nothing half-written behind."""
-        if self._labels is not None:
-            self._labels.discard()
+        for writer in self._labels:
+            writer.discard()
 
-    def _close_labels(self) -> None:
-        if self._labels is not None:
-            self.files.append(self._labels.close())
+    def _closer(self, writer: LabelWriter | ZarrWriter) -> Callable[[], None]:
+        return lambda: self.files.append(writer.close())
 
     def _save_measured(self) -> None:
         if not self._measured:

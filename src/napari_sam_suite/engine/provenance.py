@@ -36,6 +36,15 @@ def sizes_in(source: Mapping[str, Any]) -> Sizes | None:
     return Sizes(**{k: int(v) for k, v in named.items() if k in Sizes._fields})
 
 
+def scale_in(source: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Size of a voxel in z, y and x, or None if the source does not say."""
+    known = source.get("scale")
+    if not isinstance(known, (list, tuple)) or len(known) not in (2, 3):
+        return None
+    *z, y, x = (float(size) for size in known)
+    return (z[0] if z else 1.0, y, x)
+
+
 def searched_in(source: Mapping[str, Any]) -> list[FrameIndex]:
     """Frames that were searched, in order; none if the source does not say."""
     sizes, text = sizes_in(source), source.get(SEARCHED)

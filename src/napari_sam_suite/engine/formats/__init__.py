@@ -49,6 +49,7 @@ FORMATS = (
     Format("parquet", (".parquet", ".geoparquet"), "pyarrow"),
     Format("rois", (".zip", ".roi"), "roifile"),
     Format("json", (".json",), module="anyjson"),
+    Format("zarr", (".zarr",), module="ome_zarr"),
 )
 """Names and endings; the first that fits is taken."""
 

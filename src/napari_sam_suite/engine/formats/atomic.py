@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import re
+import shutil
 import time
 import zlib
 from contextlib import contextmanager, suppress
@@ -49,8 +50,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         If the file cannot be written: no permission, disk full, not a folder.
     """
     path = Path(path)
-    mark = f"{_where()}-{os.getpid()}-{uuid4().hex[:8]}"
-    part = path.with_name(f".{path.name}.{mark}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -63,11 +63,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what `replacing` could not because its process was killed.
+def part_of(path: Path) -> Path:
+    """Name beside a file or folder for what is not complete yet.
 
-    Only files of processes of this machine that are gone, and that nobody has written
-    to for a minute, so that other runs into the same folder are not disturbed.
+    `sweep` knows it when its process was killed.
+    """
+    mark = f"{_where()}-{os.getpid()}-{uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}.{mark}.part")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process could not because it was killed.
+
+    Only files and folders of processes of this machine that are gone, and that nobody
+    has written to for a minute, so that other runs into the same folder are not
+    disturbed.
 
     Parameters
     ----------
@@ -82,7 +92,11 @@ def sweep(folder: Path) -> None:
             continue
         # Somebody else may have removed it, or may be the only one who can.
         with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _QUIET:
+            if time.time() - part.stat().st_mtime <= _QUIET:
+                continue
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
                 part.unlink()
 
 

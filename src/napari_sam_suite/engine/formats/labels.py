@@ -25,7 +25,7 @@ from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.formats.atomic import explain, replacing
 from napari_sam_suite.engine.frames import FrameIndex, Sizes, format_selection
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.provenance import SEARCHED, sizes_in
+from napari_sam_suite.engine.provenance import SEARCHED, scale_in, sizes_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,11 +295,10 @@ def write(objects: Objects, path: Path) -> None:
             "The size of the image is not known, so labels cannot be drawn.",
             "Put it into source['sizes'], or save as .geojson.",
         )
-    scale = objects.source.get("scale")
     with LabelWriter(
         path,
         sizes,
-        scale=tuple(scale) if scale else None,
+        scale=scale_in(objects.source),
         units=str(objects.source.get("units", "")),
     ) as writer:
         writer.tracked = _TRACK in objects.features
