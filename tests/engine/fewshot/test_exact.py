@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.fewshot_fakes import ColourSam
+from engine.fewshot_fakes import BLUE, RED, ColourSam, dots, tagged
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.exact import (
     cosines,
@@ -17,7 +17,11 @@ from napari_sam_suite.engine.fewshot.exact import (
     pool_crop,
     prototype,
 )
+from napari_sam_suite.engine.fewshot.examples import choose_examples
+from napari_sam_suite.engine.fewshot.finder import FewShot
 from napari_sam_suite.engine.fewshot.params import FewShotParams
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.models.registry import find_model
 
@@ -36,9 +40,12 @@ def window(y0, x0, height, width, area=None, shape=(200, 200), occupancy=0.2):
     return crop_window(box, area or height * width, shape, occupancy)
 
 
-def documented_window(y0, x0, height, width, shape=(200, 200), occupancy=0.2):
+def documented_window(
+    y0, x0, height, width, area=None, shape=(200, 200), occupancy=0.2
+):
     """As the workers compute it, from inclusive corners."""
-    side = max(int(np.sqrt(height * width / occupancy)), height, width)
+    side = int(np.sqrt((area or height * width) / occupancy))
+    side = max(side, height, width)
     cuts = []
     for first, size, length in ((y0, height, shape[0]), (x0, width, shape[1])):
         middle = (first + first + size - 1) / 2
@@ -172,6 +179,59 @@ class TestEveryCandidate:
         builder.add(np.ones((16, 16), bool), (16, 16))
         vectors = crop_vectors(model, image, builder.build(), 0.25, nothing, nothing)
         assert vectors[0] == pytest.approx([1, 0, 0], abs=0.15)
+
+
+class TestTheWholeAlgorithm:
+    """Beside the documented one, where that cuts nothing off and loses no thin mask."""
+
+    SPOTS = ((20, 20, RED), (20, 60, BLUE), (60, 24, RED), (62, 62, (150, 20, 90)))
+    SHAPE = (96, 96)
+
+    def documented_vector(self, model, image, mask) -> torch.Tensor:
+        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+        y0, x0 = rows[0], columns[0]
+        top, left, bottom, right = documented_window(
+            y0, x0, len(rows), len(columns), int(mask.sum()), self.SHAPE
+        )
+        assert mask[top:bottom, left:right].sum() == mask.sum()
+        crop = np.ascontiguousarray(image[top:bottom, left:right])
+        features = torch.from_numpy(model.encode([crop])[0].maps()["image"])
+        assert bottom - top < features.shape[1]
+        m = torch.nn.functional.interpolate(
+            torch.from_numpy(mask[top:bottom, left:right]).float()[None, None],
+            features.shape[1:],
+            mode="bilinear",
+            align_corners=False,
+        )[0]
+        return (features * m).sum((1, 2)) / m.sum()
+
+    def test_finds_the_same_cosines(self) -> None:
+        from torch.nn.functional import cosine_similarity, normalize
+
+        image = dots(self.SHAPE, *self.SPOTS)
+        drawn = tagged(self.SHAPE, (20, 20, "red"), (60, 24, "red"))
+        source = open_image(image[None], axes="TYXC")
+        examples = choose_examples(source, drawn, ["red"])
+        params = FewShotParams(
+            mode="exact", threshold=0.0, points_per_side=32, overlap="allow"
+        )
+        model = ColourSam(input_size=512)
+        found = FewShot(params, examples)(
+            model, image, FrameIndex(), report=nothing, stop=nothing
+        )
+        shown, _ = examples.masks(FrameIndex())
+        vectors = [self.documented_vector(model, image, shown.full(i)) for i in (0, 1)]
+        mean = normalize(torch.stack(vectors).mean(0), dim=0)
+        expected = [
+            float(cosine_similarity(vector, mean, dim=0))
+            for vector in (
+                self.documented_vector(model, image, found.masks.full(i))
+                for i in range(len(found.masks))
+            )
+        ]
+        assert len(expected) == len(self.SPOTS)
+        assert max(expected) - min(expected) > 0.2
+        assert found.columns["similarity"] == pytest.approx(expected, abs=1e-5)
 
 
 class TestTheSettings:

@@ -73,7 +73,7 @@ def test_the_user_decides_about_tiles() -> None:
 
 def test_areas_of_candidates_follow_the_examples() -> None:
     limits = sizes(10, 10).limits(ColourSam(), AUTO)
-    assert (limits.smallest, limits.largest) == (40, 250)
+    assert (limits.smallest, limits.largest) == (25, 400)
 
 
 def test_the_user_decides_about_areas() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,12 @@ class Limits:
     stability: float = 0.0
     smallest: int = 1
     largest: int = 0
+
+    def loosened(self, score: float, stability: float) -> Limits:
+        """The same with these parts of the least ratings."""
+        return replace(
+            self, score=score * self.score, stability=stability * self.stability
+        )
 
 
 def draw_candidates(

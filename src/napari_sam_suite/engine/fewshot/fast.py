@@ -17,6 +17,7 @@ from napari_sam_suite.engine.fewshot.candidates import (
     peak_points,
 )
 from napari_sam_suite.engine.fewshot.pooling import cells_per_pixel, descriptors
+from napari_sam_suite.engine.fewshot.quality import edge_shares, outline_odds
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.suppression import drop_duplicates
 from napari_sam_suite.engine.tiles import Region, tile_regions
@@ -37,9 +38,12 @@ _TILE_PER_LENGTH = 5.0
 """Least side of a tile over the length of the longest example."""
 _PITCH = 0.5
 """Distance of grid points over the width of the examples."""
-_SMALLER, _LARGER = 0.4, 2.5
+_SMALLER, _LARGER = 0.25, 4.0
 """Areas of candidates over those of the smallest and the largest example."""
-_REPEAT = 0.85
+_SCORE, _STABILITY = 0.55, 0.75
+"""Least ratings of candidates over those that suit the model: what is rated lower may
+still be the best outline of its object, and everything is judged in the end."""
+_REPEAT = 0.95
 """IoU of boxes from which two candidates are the same."""
 _MAYBE = 0.4
 """Points on cells less like the examples than this part of them are not asked."""
@@ -105,10 +109,21 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Seen:
-    """Candidates of one region, each with its descriptor (N, D)."""
+    """Candidates of one region.
+
+    Attributes
+    ----------
+    masks : Masks
+        N of them.
+    vectors : ndarray, shape (N, D), float32
+        Their descriptors.
+    odds : ndarray, shape (N,), float64
+        See `quality.outline_odds`; zeros in exact mode.
+    """
 
     masks: Masks
     vectors: NDArray[np.float32]
+    odds: NDArray[np.float64]
 
     @property
     def nbytes(self) -> int:
@@ -119,7 +134,14 @@ class Seen:
     def join(cls, parts: list[Seen]) -> Seen:
         """Candidates of all regions of a frame."""
         vectors = [p.vectors for p in parts if len(p.masks)] or [parts[0].vectors]
-        return cls(Masks.concat([p.masks for p in parts]), np.concatenate(vectors))
+        odds = np.concatenate([p.odds for p in parts])
+        return cls(
+            Masks.concat([p.masks for p in parts]), np.concatenate(vectors), odds
+        )
+
+    def select(self, rows: NDArray[np.integer]) -> Seen:
+        """Some of the candidates."""
+        return Seen(self.masks.select(rows), self.vectors[rows], self.odds[rows])
 
 
 def look(
@@ -156,11 +178,16 @@ def look(
     """
     shape = (rgb.shape[0], rgb.shape[1])
     points = choose_points(embedding, region, sizes, likeness, params)
-    limits = sizes.limits(model, params)
+    limits = sizes.limits(model, params).loosened(_SCORE, _STABILITY)
     masks = draw_candidates(model, embedding, points, region, shape, limits, stop)
     rating = masks.scores * masks.stability
     masks = drop_duplicates(masks, rating, _REPEAT, region.origin)
-    return Seen(masks, descriptors(embedding, masks, rgb, region))
+    edges = edge_shares(rgb, masks, region, sizes.width)
+    return Seen(
+        masks,
+        descriptors(embedding, masks, rgb, region),
+        outline_odds(masks, edges, model.spec.auto),
+    )
 
 
 def choose_points(

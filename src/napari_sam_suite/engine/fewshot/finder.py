@@ -226,14 +226,13 @@ class FewShot:
             params = params.with_(max_area=min(max(1000, largest), 100_000))
         masks = exact_candidates(model, rgb, params, proposing, stop)
         vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
-        return Seen(masks, vectors)
+        return Seen(masks, vectors, np.zeros(len(masks)))
 
     def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
         if self.known is None or not len(seen.masks):
             return seen
         known = draw_masks(self.known.at(frame), seen.masks.shape)
-        new = not_known(seen.masks, known)
-        return Seen(seen.masks.select(new), seen.vectors[new])
+        return seen.select(not_known(seen.masks, known))
 
     def _choose(
         self,
@@ -251,11 +250,13 @@ class FewShot:
         least = SUGGESTED if asked == "auto" else float(asked)
         wanted = np.array([tag in prototypes.tags for tag in judged.tags], bool)
         passed = np.flatnonzero(wanted & (judged.similarity >= least))
-        # Of two outlines of one object, the better one by both opinions.
-        quality = np.maximum(masks.scores * masks.stability, 0)
+        rank = judged.similarity
+        if self.params.mode == "exact":
+            # A cosine says nothing of the outline.
+            rank = rank * np.maximum(masks.scores * masks.stability, 0)
         best, order = resolve(
             masks.select(passed),
-            (judged.similarity * quality)[passed],
+            rank[passed],
             exclusive=self.params.overlap == "exclusive",
         )
         rows = passed[order]
@@ -266,7 +267,7 @@ class FewShot:
 
     def _judge(self, seen: Seen, prototypes: Prototypes) -> Judgement:
         if self.params.mode == "fast":
-            return prototypes.judge(seen.vectors)
+            return prototypes.judge(seen.vectors, seen.odds, seen.masks.area)
         names = [*prototypes.tags, *prototypes.negatives]
         means = [
             prototype(prototypes.vectors[np.array(prototypes.labels) == n])

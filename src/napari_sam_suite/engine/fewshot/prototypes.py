@@ -13,6 +13,7 @@ import numpy as np
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import Calibration, probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
+from napari_sam_suite.engine.fewshot.quality import size_odds
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.formats.atomic import replacing
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Mode = Literal["fast", "exact"]
 
 _VERSION = 1
+_LIKENESS, _SURE = 0.7, 4.0
+"""Weight of the likeness beside the outline, and the most that its log-odds can speak
+for a candidate: of few examples they are too sure. Chosen on training images."""
 _ARRAYS = (
     "vectors",
     "groups",
@@ -112,16 +116,38 @@ class Prototypes:
 
     def _fit(self, tag: str) -> Scorer:
         mine = self._of(tag)
-        return Scorer.fit(self.vectors[mine], self._others(tag), self.groups[mine])
+        return Scorer.fit(
+            self.vectors[mine], self._others(tag), self.groups[mine], shrinkage=1.0
+        )
 
-    def judge(self, descriptors: NDArray[np.floating]) -> Judgement:
-        """Score descriptors (N, D) against every tag."""
-        names = list(self.scorers)
-        odds = [
-            self.calibrations[n].log_odds(self.scorers[n].score(descriptors))
-            for n in names
-        ]
+    def judge(
+        self,
+        descriptors: NDArray[np.floating],
+        outlines: NDArray[np.floating] | float = 0.0,
+        areas: NDArray[np.number] | None = None,
+    ) -> Judgement:
+        """Weigh for every tag how alike candidates are and how well outlined.
+
+        Parameters
+        ----------
+        descriptors : ndarray, shape (N, D)
+            What they look like.
+        outlines : ndarray, shape (N,), optional
+            See `quality.outline_odds`.
+        areas : ndarray, shape (N,), optional
+            In pixels; unlike those of the examples of a tag they speak against it.
+        """
+        names, odds = list(self.scorers), []
+        for name, scorer in self.scorers.items():
+            alike = self.calibrations[name].log_odds(scorer.score(descriptors))
+            total = _LIKENESS * _temper(alike) + outlines
+            if areas is not None:
+                total = total + size_odds(areas, self._areas(name))
+            odds.append(total)
         return Judgement.of(names, probability(np.stack(odds, 1)))
+
+    def _areas(self, tag: str) -> NDArray[np.float32]:
+        return self.areas[np.unique(self.groups[self._of(tag)])]
 
     def accept(
         self, vectors: NDArray[np.floating], labels: Sequence[str], sizes: Sizes
@@ -308,6 +334,12 @@ class Judgement:
 def weights_of(model: SamModel) -> str:
     """Tells the weights of a model from others, in whatever precision they run."""
     return model.identity.rpartition("-")[0] or model.identity
+
+
+def _temper(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-odds that grow to `_SURE` at most; what is unlike is as unlike as before."""
+    above = np.maximum(log_odds, 0)
+    return np.minimum(log_odds, 0) + _SURE * above / (_SURE + above)
 
 
 def _none() -> NDArray[np.float32]:
