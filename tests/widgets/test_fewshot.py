@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt, QThread
 
+from napari_sam_suite.widgets.recipe import as_python
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from napari.layers import Shapes
 
@@ -245,3 +248,112 @@ def test_a_run_too_large_to_be_filtered_says_so(
     assert "search fewer frames" in panel.footer.status.text()
     assert panel.fewshot.similar.settled
     assert len(layer.data) == before > 0
+
+
+def test_after_a_run_that_found_nothing_the_slider_shows_candidates(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    viewer.add_image(dots(), rgb=True, name="dots")
+    tag_shapes(viewer)
+    panel.fewshot.choices["red"].setCurrentText("Find these")
+    panel.fewshot.choices["blue"].setCurrentText("Not these")
+    panel.fewshot.threshold.setValue(1.0)
+    qtbot.mouseClick(panel.fewshot.button, LEFT)
+    qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
+    assert panel.outcome.recipe() == {}
+    panel.fewshot.threshold.setValue(0.5)
+    wait(panel, qtbot)
+    layer = panel.parts.result_layer()
+    assert layer is not None
+    assert len(layer.data) == 3
+    # and what is found then can be judged, as always
+    table = layer.features.copy()
+    table["review"] = ["rejected", "", ""]
+    layer.features = table
+    wait(panel, qtbot)
+    assert len(panel.similar._finder.prototypes.rest) > len(panel.similar._learnt.rest)
+
+
+def test_moves_of_the_threshold_are_one_step_to_undo(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=2)
+    before = set(layer.features["id"])
+    for value in (1.0, 0.6, 1.0):
+        panel.fewshot.threshold.setValue(value)
+        wait(panel, qtbot)
+    assert len(layer.data) == 0
+    panel.results.undo()
+    assert set(layer.features["id"]) == before
+    assert panel.fewshot.automatic.isChecked()
+    panel.results.redo()
+    assert len(layer.data) == 0
+    assert panel.fewshot.threshold.value() == 1.0
+    # the slider goes on from there, with the same objects
+    panel.fewshot.threshold.setValue(0.5)
+    wait(panel, qtbot)
+    assert set(layer.features["id"]) == before
+
+
+def test_while_the_run_is_taken_away_the_threshold_waits(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    count = len(layer.data)
+    panel.results.undo()
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    assert "Bring back" in panel.footer.status.text()
+    panel.results.redo()
+    assert len(layer.data) == count
+    panel.fewshot.threshold.setValue(0.99)
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    assert len(layer.data) == 0
+
+
+# -- prototypes ----------------------------------------------------------------------
+
+
+def test_prototypes_are_saved_and_find_the_same_in_another_image(
+    viewer: Any, panel: Panel, qtbot: Any, tmp_path: Path
+) -> None:
+    box = panel.fewshot.prototypes
+    assert not box.save_button.isEnabled()
+    find_red(viewer, panel, qtbot, frames=1)
+    box.save(tmp_path / "red.safetensors")
+    assert (tmp_path / "red.json").is_file()
+    assert "Saved red.safetensors" in panel.footer.status.text()
+    viewer.layers.clear()
+    viewer.add_image(dots(), rgb=True, name="another")
+    assert not panel.fewshot.button.isEnabled()
+    box.load(tmp_path / "red.safetensors")
+    assert "Finds red as learnt from 4 examples" in box.about.text()
+    layer = find(panel, qtbot)
+    assert {tuple(d.mean(0).round().astype(int).tolist()) for d in layer.data} == {
+        *SPOTS
+    }
+    assert "Prototypes.load(" in as_python(panel.outcome.recipe())
+    # what is there already is not found again
+    find(panel, qtbot)
+    assert len(layer.data) == len(SPOTS)
+    box.drop()
+    assert panel.fewshot.button.isEnabled()
+
+
+def test_prototypes_of_the_other_mode_are_told_before_anything_runs(
+    viewer: Any, panel: Panel, qtbot: Any, tmp_path: Path
+) -> None:
+    find_red(viewer, panel, qtbot, frames=1)
+    panel.fewshot.prototypes.save(tmp_path / "red.safetensors")
+    panel.fewshot.prototypes.load(tmp_path / "red.safetensors")
+    panel.fewshot.advanced.set_values({"mode": "exact"})
+    panel.fewshot.start()
+    assert not panel.busy
+    assert "made in fast mode, not in exact mode" in panel.footer.status.text()
+
+
+def test_a_file_that_holds_no_prototypes_is_told(panel: Panel, tmp_path: Path) -> None:
+    panel.fewshot.prototypes.load(tmp_path / "none.safetensors")
+    assert "There are no prototypes" in panel.footer.status.text()
+    assert panel.fewshot.prototypes.loaded is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QSignalBlocker, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -22,6 +22,8 @@ from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.widgets.batch import BatchFields
 from napari_sam_suite.widgets.finding import Finding
 from napari_sam_suite.widgets.form import Form, fold, scrolled
+from napari_sam_suite.widgets.prototypes import PrototypeBox
+from napari_sam_suite.widgets.repeat import record_shapes
 from napari_sam_suite.widgets.similar import Similar
 from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.table import column
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from napari.layers import Shapes
 
     from napari_sam_suite.engine.fewshot.examples import Examples
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.finder import Finder
+    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.results import Mode
     from napari_sam_suite.widgets.tab import Parts, State
@@ -68,6 +72,7 @@ class FewShotTab(Tab):
         self.hint.setWordWrap(True)
         self.button = QPushButton("Find similar objects")
         self.button.setMinimumHeight(30)
+        self.prototypes = PrototypeBox()
         self.similar = Similar(parts.viewer, self, parts.results, self)
         self._lay_out()
         self._connect()
@@ -119,6 +124,17 @@ class FewShotTab(Tab):
             picture.composite,
         )
 
+    def _known(self, picture: Picture, given: Prototypes) -> Objects | None:
+        """Objects of the image that have a tag of the prototypes: not found again."""
+        from napari_sam_suite.widgets.results import read_rows
+
+        layer = self.parts.results.layer_of(picture)
+        tags = column(layer, "tag")
+        rows = [row for row, tag in enumerate(tags) if tag in given.tags]
+        if layer is None or not rows:
+            return None
+        return read_rows(layer, rows, picture.placement)
+
     def show_state(self, state: State) -> None:
         """Show which frames there are, and whether a run can begin."""
         self.batch.show_state(state)
@@ -131,7 +147,14 @@ class FewShotTab(Tab):
         try:
             picture = parts.images.picture()
             frames, params = self.batch.frames(), self.params()
-            examples = self.examples(picture)
+            given = self.prototypes.loaded
+            if given is None:
+                examples = self.examples(picture)
+                known, source = examples.objects, _describe_examples(examples)
+            else:
+                given.check(parts.models.spec.id, params.mode)
+                examples, known = None, self._known(picture, given)
+                source = _describe_prototypes(given, self.prototypes.path)
             params.resolved(parts.models.spec)
         except EngineError as error:
             self.failed.emit(error)
@@ -140,9 +163,9 @@ class FewShotTab(Tab):
         def make() -> Finder:
             from napari_sam_suite.engine.fewshot.finder import FewShot
 
-            return FewShot(params, examples, known=examples.objects, keep=True)
+            return FewShot(params, examples, given, known=known, keep=True)
 
-        recipe = parts.recipe(picture, params, frames) | _describe(params, examples)
+        recipe = parts.recipe(picture, params, frames) | source
         # the examples may be in the layer that a run would replace
         mode: Mode = "new" if parts.bar.mode == "new" else "add"
         parts.runner.start(
@@ -155,14 +178,18 @@ class FewShotTab(Tab):
                 mode,
                 parts.results,
                 settled=self.similar.follow,
+                advice="lower the threshold to see what is less alike",
             )
         )
 
-    def show_threshold(self, value: float) -> None:
-        """Show the threshold that a run used, without asking for anything."""
-        self.threshold.blockSignals(True)
-        self.threshold.setValue(value)
-        self.threshold.blockSignals(False)
+    def show_threshold(self, used: float | str) -> None:
+        """Show the threshold that was used, or "auto", without asking for anything."""
+        from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
+
+        automatic = isinstance(used, str)
+        with QSignalBlocker(self.automatic), QSignalBlocker(self.threshold):
+            self.automatic.setChecked(automatic)
+            self.threshold.setValue(SUGGESTED if automatic else float(used))
 
     def refresh(self, _: object = None) -> None:
         """Show the tags of the layer that is worked on now."""
@@ -198,7 +225,9 @@ class FewShotTab(Tab):
         return [tag for tag, box in self.choices.items() if box.currentText() == choice]
 
     def _lay_out(self) -> None:
-        self._tags = QFormLayout()
+        self._choices = QWidget()
+        self._tags = QFormLayout(self._choices)
+        self._tags.setContentsMargins(0, 0, 0, 0)
         rows = QFormLayout()
         rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.batch.add_to(rows)
@@ -208,7 +237,8 @@ class FewShotTab(Tab):
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 10, 6, 6)
         column.addWidget(self.hint)
-        column.addLayout(self._tags)
+        column.addWidget(self._choices)
+        column.addWidget(self.prototypes)
         column.addLayout(rows)
         column.addWidget(fold("Advanced", self.advanced))
         column.addStretch()
@@ -222,6 +252,10 @@ class FewShotTab(Tab):
         self.parts.results.changed.connect(self.refresh)
         self.similar.said.connect(self.said)
         self.similar.failed.connect(self.failed)
+        self.similar.learnt.connect(self.prototypes.keep)
+        self.prototypes.said.connect(self.said)
+        self.prototypes.failed.connect(self.failed)
+        self.prototypes.changed.connect(self._show_button)
         self.batch.changed.connect(self._show_button)
         self.advanced.changed.connect(self._show_button)
         self.threshold.valueChanged.connect(self._move)
@@ -230,22 +264,25 @@ class FewShotTab(Tab):
 
     def _move(self) -> None:
         """Who moves the slider no longer wants what the examples suggest."""
-        self.automatic.blockSignals(True)
-        self.automatic.setChecked(False)
-        self.automatic.blockSignals(False)
+        with QSignalBlocker(self.automatic):
+            self.automatic.setChecked(False)
         self.threshold_moved.emit()
 
     def _show_button(self, _: object = None) -> None:
         why = self._why or self._missing()
         self.button.setEnabled(not why)
-        self.button.setToolTip(why or "Finds what is like the shapes with these tags.")
+        loaded = self.prototypes.loaded is not None
+        what = "the prototypes" if loaded else "the shapes with these tags"
+        self.button.setToolTip(why or f"Finds what is like {what}.")
+        self._choices.setVisible(not loaded)
         self.hint.setText(self._missing())
         self.hint.setVisible(bool(self._missing()))
 
     def _missing(self) -> str:
-        if not self.choices:
+        loaded = self.prototypes.loaded is not None
+        if not self.choices and not loaded:
             return "Tag 5 to 20 shapes in the Tags tab: they are the examples."
-        if not self._with(_FIND):
+        if not self._with(_FIND) and not loaded:
             return "Choose which tag to find."
         try:
             self.batch.frames()
@@ -255,12 +292,21 @@ class FewShotTab(Tab):
         return ""
 
 
-def _describe(params: FewShotParams, examples: Examples) -> dict[str, Any]:
+def _describe_examples(examples: Examples) -> dict[str, Any]:
     """What a recipe keeps of few-shot beside its parameters."""
     return {
         "capability": "few-shot",
-        "params": params.model_dump(mode="json"),
         "tags": list(examples.tags),
         "negatives": list(examples.negatives),
         "examples": examples.objects.features["id"].tolist(),
+        "shapes": record_shapes(examples.objects),
+    }
+
+
+def _describe_prototypes(given: Prototypes, path: str) -> dict[str, Any]:
+    return {
+        "capability": "few-shot",
+        "tags": list(given.tags),
+        "negatives": list(given.negatives),
+        "prototypes": path,
     }

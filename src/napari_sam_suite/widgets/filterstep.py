@@ -25,6 +25,38 @@ class Filtering:
     added: Objects = field(default_factory=nothing)
     what = "The filter"
 
+    @classmethod
+    def take(
+        cls,
+        results: Results,
+        run: Run,
+        params: dict[str, Any],
+        gone: Objects,
+        new: Objects,
+    ) -> None:
+        """Make a move, with the ones before it, one step that can be undone.
+
+        Parameters
+        ----------
+        results : Results
+            Where the step goes.
+        run : Run
+            Whose objects were chosen otherwise.
+        params : dict
+            Of its recipe, after the move.
+        gone, new : Objects
+            What the move took out and put in.
+        """
+        step = results.last
+        if not isinstance(step, cls) or step.run is not run:
+            step = cls(run, run.recipe["params"], params)
+            results.push(step)
+        step._note(gone, new)
+        step.after = run.recipe["params"] = params
+        if not len(step.removed) and not len(step.added):
+            run.recipe["params"] = step.before
+            results.drop(step)
+
     def undo(self, results: Results) -> None:
         """Bring the objects back as they were before."""
         self.added = results.take(self.run, "id", self.added.features["id"])
@@ -37,7 +69,7 @@ class Filtering:
         results.show(self.run, self.added)
         self.run.recipe["params"] = self.after
 
-    def note(self, gone: Objects, new: Objects) -> None:
+    def _note(self, gone: Objects, new: Objects) -> None:
         """Take in one more move; what comes back as it was leaves no trace."""
         self.removed, self.added = (
             _join(_less(self.removed, new), _less(gone, self.added)),

@@ -40,6 +40,8 @@ class Finding(Task):
         Where objects go.
     settled : callable, optional
         Called with the run and its finder when everything was handed over.
+    advice : str
+        What to do when nothing was found.
     """
 
     spec: ModelSpec
@@ -50,6 +52,7 @@ class Finding(Task):
     mode: Mode
     results: Results
     settled: Callable[[Run, Finder], object] | None = None
+    advice: str = "lower the thresholds under Advanced to find more"
 
     def start(self, engine: Engine) -> Job[Any]:
         """Begin; from here on the results know of it."""
@@ -77,7 +80,7 @@ class Finding(Task):
         """Such as "12 objects in 3 frames"."""
         found, frames = self._run.found, self._run.frames
         if frames and not found:
-            return "no objects; lower the thresholds under Advanced to find more"
+            return f"no objects; {self.advice}"
         objects = "1 object" if found == 1 else f"{found} objects"
         where = "1 frame" if frames == 1 else f"{frames} frames"
         many = "; More, Show as labels, is quicker to look at" if found > MANY else ""
