@@ -85,7 +85,7 @@ def test_a_preset_sets_its_values_and_a_change_leaves_it(tab: AutoTab) -> None:
 
 
 def test_what_the_filters_say_is_used_in_the_next_run(tab: AutoTab) -> None:
-    shown = AutoParams(pred_iou_thresh=0.8, min_area=7, overlap="exclusive")
+    shown = AutoParams(pred_iou_thresh=0.8, box_nms_thresh=0.6, min_area=7)
     shown = shown.with_(stability_score_thresh=0.905, max_area=90)
     lowest = AutoParams(pred_iou_thresh=0.6, stability_score_thresh=0.6)
     tab.filters.set_run(shown, lowest, 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
@@ -122,6 +123,12 @@ class AutoTab(Tab):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scrolled(inside), 1)
         layout.addWidget(self.button)
+        # rows were put above others that had been there before
+        order: list[QWidget] = [field.text for field in self.batch.fields.values()]
+        order += [self.preset]
+        order += [row.control for row in self.form.rows.values()]
+        for one, following in itertools.pairwise(order):
+            QWidget.setTabOrder(one, following)
 
     def _connect(self) -> None:
         self.batch.changed.connect(self._refresh)

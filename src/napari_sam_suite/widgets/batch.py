@@ -61,7 +61,8 @@ class BatchField(QWidget):
         self.length, self.current = size, current
         self.setEnabled(size > 1)
         self.range.setText(f"of 1-{size}" if size > 1 else "of 1")
-        self.text.setPlaceholderText(f"{current + 1} (shown)" if size > 1 else "")
+        only = "the only one"
+        self.text.setPlaceholderText(f"{current + 1} (shown)" if size > 1 else only)
         self.setToolTip(
             f"Such as 1-{min(3, size)} or all; blank is the one shown now."
             if size > 1
