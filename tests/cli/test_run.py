@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from commands import FEW, answer, explains, names, run, segment, stack
+from engine.fewshot_fakes import tagged
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.recipe import Recipe
 
@@ -71,6 +72,26 @@ def test_a_recipe_repeats_propagation(
     again = answer(run("run", tmp_path / "run.json", "--json"))
     assert (again["done"], again["skipped"]) == (1, 3)
     same(tmp_path / "first.geojson", out / "a.geojson")
+
+
+def test_a_recipe_repeats_few_shot_with_its_examples(tmp_path: Path, out: Path) -> None:
+    spots = [(20, 20), (20, 60), (20, 100), (60, 20), (60, 60), (60, 100), (100, 60)]
+    y, x = np.mgrid[:128, :128]
+    pixels = np.full((128, 128), 40, np.uint8)
+    for cy, cx in spots:
+        pixels[(y - cy) ** 2 + (x - cx) ** 2 <= 64] = 220
+    tifffile.imwrite(tmp_path / "dots.tif", pixels)
+    shapes = tagged((128, 128), *[(y, x, "dot") for y, x in spots[:3]], radius=8)
+    shapes.save(tmp_path / "examples.geojson")
+    command = ("few-shot", tmp_path / "dots.tif", "--points-per-side", 16, "--out", out)
+    learning = ("--examples", tmp_path / "examples.geojson", "--tag", "dot")
+    recipe = saved(tmp_path / "run.json", *command, *learning)
+    assert len(recipe.capability.examples) == 3
+    (tmp_path / "examples.geojson").unlink()
+    (out / "dots.geojson").rename(tmp_path / "first.geojson")
+    result = run("run", tmp_path / "run.json")
+    assert result.exit_code == 0, result.output
+    same(tmp_path / "first.geojson", out / "dots.geojson")
 
 
 def test_other_images_take_the_place_of_those_of_the_recipe(

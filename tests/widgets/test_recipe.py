@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tifffile
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 import napari_sam_suite.engine
+from napari_sam_suite.engine.batch.run import start_run
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.engine.recipe import Recipe
+from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +68,37 @@ def test_the_copied_script_finds_the_same_in_a_stack_of_five_axes(
         np.testing.assert_allclose(polygon.exterior.coords[:-1], shape[:, 2:])
 
 
-def test_a_recipe_is_saved_as_json(
+def test_a_saved_recipe_finds_the_same_in_the_file(
+    viewer: Any,
+    panel: Panel,
+    qtbot: Any,
+    blobs: Callable[..., NDArray[np.uint8]],
+    make_engine: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    options = {"photometric": "minisblack", "metadata": {"axes": "TYX"}}
+    tifffile.imwrite(tmp_path / "cells.tif", blobs(3), **options)
+    viewer.open(
+        str(tmp_path / "cells.tif"), plugin="napari", axis_labels=("t", "y", "x")
+    )
+    panel.auto.batch["time"].text.setText("1, 3")
+    panel.auto.set_params(AutoParams(points_per_side=16, min_area=5))
+    layer = run(panel, qtbot)
+    panel.outcome.save(tmp_path / "run.json")
+    recipe = Recipe.load(tmp_path / "run.json")
+    assert recipe.source.images == (str(tmp_path / "cells.tif"),)
+    assert recipe.frames.time == "1, 3" and recipe.source.layers == ("cells",)
+    recipe = recipe.changed(outputs={"store": str(tmp_path / "store")})
+    with make_engine("sam2-nano") as engine:
+        assert start_run(engine, recipe).result().objects == len(layer.data) == 8
+    image = Store.open(tmp_path / "store").image("cells")
+    found = [image.read(frame)[0] for frame in sorted(image.done())]
+    polygons = [polygon for objects in found for polygon in objects.polygons]
+    for polygon, shape in zip(polygons, layer.data, strict=True):
+        np.testing.assert_allclose(polygon.exterior.coords[:-1], shape[:, 1:])
+
+
+def test_without_a_file_the_recipe_names_the_layers(
     viewer: Any,
     panel: Panel,
     qtbot: Any,
@@ -74,11 +106,10 @@ def test_a_recipe_is_saved_as_json(
     tmp_path: Path,
 ) -> None:
     viewer.add_image(blobs(), name="cells")
-    layer = run(panel, qtbot)
-    panel.outcome.save(tmp_path / "recipe.json")
-    saved = json.loads((tmp_path / "recipe.json").read_text())
-    assert [saved] == list(layer.metadata[KEY]["runs"].values())
-    assert saved["frames"] == [[0, 0, 0]] and saved["image"]["layers"] == ["cells"]
-    assert AutoParams(**saved["params"]) == panel.auto.params()
-    panel.outcome.save(tmp_path / "missing" / "recipe.json")
-    assert "cannot be written" in panel.footer.status.text()
+    run(panel, qtbot)
+    panel.outcome.save(tmp_path / "run.json")
+    saved = Recipe.load(tmp_path / "run.json")
+    assert saved.source.images == () and saved.source.layers == ("cells",)
+    assert saved.capability.params == panel.auto.params()
+    panel.outcome.save(tmp_path)
+    assert "is a folder" in panel.footer.status.text()

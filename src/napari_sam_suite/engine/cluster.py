@@ -182,7 +182,7 @@ class _Run:
         self._name = f"napari-sam-suite-{uuid4().hex[:12]}"
         self._news = threading.Event()
         self._waiting: deque[tuple[str, FrameIndex | None]] = deque()
-        self._under_way: dict[Any, tuple[str, FrameIndex | None]] = {}
+        self._under_way: dict[Any, tuple[Any, ...]] = {}
         plugin = _plugin(self._name, recipe.text())
         client.register_plugin(plugin, name=self._name)
 
@@ -194,6 +194,11 @@ class _Run:
         while unopened or self._waiting or self._under_way:
             if self._tally.stopping():
                 raise Cancelled
+            if self._client.status not in ("running", "connecting"):
+                raise EngineError(
+                    "The Dask scheduler is gone.",
+                    "Start it again, and run the same command to go on.",
+                )
             most = 2 * max(1, sum(self._client.nthreads().values())) + 2
             while len(self._under_way) < most and (self._waiting or unopened):
                 if self._waiting:
@@ -205,6 +210,8 @@ class _Run:
 
     def close(self) -> None:
         """Drop what has not begun; workers finish the frames that they are at."""
+        if self._client.status != "running":
+            return
         for future in self._under_way:
             future.cancel()
         self._client.unregister_worker_plugin(self._name)
@@ -225,15 +232,13 @@ class _Run:
         if frames and not left:
             self._tally.open(frames, 0)
             return
-        self._submit(_open, name, None)
+        self._submit(_open, name)
 
-    def _submit(self, function: Any, name: str, frame: FrameIndex | None) -> None:
-        arguments = (
-            (self._name, name) if function is _open else (self._name, name, frame)
-        )
-        key = f"{function.__name__}-{name}-{frame}-{uuid4().hex[:8]}"
-        future = self._client.submit(function, *arguments, key=key, pure=False)
-        self._under_way[future] = (name, frame)
+    def _submit(self, function: Any, *what: Any) -> None:
+        """Hand out a task: an image to open, or an image and a frame."""
+        key = f"{function.__name__}-{'-'.join(map(str, what))}-{uuid4().hex[:8]}"
+        future = self._client.submit(function, self._name, *what, key=key, pure=False)
+        self._under_way[future] = (function, *what)
         future.add_done_callback(lambda _: self._news.set())
 
     def _take(self) -> None:
@@ -241,13 +246,13 @@ class _Run:
         self._news.wait(_LOOK)
         self._news.clear()
         for future in [f for f in self._under_way if f.done()]:
-            name, frame = self._under_way.pop(future)
-            if future.status == "error":
-                self._lost(name, frame, future.exception())
-            elif future.status == "cancelled":
-                self._waiting.append((name, frame))
-            else:
+            function, name, *frame = self._under_way.pop(future)
+            if future.status == "finished":
                 self._answer(name, future.result())
+            elif future.status == "error":
+                self._lost(name, frame[0] if frame else None, future.exception())
+            else:
+                self._submit(function, name, *frame)
             future.release()
 
     def _answer(self, name: str, answer: Any) -> None:

@@ -44,8 +44,9 @@ def to_recipe(kept: dict[str, Any]) -> Recipe:
     if not kept:
         raise ParameterError("There is no run to save.", "Run something first.")
     frames = [FrameIndex(*frame) for frame in kept["frames"]]
+    source = _source(kept["image"])
     return Recipe(
-        source=_source(kept["image"]),
+        source=source,
         composite=Composite.model_validate(kept["composite"]),
         frames=Frames(
             positions=format_selection(frame.position for frame in frames),
@@ -53,11 +54,11 @@ def to_recipe(kept: dict[str, Any]) -> Recipe:
             time=format_selection(frame.time for frame in frames),
         ),
         model=Model(id=kept["model"], device=kept["device"]),
-        capability=_capability(kept),
+        capability=_capability(kept, source),
     )
 
 
-def _capability(kept: dict[str, Any]) -> Capability:
+def _capability(kept: dict[str, Any], source: Source) -> Capability:
     from napari_sam_suite.engine import recipe as parts
 
     params = kept["params"]
@@ -70,6 +71,7 @@ def _capability(kept: dict[str, Any]) -> Capability:
                 tags=kept["tags"],
                 negatives=kept["negatives"],
                 examples=_shapes(kept),
+                image=next(iter(source.images), None),
             )
         case "propagate":
             return parts.Propagate(params=params, objects=_shapes(kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +18,8 @@ def load_extra(package: str) -> Any:
     MissingExtra
         If it is not installed; the hint is the command that installs it.
     """
+    if package in sys.modules:  # looking for it costs as much as packing some objects
+        return sys.modules[package]
     check_extra(package)
     return import_module(package)
 

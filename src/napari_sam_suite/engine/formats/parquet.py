@@ -38,6 +38,8 @@ _KEY = b"napari_sam_suite"
 _GEO = b"geo"
 _VERSION = 1
 _CORNER = 0.5
+_MANY = 1000
+"""Objects from which dictionaries and statistics are worth the time they take."""
 
 
 def write(objects: Objects, path: Path) -> None:
@@ -135,8 +137,13 @@ def pack(objects: Objects, more: Mapping[str, Any] | None = None) -> bytes:
         _KEY: json.dumps(ours, default=plain).encode(),
     }
     buffer = io.BytesIO()
+    many = len(objects) > _MANY
     parquet.write_table(
-        table.replace_schema_metadata(metadata), buffer, compression="zstd"
+        table.replace_schema_metadata(metadata),
+        buffer,
+        compression="zstd",
+        use_dictionary=many,
+        write_statistics=many,
     )
     return buffer.getvalue()
 
@@ -201,7 +208,7 @@ def _storable(arrow: Any, features: pd.DataFrame) -> pd.DataFrame:
     """The table with texts for what Arrow has no type for, as mixed columns."""
     texts: dict[str, Any] = {}
     for name, dtype in zip(features.columns, features.dtypes, strict=True):
-        if str(dtype) != "object":
+        if not isinstance(dtype, np.dtype) or dtype.kind != "O":
             continue
         column = features[name]
         try:
