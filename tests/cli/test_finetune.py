@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from safetensors.torch import save_file
 
 from commands import answer, explains, names, run
 from engine.finetune.tiny import sample
@@ -78,6 +79,21 @@ def test_the_new_model_is_a_file_that_every_command_takes(
     done = run("segment", image, "--model", out, "--out", results, *few)
     assert done.exit_code == 0, done.output
     assert "img_0.tif" in names(results)
+
+
+def test_a_model_in_the_checkpoint_folder_is_listed_and_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_SAM_SUITE_CHECKPOINTS", str(tmp_path))
+    (tmp_path / "tuned").mkdir()
+    out = tmp_path / "tuned" / "cells.safetensors"
+    header = {"family": "sam2", "config": "nano", "input_size": "512"}
+    save_file({"a": torch.ones(1)}, out, header)
+    (tmp_path / "tuned" / "broken.safetensors").write_text("no")
+    assert find_model("cells").file == out
+    listed = answer(run("models", "list", "--json"))["models"]
+    assert listed[-1]["id"] == "cells"
+    assert "broken" not in {row["id"] for row in listed}
 
 
 def test_what_is_written_is_what_was_trained_and_other_files_of_it_are_read_too(

@@ -57,10 +57,14 @@ _COLOURS = {
 @models_app.command("list")
 def list_models(folder: _Folder = None, as_json: Json = False) -> None:
     """Show every model, what it needs and whether it is here."""
-    from napari_sam_suite.engine.models.checkpoints import checkpoint_folder
+    from napari_sam_suite.engine.models.checkpoints import (
+        checkpoint_folder,
+        tuned_models,
+    )
     from napari_sam_suite.engine.models.registry import MODELS
 
-    rows = [_describe(spec, folder) for spec in MODELS.values()]
+    known = (*MODELS.values(), *tuned_models(folder))
+    rows = [_describe(spec, folder) for spec in known]
     if as_json:
         print_json({"folder": str(checkpoint_folder(folder)), "models": rows})
         return

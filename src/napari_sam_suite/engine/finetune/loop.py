@@ -128,7 +128,8 @@ class _Training:
         self.tile = suit_tile(self.train, model.input_size, params.tile)
         self.data = hash_samples(samples)
         self.key = self._key()
-        self.teacher = Teacher(self.trainee, self.params, model.batch)
+        most = min(model.batch, self.params.prompts)
+        self.teacher = Teacher(self.trainee, self.params, most)
         self.optimiser = Optimiser(
             self.trainee.parameters,
             self.params.weight_decay,

@@ -244,7 +244,8 @@ def find_model(
     ----------
     name : str or path
         An id of the registry (any case), the file name of its public checkpoint, a
-        weights file on this machine, or a folder that ``export-onnx`` wrote.
+        weights file on this machine, the name of a fine-tuned model in the checkpoint
+        folder, or a folder that ``export-onnx`` wrote.
     family, config : str, optional
         What a weights file holds, where neither the file, the card beside it nor
         its name tells.
@@ -275,6 +276,11 @@ def find_model(
     known = path.suffix.lower() in (*WEIGHT_SUFFIXES, ".onnx") or path.is_dir()
     if known or path.parent != Path():
         return _local_model(Path(text), family, config, models.values())
+    from napari_sam_suite.engine.models.checkpoints import tuned_folder
+
+    tuned = tuned_folder() / f"{text}.safetensors"
+    if tuned.is_file():
+        return _local_model(tuned, family, config, models.values())
     raise ModelError(f"There is no model '{text}'.", _suggest(text, models))
 
 
