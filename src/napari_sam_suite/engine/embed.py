@@ -303,4 +303,4 @@ def _revived(array: NDArray[Any], kind: str, device: Device) -> Array:
         return array.astype(dtype)
     import torch
 
-    return torch.tensor(array).to(device, getattr(torch, dtype))
+    return torch.tensor(array).to(str(device), getattr(torch, dtype))

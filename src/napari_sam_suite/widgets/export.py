@@ -174,9 +174,10 @@ class ExportTab(Tab):
         self.table.setHorizontalHeaderLabels(list(_COLUMNS))
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.table.setToolTip("The exported files against the model, on real images.")
-        for header in (self.table.horizontalHeader(), self.table.verticalHeader()):
-            header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.table.verticalHeader().hide()
+        across, down = self.table.horizontalHeader(), self.table.verticalHeader()
+        if across is not None and down is not None:
+            across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+            down.hide()
         model = (self.form, place, self.start, self.table, self.page)
         inside = QWidget()
         column = QVBoxLayout(inside)

@@ -225,7 +225,7 @@ class ExportedModel:
         square = np.zeros((side, side, 3), np.float32)
         if self.spec.family == "sam2":
             scaled = side, side
-            small = resize(image.astype(np.float32) / 255, scaled)
+            small = resize(image.astype(np.float32) / np.float32(255), scaled)
             square[:] = (small - mean) / std
         else:
             ratio = side / max(image.shape[:2])
@@ -348,8 +348,9 @@ def _check_parts(folder: Path, family: str) -> dict[str, Any]:
             "Exported models need the package onnxruntime, which is not installed.",
             'Install it: pip install "napari-sam-suite[onnx]"',
         )
-    cards = {name: read_card(folder / f"{name}.onnx") for name in part_names(family)}
-    card = cards[ENCODER]
+    card = read_card(folder / f"{ENCODER}.onnx")
+    others = (DECODER,) if card["masks"] == "best" else part_names(family)[1:]
+    cards = {name: read_card(folder / f"{name}.onnx") for name in others}
     for name, other in cards.items():
         if other != card:
             raise ModelError(

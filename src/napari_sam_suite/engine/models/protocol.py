@@ -154,10 +154,14 @@ class SamModel(Protocol):
     """One promptable segmentation model on one device."""
 
     spec: ModelSpec
-    device: Device
     input_size: int
     batch: int
     """Prompts in one decoder call that suit the device."""
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        ...
 
     @property
     def identity(self) -> str:
@@ -168,8 +172,8 @@ class SamModel(Protocol):
         """Embed RGB images of shape (H, W, 3), uint8."""
         ...
 
-    def move(self, device: Device) -> None:
-        """Go to another device, in float32; embeddings made before stay behind."""
+    def move(self, device: Any) -> None:
+        """Go to another `Device`, in float32; embeddings made before stay behind."""
         ...
 
     def decode(

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,22 +245,14 @@ def _write_parts(
 
     family, side = model.spec.family, model.input_size
     width = int(model._prompt_encoder.embed_dim)
-    parts: list[tuple[str, Callable[[], Any], Ports]] = [
-        (
-            ENCODER,
-            lambda: networks.Encoder(model),
-            encoder_ports(family, side, width),
-        )
-    ]
     kind = networks.Sam1Decoder if family == "sam1" else networks.Sam2Decoder
+    ports = encoder_ports(family, side, width)
+    parts: list[tuple[str, Callable[[], Any], Ports]] = [
+        (ENCODER, partial(networks.Encoder, model), ports)
+    ]
     for name, masks in decoders(family, single_mask=params.single_mask).items():
-        parts.append(
-            (
-                name,
-                lambda masks=masks: kind(model, masks),
-                decoder_ports(family, side, width, masks),
-            )
-        )
+        ports = decoder_ports(family, side, width, masks)
+        parts.append((name, partial(kind, model, masks), ports))
     traces = scratch / "traces"
     for name, make, ports in parts:
         steps.next(f"Exporting the {name.replace('_', ' ')}")
@@ -277,7 +270,7 @@ def _trace(network: Any, ports: Ports, path: Path, opset: int) -> None:
 
     lengths = {"num_labels": 2, "num_points": 3}
     example = [
-        torch.zeros([lengths.get(n, n) if isinstance(n, str) else n for n in shape])
+        torch.zeros([lengths[n] if isinstance(n, str) else n for n in shape])
         for shape in ports.inputs.values()
     ]
     if "orig_im_size" in ports.inputs:

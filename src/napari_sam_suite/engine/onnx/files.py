@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from napari_sam_suite.engine.models.onnxfile import KEY
+from napari_sam_suite.engine.models.onnxfile import ENCODER, KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_sam_suite.engine.onnx.contract import Ports
     from napari_sam_suite.engine.onnx.params import ExportParams
-
-logger = logging.getLogger(__name__)
 
 _LARGEST = 2**31 - 2**20
 """Bytes that fit into one file of this format, with room for what is not weights."""
@@ -47,10 +45,12 @@ def finish(
         import onnxslim
 
         model = onnxslim.slim(model)
-    if params.precision == "float16":
+    # A decoder is small, and what is lost in it is lost in the outline.
+    precision = params.precision if path.stem == ENCODER else "float32"
+    if precision == "float16":
         model = _halved(model)
-    elif params.precision == "int8":
-        model = _quantised(model, path)
+    elif precision == "int8":
+        model = _quantised(model, path.with_suffix(".int8"))
     _name_axes(model.graph.input, ports.inputs)
     _name_axes(model.graph.output, ports.outputs)
     del model.metadata_props[:]
@@ -92,29 +92,39 @@ def write_ort(path: Path, target: Path) -> None:
 
 def _halved(model: Any) -> Any:
     """Weights and arithmetic in 16 bits, inputs and outputs as before."""
+    import onnx
     from onnxconverter_common import float16
 
+    casts = {node.name for node in model.graph.node if node.op_type == "Cast"}
     large = model.ByteSize() > _LARGEST
-    return float16.convert_float_to_float16(
-        model, keep_io_types=True, disable_shape_infer=large
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numbers too small for 16 bits
+        half = float16.convert_float_to_float16(
+            model, keep_io_types=True, disable_shape_infer=large
+        )
+    # the converter leaves these behind, between numbers that have 16 bits now
+    for node in half.graph.node:
+        if node.name in casts:
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+                    attribute.i = onnx.TensorProto.FLOAT16
+    return half
 
 
-def _quantised(model: Any, path: Path) -> Any:
+def _quantised(model: Any, scratch: Path) -> Any:
     """Weights of matrix products in 8 bits; what they meet is quantised as it comes."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target = path.with_suffix(".int8")
     quantize_dynamic(
         model,
-        target,
+        scratch,
         op_types_to_quantize=list(_QUANTISED),
-        weight_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
         per_channel=True,
     )
-    quantised = onnx.load(target)
-    target.unlink()
+    quantised = onnx.load(scratch)
+    scratch.unlink()
     return quantised
 
 

@@ -56,6 +56,11 @@ class Decoder(nn.Module):
     two points. Without points there are no prompt tokens, as in the original.
     """
 
+    kinds: Tensor
+    labels: Tensor
+    no_mask: Tensor
+    grid: Tensor
+
     def __init__(self, model: Adapter, masks: Masks) -> None:
         super().__init__()
         parts = model.network
@@ -104,20 +109,21 @@ class Decoder(nn.Module):
 
     def _embed(self, points: Tensor, labels: Tensor) -> Tensor:
         """Prompt tokens (B, P, C); pixel centres are half a pixel in."""
-        encoded = self.places._pe_encoding((points + 0.5) / self.side)
+        encoded: Tensor = self.places._pe_encoding((points + 0.5) / self.side)
         mark = labels.unsqueeze(-1)
         kind = (mark == self.labels).to(encoded.dtype) @ self.kinds
         return encoded * (mark >= 0).to(encoded.dtype) + kind
 
     def _dense(self, mask: Tensor, has_mask: Tensor) -> Tensor:
         given = has_mask.reshape(-1, 1, 1, 1)
-        return given * self.downscaling(mask) + (1 - given) * self.no_mask
+        seen: Tensor = self.downscaling(mask)
+        return given * seen + (1 - given) * self.no_mask
 
     def _best(self, logits: Tensor, iou: Tensor, count: Any) -> tuple[Tensor, Tensor]:
         """The best of three for few points, the first mask for more."""
         first = torch.zeros_like(iou)
         first[:, 0] = 1
-        clear = torch.as_tensor(count > AMBIGUOUS).to(iou.dtype)
+        clear: Tensor = torch.as_tensor(count > AMBIGUOUS).to(iou.dtype)
         rank = iou + first * (2000 * clear - 1000)
         chosen = rank.argmax(1, keepdim=True)
         place = chosen[..., None, None].expand(-1, -1, *logits.shape[-2:])

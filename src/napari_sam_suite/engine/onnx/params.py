@@ -20,7 +20,8 @@ class ExportParams(Params):
     precision: Literal["float32", "float16", "int8"] = Field(
         "float32",
         title="Precision",
-        description="Numbers in the files: float16 is half the size, int8 a quarter.",
+        description="Numbers in the encoder: float16 is half the size, int8 about a "
+        "quarter. The small decoder stays in float32.",
     )
     single_mask: bool = Field(
         False,

@@ -337,7 +337,8 @@ def mask_logits(
     square = np.zeros((1, low, low), np.float32)
     square[0, : size[0], : size[1]] = resize(full, size)
     square = square.clip(_CERTAIN, 1 - _CERTAIN)
-    return np.log(square / (1 - square))
+    logits: NDArray[np.float32] = np.log(square / (1 - square))
+    return logits
 
 
 def _within(point: tuple[float, float], view: Region) -> bool:
