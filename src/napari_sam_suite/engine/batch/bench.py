@@ -1,0 +1,175 @@
+"""What a worker of a cluster has at hand, and the tasks that it is given."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from napari_sam_suite.engine.batch.pipeline import (
+    Told,
+    find,
+    finish,
+    process,
+    read_frame,
+    read_frames,
+)
+from napari_sam_suite.engine.batch.run import (
+    fail_image,
+    learn,
+    open_engine,
+    saved_prototypes,
+)
+from napari_sam_suite.engine.batch.work import begin_image
+from napari_sam_suite.engine.errors import ModelError, OutputError
+from napari_sam_suite.engine.formats.extras import load_extra
+from napari_sam_suite.engine.recipe import Propagate, Recipe
+from napari_sam_suite.engine.store.store import Store
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.batch.work import ImageWork
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.jobs import Engine, Job
+    from napari_sam_suite.engine.models.protocol import SamModel
+
+_OPEN = 4
+"""Images that a worker keeps open."""
+_HERE = "napari_sam_suite"
+"""Attribute of a worker that has its benches by run."""
+
+
+class Bench:
+    """What a worker has at hand: the model, the store, and a few open images."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._lock = threading.RLock()
+        self._engine: Engine | None = None
+        self._works: OrderedDict[str, ImageWork] = OrderedDict()
+
+    @property
+    def engine(self) -> Engine:
+        """Made by the first task: what it imports would stop the worker's heartbeat."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = open_engine(self.recipe)
+            return self._engine
+
+    @cached_property
+    def store(self) -> Store:
+        """Opened by the first task."""
+        return Store.open(self.recipe.outputs.store)
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        if self._engine is not None:
+            self._engine.close(timeout=5)
+
+    def open(self, name: str) -> ImageWork:
+        """An image, planned; the few used last stay open."""
+        with self._lock:
+            if name not in self._works:
+                learnt = saved_prototypes(self.recipe, self.store)
+                self._works[name] = begin_image(self.recipe, self.store, name, learnt)
+            self._works.move_to_end(name)
+            while len(self._works) > _OPEN:
+                self._works.popitem(last=False)
+            return self._works[name]
+
+
+class Heard:
+    """Collects what is told of frames; nobody stops it."""
+
+    def __init__(self) -> None:
+        self.all: list[Told] = []
+
+    def tell(self, one: Told) -> None:
+        """Keep it."""
+        self.all.append(one)
+
+    def stopping(self) -> bool:
+        """Never: a frame that was begun is finished."""
+        return False
+
+    def report(self, done: int, total: int, text: str = "") -> None:
+        """Nobody listens to the parts of a frame."""
+
+    def notice(self, text: str) -> None:
+        """Said again with each frame."""
+
+    def give(self, part: object) -> None:
+        """Results go to the store."""
+
+
+def make_plugin(name: str, recipe: str) -> Any:
+    """What makes a worker ready for a run, and tidies up after it."""
+    distributed = load_extra("distributed")
+
+    class Ready(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
+        def setup(self, worker: Any) -> None:
+            vars(worker).setdefault(_HERE, {})[name] = Bench(Recipe.parse(recipe))
+
+        def teardown(self, worker: Any) -> None:
+            bench = vars(worker).get(_HERE, {}).pop(name, None)
+            if bench is not None:
+                bench.close()
+
+    return Ready()
+
+
+def _bench(run: str) -> Bench:
+    worker = load_extra("distributed").get_worker()
+    bench: Bench = vars(worker)[_HERE][run]
+    return bench
+
+
+def learn_there(run: str) -> None:
+    """Learn from the examples, and keep it in the store."""
+    bench = _bench(run)
+
+    def task(model: SamModel, _: Job[None]) -> None:
+        learn(bench.recipe, bench.store, model, Heard())
+
+    bench.engine.submit(task, "learn").result()
+
+
+def open_there(run: str, name: str) -> dict[str, Any]:
+    """Open an image and plan it; a failure is its own."""
+    bench = _bench(run)
+    try:
+        bench.store.image(name).tidy()
+        work = bench.open(name)
+    except (OutputError, ModelError):
+        raise
+    except Exception as error:  # noqa: BLE001 - recorded, and logged there
+        return {"failure": fail_image(bench.store, name, error)}
+    todo = [f for f in work.todo if f not in work.finished]
+    chain = isinstance(bench.recipe.capability, Propagate)
+    return {
+        "frames": len(work.record.frames),
+        "left": len(todo),
+        "notices": work.record.notices,
+        "todo": [None] if chain and todo else todo,
+    }
+
+
+def search_there(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
+    """Do one frame, or all of an image whose frames follow from each other."""
+    bench, heard = _bench(run), Heard()
+    work = bench.open(name)
+    if frame is None:
+
+        def chain(model: SamModel, _: Job[None]) -> None:
+            process(model, read_frames(work), heard, heard)
+
+        bench.engine.submit(chain, f"carry on in {name}").result()
+        return heard.all
+    look = read_frame(work, frame)
+
+    def ask(model: SamModel, _: Job[Any]) -> Any:
+        return model, find(model, look, heard)
+
+    model, finding = bench.engine.submit(ask, f"frame of {name}").result()
+    finish(model, look, finding, heard)
+    return heard.all
