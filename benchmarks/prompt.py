@@ -219,6 +219,9 @@ def _upstream(
 
     adapter: Any = model.model
     predictor = SAM2ImagePredictor(adapter.network)
+    # it takes an input of 1024 pixels for granted
+    sides = [adapter.input_size // step for step in (4, 8, 16)]
+    predictor._bb_feat_sizes = [(side, side) for side in sides]
     predictor.set_image(rgb)
     for prompt in prompts:
         said: dict[str, Any] = {"multimask_output": prompt.box is None}
