@@ -102,6 +102,13 @@ def test_training_stops_when_patience_ends_and_keeps_the_best(
     second = weights(run_folder(out) / "epoch_0002.safetensors")
     assert all(torch.equal(best[n], second[n]) for n in best)
     assert not all(torch.equal(best[n], last[n]) for n in best)
+    state = read_state(run_folder(out) / "last.safetensors")
+    assert state is not None and state[1]["done"]
+    assert all(
+        torch.equal(t, last[n.removeprefix("now/")])
+        for n, t in state[0].items()
+        if n.startswith("now/")
+    )
 
 
 def test_a_model_that_does_not_become_better_is_the_one_it_began_with(
@@ -188,12 +195,9 @@ def test_steps_without_a_finite_loss_change_nothing_and_end_the_training(
     assert all(torch.equal(base[n], written[n]) for n in base)
 
 
-def test_when_memory_runs_out_fewer_prompts_are_asked_with_the_same_gradients(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_when_memory_runs_out_fewer_prompts_are_asked_at_once(
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = QUICK.with_(epochs=1)
-    roomy = tmp_path / "roomy.safetensors"
-    finetune(tiny_model(), SAMPLES, params, roomy, Heard())
     from napari_sam_suite.engine.finetune.trainee import Trainee
 
     asked = []
@@ -207,13 +211,40 @@ def test_when_memory_runs_out_fewer_prompts_are_asked_with_the_same_gradients(
         return answer(self, embedding, prompts)
 
     monkeypatch.setattr(Trainee, "answer", tight)
-    finetune(tiny_model(), SAMPLES, params, out, Heard())
-    assert max(asked[1:]) <= 2
-    states = [read_state(run_folder(p) / "last.safetensors") for p in (roomy, out)]
-    assert states[0] is not None and states[1] is not None
-    for name, tensor in states[0][0].items():
-        if name.startswith("now/"):
-            torch.testing.assert_close(states[1][0][name], tensor, rtol=0, atol=2e-4)
+    finetune(tiny_model(), SAMPLES, QUICK.with_(epochs=1), out, Heard())
+    assert asked[0] == 4
+    assert max(asked[1:]) == 2
+
+
+def test_gradients_do_not_depend_on_how_many_prompts_are_asked_at_once(
+    tmp_path: Path,
+) -> None:
+    from napari_sam_suite.engine.finetune.lessons import Lessons
+    from napari_sam_suite.engine.finetune.trainee import Trainee
+    from napari_sam_suite.engine.finetune.views import inference_views
+
+    trainee, heard = Trainee(tiny_model()), Heard()
+    views = inference_views(SAMPLES[:1], trainee.spec, "auto")
+    lesson = Lessons(
+        trainee, SAMPLES[:1], views, tmp_path, report=heard.report, stop=bool
+    )[0]
+    found = []
+    for most in (100, 3):
+        for parameter in trainee.parameters.values():
+            parameter.grad = None
+        teacher = Teacher(trainee, QUICK.with_(prompts=8), most)
+        loss = teacher.teach(lesson, np.random.default_rng(3), 1.0)
+        gradients = {
+            name: parameter.grad.clone()
+            for name, parameter in trainee.parameters.items()
+            if parameter.grad is not None
+        }
+        found.append((loss, gradients))
+    (one, first), (two, second) = found
+    assert one == pytest.approx(two, rel=1e-5)
+    assert first.keys() == second.keys()
+    for name, gradient in first.items():
+        torch.testing.assert_close(second[name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_full_disk_stops_no_training_but_is_told(

@@ -140,8 +140,8 @@ class _Training:
 
     def run(self) -> Outcome:
         self._resume()
-        self._encode()
         try:
+            self._encode()
             if not self.progress.scores:
                 self._examine(math.nan)
             while not self.progress.is_over(self.params):
@@ -178,12 +178,14 @@ class _Training:
         def report(done: int, total: int, text: str) -> None:
             self.job.report(done, total, text)
 
-        def encode(samples: Sequence[Sample], views: Sequence[View]) -> Lessons:
+        def encode(
+            name: str, samples: Sequence[Sample], views: Sequence[View]
+        ) -> Lessons:
             return Lessons(
                 self.trainee,
                 samples,
                 views,
-                self.folder / "embeddings",
+                self.folder / "embeddings" / name,
                 report=report,
                 stop=self.job.stopping,
             )
@@ -191,9 +193,8 @@ class _Training:
         spec, p = self.trainee.spec, self.params
         own = inference_views(self.train, spec, self.tile)
         self.slots = len(own)
-        self.lessons = encode(
-            self.train, own + vary(own, self.train, p.variants, p.seed)
-        )
+        varied = vary(own, self.train, p.variants, p.seed)
+        self.lessons = encode("training", self.train, own + varied)
         judged = self.held or self.train
         if not self.held:
             self.job.notice(
@@ -203,7 +204,7 @@ class _Training:
         views = inference_views(judged, spec, self.tile)
         chosen = np.random.default_rng([p.seed, 2]).permutation(len(views))
         some = [views[i] for i in sorted(chosen[:_EXAM_VIEWS].tolist())]
-        self.exam = Exam(encode(judged, some))
+        self.exam = Exam(encode("validation", judged, some))
 
     # -- an epoch ----------------------------------------------------------------
 
@@ -285,11 +286,14 @@ class _Training:
 
     # -- files -------------------------------------------------------------------
 
-    def _save(self, *, done: bool = False) -> None:
-        """Write the state, and now and then a checkpoint; a full disk stops nothing."""
-        p = self.progress
+    def _save(self, last: dict[str, Tensor] | None = None) -> None:
+        """Write the state, and now and then a checkpoint; a full disk stops nothing.
+
+        `last` are the weights of the last epoch, once there is no further one.
+        """
+        p, done = self.progress, last is not None
         tensors = {
-            **_over("now", self.trainee.weights()),
+            **_over("now", last or self.trainee.weights()),
             **_over("best", self.best),
             **_over("optimiser", self.optimiser.state()),
         }
@@ -323,7 +327,7 @@ class _Training:
 
     def _finish(self) -> Outcome:
         p = self.progress
-        better = p.best_epoch > 0
+        better, last = p.best_epoch > 0, self.trainee.weights()
         comparison: Comparison | None = None
         self.trainee.load(self.best)
         if better and self.params.calibrate:
@@ -347,7 +351,7 @@ class _Training:
             )
         write_model(self.out, self.trainee, card)
         ended = p.is_over(self.params)
-        self._save(done=True)
+        self._save(last)
         return Outcome(
             self.out,
             better,
