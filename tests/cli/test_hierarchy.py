@@ -17,7 +17,8 @@ from napari_sam_suite.engine.objects import Objects
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILES = [f"cells.hierarchy.{ending}" for ending in ("csv", "geojson", "json", "txt")]
+TREE = [f"cells.hierarchy.{ending}" for ending in ("csv", "json", "txt")]
+FILES = [*TREE, "cells.levels.geojson"]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_a_result_file_gives_tags_and_the_tree(cells: Path, tmp_path: Path) -> N
     result = run("hierarchy", cells, "--out", tmp_path / "out", "--by", "token")
     assert result.exit_code == 0, result.output
     assert names(tmp_path / "out") == FILES
-    tags = Objects.load(tmp_path / "out" / "cells.hierarchy.geojson").features["tag"]
+    tags = Objects.load(tmp_path / "out" / "cells.levels.geojson").features["tag"]
     assert tags.value_counts().to_dict() == {"small": 4, "part": 3, "whole": 1}
     assert "coverage union" in result.stdout and "12.5 %" in result.stdout
     tree = (tmp_path / "out" / "cells.hierarchy.txt").read_text()
@@ -41,7 +42,7 @@ def test_a_result_file_gives_tags_and_the_tree(cells: Path, tmp_path: Path) -> N
 def test_settings_are_flags_and_numbers_are_json(cells: Path, tmp_path: Path) -> None:
     result = run(
         "hierarchy", cells, "--out", tmp_path / "out", "--small-below", 0.03,
-        "--whole-above", 0.1, "--json", "--format", "parquet,coco",
+        "--whole-above", 0.1, "--json", "--format", "parquet,csv",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     [row] = answer(result)["images"]
@@ -50,7 +51,7 @@ def test_settings_are_flags_and_numbers_are_json(cells: Path, tmp_path: Path) ->
     assert row["objects"] == 8 and len(row["files"]) == 5
     document = json.loads((tmp_path / "out" / "cells.hierarchy.json").read_text())
     assert document["params"]["small_below"] == 0.03
-    assert len(Objects.load(tmp_path / "out" / "cells.hierarchy.parquet")) == 8
+    assert len(Objects.load(tmp_path / "out" / "cells.levels.parquet")) == 8
 
 
 def test_an_image_is_segmented_with_masks_that_overlap_and_only_once(
@@ -75,12 +76,13 @@ def test_an_image_is_segmented_with_masks_that_overlap_and_only_once(
     assert kept.stat().st_mtime_ns >= before
     table = pd.read_csv(out / "cells.hierarchy.csv")
     assert len(table) == other["objects"]
+    assert "depth" in table
 
 
 def test_inputs_are_not_written_over_and_names_do_not_meet(
     cells: Path, tmp_path: Path
 ) -> None:
-    again = tmp_path / "a.hierarchy.geojson"
+    again = tmp_path / "a.levels.geojson"
     nested().save(again)
     nested().save(tmp_path / "a.geojson")
     result = run(

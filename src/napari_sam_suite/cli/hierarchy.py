@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
 
 _RESULTS = (".geojson", ".json", ".parquet", ".geoparquet", ".zip", ".roi")
-_NAME = ".hierarchy"
-_ENDINGS = (".json", ".csv", ".txt")
+_OBJECTS = ".levels"
+_TREE = tuple(f".hierarchy{ending}" for ending in (".json", ".csv", ".txt"))
 
 Inputs = Annotated[
     list[Path],
@@ -223,13 +223,12 @@ class _Writer:
             if not self.as_json:
                 typer.echo(format_statistics(statistics))
             tagged = hierarchy.tagged()
-            stem = f"{stem}{_NAME}"
-            files = result_files(self.out, stem, self.formats)
+            files = result_files(self.out, f"{stem}{_OBJECTS}", self.formats)
             for name, path in zip(self.formats, files, strict=True):
                 self._spare(path)
                 tagged.save(path, name)
                 row.files.append(str(path))
-            for ending in _ENDINGS:
+            for ending in _TREE:
                 path = self.out / f"{stem}{ending}"
                 self._spare(path)
                 hierarchy.save(path)

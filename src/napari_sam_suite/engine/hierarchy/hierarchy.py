@@ -116,12 +116,14 @@ class Hierarchy:
 
     def as_dict(self) -> dict[str, Any]:
         """Parameters, statistics and the tree, as JSON can hold them."""
+        columns = ("id", *_FRAME, "area", "score")
+        features = {name: self.objects.features[name].tolist() for name in columns}
         return {
             "params": self.params.model_dump(mode="json"),
             "objects": len(self.objects),
             "roots": int((self.parents == ROOT).sum()),
             "levels": statistics_as_dict(self.statistics()),
-            "tree": [self._node(row) for row in self.roots()],
+            "tree": [self._node(row, features) for row in self.roots()],
         }
 
     def save(self, path: str | Path) -> None:
@@ -155,16 +157,14 @@ class Hierarchy:
         with replacing(path) as part:
             part.write_text(text, encoding="utf-8")
 
-    def _node(self, row: int) -> dict[str, Any]:
-        features = self.objects.features
-        score = float(features["score"][row])
+    def _node(self, row: int, features: dict[str, list[Any]]) -> dict[str, Any]:
+        score = features["score"][row]
         return {
-            "id": str(features["id"][row]),
+            "id": features["id"][row],
             "level": LEVELS[self.ranks[row]],
-            **{axis: int(features[axis][row]) for axis in _FRAME},
-            "area": int(features["area"][row]),
+            **{name: features[name][row] for name in (*_FRAME, "area")},
             "score": score if math.isfinite(score) else None,
-            "children": [self._node(child) for child in self.children(row)],
+            "children": [self._node(child, features) for child in self.children(row)],
         }
 
     def _walk(self) -> Iterator[tuple[int, int]]:
