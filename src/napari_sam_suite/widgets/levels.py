@@ -73,8 +73,8 @@ class LevelButton(QPushButton):
         self._layer = layer
         self.setEnabled(layer is not None)
         self.setToolTip(
-            "Tag all objects as small, part or whole. Where overlaps are allowed, the "
-            "table says which lies in which."
+            "Tag all objects as small, part or whole, and count those that lie in no "
+            "other."
             if layer is not None
             else "There are no objects yet."
         )

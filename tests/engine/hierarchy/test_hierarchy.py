@@ -82,7 +82,7 @@ def test_levels_are_columns_and_may_be_tags() -> None:
     features = hierarchy.objects.features
     assert features["size_level"].tolist()[:4] == ["whole", "part", "part", "small"]
     ids = features["id"].tolist()
-    assert features["parent"].tolist()[:4] == ["", ids[0], ids[0], ids[1]]
+    assert features["inside"].tolist()[:4] == ["", ids[0], ids[0], ids[1]]
     assert hierarchy.objects.features["tag"].unique().tolist() == ["unassigned"]
     assert (
         hierarchy.tagged().features["tag"].tolist() == features["size_level"].tolist()

@@ -37,7 +37,7 @@ class Hierarchy:
     Attributes
     ----------
     objects : Objects
-        With the columns `size_level` (small, part or whole) and `parent`, the id of the
+        With the columns `size_level` (small, part or whole) and `inside`, the id of the
         object that it lies in, empty for a root.
     ranks : (n,) array of int64
         0 small, 1 part, 2 whole.
@@ -219,7 +219,7 @@ def build_hierarchy(
     ids = objects.features["id"].to_numpy()
     named = objects.with_features(
         size_level=[LEVELS[rank] for rank in ranks],
-        parent=["" if row == ROOT else str(ids[row]) for row in parents],
+        inside=["" if row == ROOT else str(ids[row]) for row in parents],
     )
     return Hierarchy(named, ranks, parents, params)
 
