@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Blobs = Callable[..., NDArray[np.uint8]]
 
 LEFT = Qt.MouseButton.LeftButton
-LIMIT = 60_000
+LIMIT = 300_000
 
 
 def press(panel: Panel, qtbot: Any) -> None:

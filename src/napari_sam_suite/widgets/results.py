@@ -130,6 +130,7 @@ class Results(QObject):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._flush)
         self._waiting: list[Run] = []
+        self._later: list[tuple[Run, Objects]] = []
         self._hidden: Shapes | None = None
         self._showing = QTimer(self)
         self._showing.setSingleShot(True)
@@ -238,15 +239,11 @@ class Results(QObject):
         which = run.layer.features[column].isin(list(values))
         return self._take(run, np.asarray(which, dtype=bool))
 
-    def swap(self, run: Run, objects: Objects) -> None:
-        """Let objects of a run take the place of those with the same ids."""
+    def replace(self, run: Run, ids: Iterable[str]) -> None:
+        """Take objects out for a run; its undoing brings them back."""
         from napari_sam_suite.engine.objects import Objects
 
-        old = self.take(run, "id", objects.features["id"])
-        run.replaced = Objects.concat([run.replaced, old])
-        run.frames += len(objects.frames())
-        run.found += len(objects)
-        self.show(run, objects.with_features(run=run.id))
+        run.replaced = Objects.concat([run.replaced, self.take(run, "id", ids)])
 
     def remove(self, run: Run, ids: Iterable[str]) -> None:
         """Remove objects from the layer of a run, by their ids."""
@@ -283,6 +280,9 @@ class Results(QObject):
         if not len(new):
             return
         layer = run.layer
+        if layer is None and self._work is not None:
+            self._later.append((run, new))  # for the layer that is being built
+            return
         if layer is not None and not layer.data and not self._alive(layer):
             self._viewer.add_layer(layer)
         if layer is not None and self._alive(layer):
@@ -309,13 +309,20 @@ class Results(QObject):
 
     def _not_built(self, error: Exception) -> None:
         self._fail(error)
-        self._flush()  # what has come meanwhile
+        self._catch_up()
 
     def _built(self, run: Run, layer: Shapes) -> None:
         self._work = None
         self._attach(run, layer)
-        self._flush()
+        self._catch_up()
         self.changed.emit()
+
+    def _catch_up(self) -> None:
+        """Draw what has come while a layer was built."""
+        later, self._later = self._later, []
+        for run, new in later:
+            self.show(run, new)
+        self._flush()
 
     def _fail(self, error: Exception) -> None:
         self._work = None

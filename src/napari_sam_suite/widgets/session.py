@@ -140,4 +140,4 @@ def name_device(model: SamModel, _: Job[str]) -> str:
         return str(model.device.type).upper()
     import torch
 
-    return str(torch.cuda.get_device_name(model.device))
+    return str(torch.cuda.get_device_name(str(model.device)))
