@@ -245,7 +245,7 @@ class ExportTab(Tab):
             return f"Saved {path.name}: {count} objects."
 
         saving = Background(work, self)
-        saving.done.connect(self.said)
+        saving.done.connect(lambda text: self.said.emit(text))
         saving.failed.connect(self.failed)
         saving.start()
         return saving

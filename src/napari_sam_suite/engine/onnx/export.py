@@ -78,7 +78,7 @@ class Exported:
 
 
 def export_onnx(
-    model: str | ModelSpec,
+    model: str | Path | ModelSpec,
     out: Path | str,
     params: ExportParams,
     *,
@@ -93,7 +93,7 @@ def export_onnx(
 
     Parameters
     ----------
-    model : str or ModelSpec
+    model : str, path or ModelSpec
         An id, or a weights file, such as one of a fine-tuned model.
     out : path
         Folder for the files; made if it is missing, and files of an earlier export in
@@ -123,7 +123,7 @@ def export_onnx(
     Cancelled
         If `stop` said so; nothing was written then.
     """
-    spec = model if not isinstance(model, str) else find_model(model)
+    spec = find_model(model) if isinstance(model, str | Path) else model
     _check(spec)
     if report is not None:
         report(0, 0, "Loading the model")
