@@ -265,6 +265,21 @@ def test_x_goes_round_the_three_answers(panel: Panel, hand: Hand, qtbot: Any) ->
     assert scores == ["0.90.", "0.85.", "0.95."]
 
 
+def test_other_parameters_change_the_outline_that_is_shown(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    panel.prompts.advanced.set_values({"padding": 3.0})
+    qtbot.waitUntil(
+        lambda: corners(outline(panel).data[0]) == [5, 5, 27, 27], timeout=LIMIT
+    )
+    hand.press(Qt.Key.Key_Return)
+    [recipe] = results(panel)[0].metadata[KEY]["runs"].values()
+    assert recipe["params"]["padding"] == 3
+    assert "PromptParams(padding=3.0)" in as_python(recipe)
+
+
 def test_n_keeps_an_outline_and_begins_the_next_object(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:

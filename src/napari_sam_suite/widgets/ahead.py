@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.jobs import Job
     from napari_sam_suite.engine.prompts.interactive import Interactive
+    from napari_sam_suite.engine.prompts.params import PromptParams
     from napari_sam_suite.engine.prompts.prompt import Point
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.models import ModelChooser
@@ -58,12 +59,19 @@ class Ahead(QObject):
         self._jobs = Bridge(self)
         self._jobs.finished.connect(self._prepared)
         self.interactive: Interactive | None = None
+        self._params: PromptParams | None = None
         self._forgotten = 0
 
     def forget(self) -> None:
         """Begin anew: another image or model is looked at."""
         self._forgotten += 1
         self.interactive = None
+
+    def use(self, params: PromptParams) -> None:
+        """Answer with these parameters from here on."""
+        self._params = params
+        if self.interactive is not None:
+            self.interactive.params = params.with_(answers="all")
 
     def reach(self, picture: Picture, then: Callable[[Interactive], None]) -> None:
         """Call `then` with the prompts of this image, when torch is there.
@@ -91,13 +99,13 @@ class Ahead(QObject):
         from napari_sam_suite.engine.prompts.interactive import Interactive
 
         try:
-            engine, _ = self._session.engine(self._models.spec.id, preferences())
+            engine, _ = self._session.engine(self._models.spec.name, preferences())
         except EngineError as error:
             self.failed.emit(error)
             return
         if self.interactive is None or self.interactive.engine is not engine:
             self.interactive = Interactive(
-                engine, picture.image, composite=picture.composite
+                engine, picture.image, self._params, composite=picture.composite
             )
         then(self.interactive)
 

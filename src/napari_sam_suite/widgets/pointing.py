@@ -172,6 +172,10 @@ class Sketch:
                 prompt.outside
             )
 
+    def owns(self, layer: object) -> bool:
+        """Whether it draws in a layer."""
+        return layer is not None and layer in (self._outlines, self._points)
+
     def clear(self) -> None:
         """Show nothing."""
         if self._outlines is not None and self._outlines in self._viewer.layers:

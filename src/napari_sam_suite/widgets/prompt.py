@@ -15,22 +15,22 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QVBoxLayout,
+    QWidget,
 )
 
-from napari_sam_suite.engine.errors import Cancelled, EngineError
-from napari_sam_suite.widgets.ahead import Ahead
-from napari_sam_suite.widgets.bridge import Bridge
+from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.widgets.carrying import CarryBox
+from napari_sam_suite.widgets.dialogue import Dialogue
+from napari_sam_suite.widgets.form import Form, fold, scrolled
 from napari_sam_suite.widgets.pointing import OUTSIDE, Pointing, Sketch
-from napari_sam_suite.widgets.runner import WAIT
 from napari_sam_suite.widgets.tab import Tab
-from napari_sam_suite.widgets.turns import Turn, Turns, as_json, outlines
+from napari_sam_suite.widgets.turns import Turn, as_json, outlines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qtpy.QtGui import QHideEvent, QShowEvent
 
-    from napari_sam_suite.engine.jobs import Job
-    from napari_sam_suite.engine.prompts.interactive import Interactive, Suggestion
     from napari_sam_suite.engine.prompts.prompt import Prompt
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.tab import Parts, State
@@ -48,6 +48,8 @@ _KEYS = {
     "cycle": ("Other answer", "X", "Show another of the three answers."),
     "clear": ("Clear", "Escape", "Forget all clicks and outlines."),
 }
+_ALWAYS = ("answers", "prompts_per_batch")
+"""Set by the tab itself: one prompt at a time, and all three answers."""
 
 
 class PromptTab(Tab):
@@ -65,6 +67,11 @@ class PromptTab(Tab):
         self.tag.setEditable(True)
         self.state = QLabel()
         self.state.setWordWrap(True)
+        self.advanced = Form(
+            PromptParams, [n for n in PromptParams.model_fields if n not in _ALWAYS]
+        )
+        self.dialogue = Dialogue(parts, self)
+        self.turns = self.dialogue.turns
         self.buttons: dict[str, QPushButton] = {}
         actions = {name: getattr(self, name) for name in _KEYS}
         for name, (text, key, tip) in _KEYS.items():
@@ -74,18 +81,26 @@ class PromptTab(Tab):
         keys = {key: actions[name] for name, (_, key, _tip) in _KEYS.items()}
         self.pointing = Pointing(parts.viewer, keys, self)
         self.sketch = Sketch(parts.viewer)
-        self.turns = Turns()
+        self.carry = CarryBox(parts, self.sketch)
         self._picture: Picture | None = None
-        self._ahead = Ahead(parts.models, parts.session, self)
         self._known: tuple[Any, ...] = ()
         self._ready_for: tuple[Any, ...] = ()
-        self._answers = Bridge(self)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(_SOON)
         self._lay_out()
         self._connect()
         self._show()
+
+    def params(self) -> PromptParams:
+        """What is set.
+
+        Raises
+        ------
+        ParameterError
+            If a value makes no sense.
+        """
+        return PromptParams(answers="all", **self.advanced.values())
 
     def _lay_out(self) -> None:
         hint = QLabel(_HINT)
@@ -96,34 +111,44 @@ class PromptTab(Tab):
         grid = QGridLayout()
         for place, name in enumerate(_KEYS):
             grid.addWidget(self.buttons[name], *divmod(place, 2))
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(6, 10, 6, 6)
+        column.addWidget(hint)
+        column.addWidget(self.point)
+        column.addLayout(form)
+        column.addLayout(grid)
+        column.addWidget(self.state)
+        self.carry_fold = fold("Propagate through time or z", self.carry)
+        column.addWidget(self.carry_fold)
+        column.addWidget(fold("Advanced", self.advanced))
+        column.addStretch(1)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 10, 6, 6)
-        layout.addWidget(hint)
-        layout.addWidget(self.point)
-        layout.addLayout(form)
-        layout.addLayout(grid)
-        layout.addWidget(self.state)
-        layout.addStretch(1)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scrolled(inside))
 
     def _connect(self) -> None:
         self.point.toggled.connect(self.refresh)
+        self.advanced.changed.connect(self._use_params)
         self.pointing.pointed.connect(self._click)
         self.pointing.stretching.connect(self._stretch)
         self.pointing.boxed.connect(self._box)
-        self._answers.finished.connect(self._answered)
-        self._ahead.said.connect(self.state.setText)
-        self._ahead.failed.connect(self.failed)
-        self._ahead.ready.connect(self._prepared)
+        self.dialogue.changed.connect(self._show)
+        self.dialogue.stated.connect(self.state.setText)
+        self.dialogue.ready.connect(self._prepared)
         self._soon.timeout.connect(self._prepare)
+        for part in (self.dialogue, self.carry):
+            part.said.connect(self.said)
+            part.failed.connect(self.failed)
 
     def show_state(self, state: State) -> None:
         """Begin anew, if what is looked at or by which model is another one."""
         now = self._looks(state.picture)
         if now != self._known:
             self._known = now
-            self._ahead.forget()
-            self.turns.clear()
+            self.dialogue.begin_anew()
             self.sketch.clear()
+        self.carry.show_state(state)
         self.refresh()
 
     def disconnect_viewer(self) -> None:
@@ -162,6 +187,8 @@ class PromptTab(Tab):
         except EngineError as error:
             self._picture = None
             return str(error)
+        finally:
+            self.dialogue.look_at(self._picture)
         if self._viewer.dims.ndisplay != 2:
             return "Prompts need the 2-D view."
         return self._models.why_not()
@@ -171,7 +198,7 @@ class PromptTab(Tab):
         if picture is None:
             return ()
         pixels = [(id(layer), id(layer.data)) for layer in self._images.layers()]
-        return (*pixels, picture.letters, picture.composite, self._models.spec.id)
+        return (*pixels, picture.letters, picture.composite, self._models.spec.name)
 
     def _show_tags(self) -> None:
         layer = None
@@ -202,13 +229,22 @@ class PromptTab(Tab):
     # -- the frame in view -------------------------------------------------------
 
     def _prepare(self) -> None:
-        picture = self._picture
-        if picture is None or not self.pointing.on or self.parts.runner.busy:
+        if self._picture is None or not self.pointing.on or self.parts.runner.busy:
             return
         frame, _ = self._images.frame()
         self._ready_for = (self._known, frame)
         center = np.array(self._viewer.scene.camera.center)
-        self._ahead.prepare(picture, frame, self._clip(self._to_image(center)))
+        self.dialogue.prepare(frame, self._clip(self._to_image(center)))
+
+    def _use_params(self) -> None:
+        """Other parameters: the frame is prepared anew, the last answer as well."""
+        try:
+            self.dialogue.use(self.params())
+        except EngineError as error:
+            self.said.emit(str(error))
+            return
+        self._ready_for = ()
+        self.refresh()
 
     def _prepared(self) -> None:
         self.state.setText("Ready.")
@@ -264,54 +300,12 @@ class PromptTab(Tab):
 
     def _before(self) -> Turn:
         """What is said of the object in this frame up to now."""
-        from napari_sam_suite.engine.prompts.prompt import Prompt
-
-        frame, _ = self._images.frame()
-        self.turns.stay_in(frame)
-        return self.turns.last or Turn(Prompt(), frame)
-
-    # -- questions and answers ---------------------------------------------------
+        return self.dialogue.before(self._images.frame()[0])
 
     def _ask(self, prompt: Prompt) -> None:
-        if self.parts.runner.busy:
-            self.said.emit(WAIT)
-            return
-        self.turns.add(Turn(prompt, self._before().frame))
-        self._show()
-        self._ask_newest()
+        self.dialogue.ask(prompt, self._before().frame)
 
-    def _ask_newest(self) -> None:
-        """Have the newest turn answered, if it has not been."""
-        self._answers.drop()  # what comes now would be taken for its answer
-        turn, picture = self.turns.last, self._picture
-        if turn is None or turn.answered or picture is None or self.parts.runner.busy:
-            return
-
-        def begin(interactive: Interactive) -> None:
-            if turn is self.turns.last:
-                before = self.turns.before
-                known = None if before is None else before.suggestion
-                after = None if known is None else known.answer
-                self._answers.follow(
-                    interactive.ask(turn.prompt, turn.frame, after=after)
-                )
-
-        self._ahead.reach(picture, begin)
-
-    def _answered(self, job: Job[list[Suggestion]]) -> None:
-        turn = self.turns.last
-        if isinstance(job.error, Cancelled) or turn is None:
-            return
-        if job.error is not None:
-            self.turns.drop()
-            self.failed.emit(job.error)
-            self._ask_newest()
-        else:
-            turn.answered = True
-            turn.found = found = [s for s in job.result() if s.polygon is not None]
-            if not found:
-                self.said.emit("There is nothing; click elsewhere, or drag a box.")
-        self._show()
+    # -- what is shown ------------------------------------------------------------
 
     def _show(self) -> None:
         turn = self.turns.last
@@ -338,21 +332,15 @@ class PromptTab(Tab):
 
     def undo(self) -> None:
         """Take the last click or box back."""
-        self.turns.undo()
-        self._show()
-        self._ask_newest()
+        self.dialogue.undo()
 
     def redo(self) -> None:
         """Do again what was taken back."""
-        self.turns.redo()
-        self._show()
-        self._ask_newest()
+        self.dialogue.redo()
 
     def clear(self) -> None:
         """Forget all clicks and outlines."""
-        self._answers.drop()
-        self.turns.clear()
-        self._show()
+        self.dialogue.clear()
 
     def cycle(self) -> None:
         """Show another of the three answers."""
@@ -367,22 +355,18 @@ class PromptTab(Tab):
     def commit(self) -> None:
         """Put everything that is outlined into the results."""
         self.turns.keep(self._tag())
-        interactive, picture = self._ahead.interactive, self._picture
-        kept = self.turns.kept
-        if not kept or interactive is None or picture is None:
+        picture, found = self._picture, self.dialogue.take()
+        if picture is None or not found:
             return
         from napari_sam_suite.engine.losses import Losses
         from napari_sam_suite.engine.run import FrameResult
 
-        self.turns.clear()
-        run = self._results.begin(picture, self._recipe(picture, kept), "add")
-        for turn in kept:
-            if turn.suggestion is not None:
-                answer = turn.suggestion.answer
-                objects = interactive.objects(turn.prompt, answer, turn.frame)
-                self._results.add(run, FrameResult(turn.frame, objects, Losses()))
+        recipe = self._recipe(picture, [turn for turn, _ in found])
+        run = self._results.begin(picture, recipe, "add")
+        for turn, objects in found:
+            self._results.add(run, FrameResult(turn.frame, objects, Losses()))
         self._results.finish(run)
-        what = "1 object" if len(kept) == 1 else f"{len(kept)} objects"
+        what = "1 object" if len(found) == 1 else f"{len(found)} objects"
         self.said.emit(f"Added {what}.")
         self._show()
         self._show_tags()
@@ -393,8 +377,7 @@ class PromptTab(Tab):
         return self.tag.currentText().strip() or UNASSIGNED
 
     def _recipe(self, picture: Picture, kept: list[Turn]) -> dict[str, Any]:
-        from napari_sam_suite.engine.prompts.params import PromptParams
-
         frames = list(dict.fromkeys(turn.frame for turn in kept))
-        found = self.parts.recipe(picture, PromptParams(), frames)
+        params = self.params().with_(answers="best")
+        found = self.parts.recipe(picture, params, frames)
         return {**found, "capability": "prompt", "prompts": as_json(kept)}

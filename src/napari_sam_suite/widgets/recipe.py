@@ -69,6 +69,8 @@ def as_python(recipe: dict[str, Any]) -> str:
         return _prompts_as_python(recipe)
     if recipe["capability"] == "few-shot":
         return _few_shot_as_python(recipe)
+    if recipe["capability"] == "propagate":
+        return _propagation_as_python(recipe)
     opened, imports = _open(recipe["image"])
     params = ", ".join(f"{k}={v!r}" for k, v in _changed(recipe["params"]).items())
     frames = [f"FrameIndex{tuple(frame)}" for frame in recipe["frames"]]
@@ -92,10 +94,12 @@ def _prompts_as_python(recipe: dict[str, Any]) -> str:
     """The clicks of a person as a script."""
     opened, imports = _open(recipe["image"])
     prompts = ",\n    ".join(_prompt(prompt) for prompt in recipe["prompts"])
+    changed = _changed(recipe["params"], "PromptParams").items()
+    params = ", ".join(f"{k}={v!r}" for k, v in changed)
     return f"""\
-{imports}from napari_sam_suite.engine import Composite, Engine, FrameIndex, open_image
-from napari_sam_suite.engine.prompts.prompt import Prompt
-from napari_sam_suite.engine.prompts.finder import start_prompts
+{imports}from napari_sam_suite.engine import (
+    Composite, Engine, FrameIndex, Prompt, PromptParams, open_image, start_prompts
+)
 
 image = {opened}
 composite = Composite.model_validate({recipe["composite"]!r})
@@ -103,7 +107,32 @@ prompts = [
     {prompts},
 ]
 with Engine(model={recipe["model"]!r}, device={recipe["device"]!r}) as engine:
-    job = start_prompts(engine, image, prompts, composite=composite)
+    job = start_prompts(
+        engine, image, prompts, PromptParams({params}), composite=composite
+    )
+    objects = job.result()
+objects.save("objects.geojson")
+"""
+
+
+def _propagation_as_python(recipe: dict[str, Any]) -> str:
+    """Propagation as a script; the objects are read from a file of the layer."""
+    opened, imports = _open(recipe["image"])
+    changed = _changed(recipe["params"], "PropagateParams").items()
+    params = ", ".join(f"{k}={v!r}" for k, v in changed)
+    return f"""\
+{imports}from napari_sam_suite.engine import (
+    Composite, Engine, Objects, PropagateParams, open_image, start_propagate
+)
+
+image = {opened}
+composite = Composite.model_validate({recipe["composite"]!r})
+shapes = Objects.load("shapes.geojson")  # the result layer, saved
+given = shapes.select(shapes.features["id"].isin({recipe["objects"]!r}))
+with Engine(model={recipe["model"]!r}, device={recipe["device"]!r}) as engine:
+    job = start_propagate(
+        engine, image, given, PropagateParams({params}), composite=composite
+    )
     objects = job.result()
 objects.save("objects.geojson")
 """
@@ -115,25 +144,36 @@ def _few_shot_as_python(recipe: dict[str, Any]) -> str:
     changed = _changed(recipe["params"], "FewShotParams").items()
     params = ", ".join(f"{k}={v!r}" for k, v in changed)
     frames = [f"FrameIndex{tuple(frame)}" for frame in recipe["frames"]]
+    names, learnt, given = _examples(recipe)
     return f"""\
 {imports}from napari_sam_suite.engine import (
-    Composite, Engine, FewShot, FewShotParams, FrameIndex, Objects, choose_examples,
+    Composite, Engine, FewShot, FewShotParams, FrameIndex, {names},
     open_image,
 )
 
 image = {opened}
 composite = Composite.model_validate({recipe["composite"]!r})
 frames = [{", ".join(frames)}]
-shapes = Objects.load("examples.geojson")  # the tagged shapes, saved from their layer
-examples = choose_examples(
-    image, shapes, {recipe["tags"]!r}, {recipe["negatives"]!r}, composite
-)
-finder = FewShot(FewShotParams({params}), examples, known=examples.objects)
+{learnt}
+finder = FewShot(FewShotParams({params}), {given})
 with Engine(model={recipe["model"]!r}, device={recipe["device"]!r}) as engine:
     job = engine.start(finder, image, frames=frames, composite=composite)
     objects = job.result()
 objects.save("objects.geojson")
 """
+
+
+def _examples(recipe: dict[str, Any]) -> tuple[str, str, str]:
+    """What few-shot learnt from: names to import, lines, and arguments."""
+    if "prototypes" in recipe:
+        lines = f"prototypes = Prototypes.load({recipe['prototypes']!r})"
+        return "Prototypes", lines, "prototypes=prototypes"
+    lines = f"""\
+shapes = Objects.load("examples.geojson")  # the tagged shapes, saved from their layer
+examples = choose_examples(
+    image, shapes, {recipe["tags"]!r}, {recipe["negatives"]!r}, composite
+)"""
+    return "Objects, choose_examples", lines, "examples, known=examples.objects"
 
 
 def _prompt(said: dict[str, Any]) -> str:

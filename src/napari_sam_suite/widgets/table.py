@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
     from napari.layers import Shapes
     from numpy.typing import NDArray
@@ -47,6 +50,20 @@ def set_features(layer: Shapes, table: pd.DataFrame) -> None:
 
     layer.features = table
     layer.feature_defaults = defaults(layer.features)
+
+
+def name_rows(layer: Shapes, rows: Sequence[int]) -> None:
+    """Give ids to those shapes that have none, or that of another: drawn, or copied."""
+    table = layer.features.copy()
+    ids = column(layer, "id")
+    others = set(np.delete(ids, list(rows))) | {""}
+    for row in rows:
+        if ids[row] in others:
+            ids[row] = str(uuid4())
+        others.add(ids[row])
+    if "id" not in table or (ids != column(layer, "id")).any():
+        table["id"] = ids.astype(str)
+        set_features(layer, table)
 
 
 def paint(layer: Shapes) -> None:

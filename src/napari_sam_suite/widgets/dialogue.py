@@ -1,0 +1,170 @@
+"""Prompts of a person and the model's answers, one object after the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
+
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.widgets.ahead import Ahead
+from napari_sam_suite.widgets.bridge import Bridge
+from napari_sam_suite.widgets.runner import WAIT
+from napari_sam_suite.widgets.turns import Turn, Turns
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.jobs import Job
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.prompts.interactive import Interactive, Suggestion
+    from napari_sam_suite.engine.prompts.params import PromptParams
+    from napari_sam_suite.engine.prompts.prompt import Point, Prompt
+    from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.tab import Parts
+
+
+class Dialogue(QObject):
+    """Asks the engine what a person points at, and keeps what it says.
+
+    Parameters
+    ----------
+    parts : Parts
+        Of the panel.
+    parent : QObject, optional
+        Owner.
+
+    Attributes
+    ----------
+    turns : Turns
+        What was said of the present object, and the objects kept for later.
+
+    Signals
+    -------
+    changed()
+        There is something else to show.
+    stated(str), ready()
+        What the engine is doing for the frame in view; it answers without delay now.
+    said(str), failed(Exception)
+        A sentence for the user, and what went wrong.
+    """
+
+    changed = Signal()
+    stated = Signal(str)
+    ready = Signal()
+    said = Signal(str)
+    failed = Signal(object)
+
+    def __init__(self, parts: Parts, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._runner = parts.runner
+        self.turns = Turns()
+        self._picture: Picture | None = None
+        self._ahead = Ahead(parts.models, parts.session, self)
+        self._answers = Bridge(self)
+        self._answers.finished.connect(self._answered)
+        self._ahead.said.connect(self.stated)
+        self._ahead.failed.connect(self.failed)
+        self._ahead.ready.connect(self.ready)
+
+    def look_at(self, picture: Picture | None) -> None:
+        """Go on with this image, which is shown as it was before."""
+        self._picture = picture
+
+    def begin_anew(self) -> None:
+        """Forget everything: another image or model is looked at."""
+        self._ahead.forget()
+        self.turns.clear()
+
+    def use(self, params: PromptParams) -> None:
+        """Answer with other parameters, also what was asked last."""
+        self._ahead.use(params)
+        turn = self.turns.last
+        if turn is not None:
+            turn.answered = False
+            self.ask_newest()
+
+    def prepare(self, frame: FrameIndex, near: Point) -> None:
+        """Encode a frame around a place where clicks are expected."""
+        if self._picture is not None and not self._runner.busy:
+            self._ahead.prepare(self._picture, frame, near)
+
+    def before(self, frame: FrameIndex) -> Turn:
+        """What is said of the object in a frame up to now."""
+        from napari_sam_suite.engine.prompts.prompt import Prompt
+
+        self.turns.stay_in(frame)
+        return self.turns.last or Turn(Prompt(), frame)
+
+    def ask(self, prompt: Prompt, frame: FrameIndex) -> None:
+        """Say more of the object."""
+        if self._runner.busy:
+            self.said.emit(WAIT)
+            return
+        self.turns.add(Turn(prompt, frame))
+        self.changed.emit()
+        self.ask_newest()
+
+    def ask_newest(self) -> None:
+        """Have the newest turn answered, if it has not been."""
+        self._answers.drop()  # what comes now would be taken for its answer
+        turn, picture = self.turns.last, self._picture
+        if turn is None or turn.answered or picture is None or self._runner.busy:
+            return
+
+        def begin(interactive: Interactive) -> None:
+            if turn is self.turns.last:
+                before = self.turns.before
+                known = None if before is None else before.suggestion
+                after = None if known is None else known.answer
+                self._answers.follow(
+                    interactive.ask(turn.prompt, turn.frame, after=after)
+                )
+
+        self._ahead.reach(picture, begin)
+
+    def undo(self) -> None:
+        """Take the last click or box back."""
+        self.turns.undo()
+        self.changed.emit()
+        self.ask_newest()
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        self.turns.redo()
+        self.changed.emit()
+        self.ask_newest()
+
+    def clear(self) -> None:
+        """Forget all clicks and outlines."""
+        self._answers.drop()
+        self.turns.clear()
+        self.changed.emit()
+
+    def take(self) -> list[tuple[Turn, Objects]]:
+        """The objects that were kept, which it forgets."""
+        interactive = self._ahead.interactive
+        if interactive is None:
+            return []
+        kept = [(turn, turn.suggestion) for turn in self.turns.kept]
+        self.turns.clear()
+        return [
+            (turn, interactive.objects(turn.prompt, shown.answer, turn.frame))
+            for turn, shown in kept
+            if shown is not None
+        ]
+
+    def _answered(self, job: Job[list[Suggestion]]) -> None:
+        turn = self.turns.last
+        if isinstance(job.error, Cancelled) or turn is None:
+            return
+        if job.error is not None:
+            self.turns.drop()
+            self.failed.emit(job.error)
+            self.ask_newest()
+        else:
+            turn.answered = True
+            turn.found = found = [s for s in job.result() if s.polygon is not None]
+            turn.chosen = 0
+            if not found:
+                self.said.emit("There is nothing; click elsewhere, or drag a box.")
+        self.changed.emit()
