@@ -13,14 +13,14 @@ from rich.markup import escape
 
 from napari_sam_suite.cli.console import (
     INTERRUPTED,
-    Json,
     Show,
     counted_interrupts,
     errors,
     print_json,
     progress_bar,
 )
-from napari_sam_suite.cli.options import Formats, Out
+from napari_sam_suite.cli.flags import GroupedCommand
+from napari_sam_suite.cli.options import AsJson, Formats, Out
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.outputs import parse_formats
 
@@ -39,18 +39,22 @@ _SHOWN = 10
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command("run")(run_command)
-    app.command("collect")(collect_command)
+    app.command("run", cls=GroupedCommand)(run_command)
+    app.command("collect", cls=GroupedCommand)(collect_command)
 
 
 def run_command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A JSON file.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="A JSON file.", rich_help_panel="Input"),
+    ],
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]...",
+            metavar="IMAGE...",
             help="Files, folders or patterns, in place of those of the recipe.",
             show_default=False,
+            rich_help_panel="Input",
         ),
     ] = None,
     store: Annotated[
@@ -68,7 +72,7 @@ def run_command(
     device: Annotated[
         str | None, _where("--device", help="auto, cuda, mps or cpu.")
     ] = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a recipe; what is finished in its store already is not done again.
 
@@ -103,11 +107,14 @@ def run_command(
 
 def collect_command(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="Folder or address of a run.")
+        str,
+        typer.Argument(
+            metavar="STORE", help="Folder or address of a run.", rich_help_panel="Input"
+        ),
     ],
     out: Out,
     formats: Formats = "labels,geojson",
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write what a run has found as files that other programs open."""
     from napari_sam_suite.engine.store.collect import collect
