@@ -16,7 +16,7 @@ from napari_sam_suite.widgets.export import ExportTab
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from napari_sam_suite.engine.onnx.export import Exported
@@ -79,11 +79,9 @@ def writer() -> Writer:
 
 
 @pytest.fixture
-def tab(panel: Panel, writer: Writer, qtbot: Any, tmp_path: Path) -> ExportTab:
-    tab = ExportTab(panel.parts, writer)
-    qtbot.addWidget(tab)
+def tab(panel: Panel, writer: Writer, tmp_path: Path) -> Iterator[ExportTab]:
+    tab = panel._add(ExportTab(panel.parts, writer))
     tab.folder.setText(str(tmp_path / "model"))
-    tab.failed.connect(panel._fail)
     yield tab
     tab.disconnect_viewer()
 
