@@ -17,6 +17,7 @@ from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
+    from multiprocessing.synchronize import Event
     from pathlib import Path
 
     from napari_sam_suite.engine.batch.summary import Summary
@@ -58,16 +59,19 @@ def contents(store: Path | str) -> dict[str, Any]:
     return found
 
 
-def run_slowly(recipe: str, delay: float) -> Summary:
+def run_slowly(recipe: str, delay: float, begun: Event) -> Summary:
     """Run a recipe with a fake model that takes `delay` seconds for each batch."""
+    begun.set()
     load.load_model = lambda spec, **options: FakeSam(delay=delay)  # type: ignore
     return run_recipe(Recipe.parse(recipe))
 
 
 def start_slowly(recipe: Recipe, delay: float) -> BaseProcess:
-    """The same in a process of its own, which can be killed."""
+    """The same in a process of its own, which has begun and can be killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=run_slowly, args=(recipe.text(), delay))
+    begun = context.Event()
+    process = context.Process(target=run_slowly, args=(recipe.text(), delay, begun))
     process.start()
+    begun.wait()
     return process

@@ -241,7 +241,7 @@ def test_killed_at_any_moment_a_run_goes_on_where_it_was(tmp_path: Path) -> None
     moments, written = random.Random(5), {}
     for _ in range(5):
         process = start_slowly(recipe, 0.01)
-        time.sleep(moments.uniform(0.05, 0.7))
+        time.sleep(moments.uniform(0.05, 0.5))
         process.kill()
         process.join()
         for file in (tmp_path / "store").rglob("*.parquet"):
