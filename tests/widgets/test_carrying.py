@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt
 
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.recipe import as_python
+from napari_sam_suite.widgets.repeat import to_recipe
 from napari_sam_suite.widgets.session import prepare
 
 if TYPE_CHECKING:
@@ -176,6 +177,8 @@ def test_a_propagation_is_kept_as_a_script(
     script = as_python(recipe)
     compile(script, "recipe", "exec")
     assert "PropagateParams(max_gap=4)" in script
+    [shape] = to_recipe(recipe).capability.objects  # type: ignore[union-attr]
+    assert shape.frame == (1, 1, 1)
 
 
 class TestCancel:
