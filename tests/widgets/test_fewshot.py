@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,8 @@ def panel(viewer: Any, qtbot: Any) -> Iterator[Panel]:
 
             if not isinstance(self._fake, ColourSam):
                 self._fake = ColourSam(batch=64)
+                # prototypes ask which model has made them
+                self._fake.spec = replace(self._fake.spec, id=self.spec.id)
             return self._fake
 
     panel = Panel(viewer, start=lambda model, _: ColourEngine(model, {}))
@@ -226,8 +229,10 @@ def test_a_step_back_while_it_chooses_is_not_overwritten(
 ) -> None:
     layer = find_red(viewer, panel, qtbot, frames=2)
     panel.fewshot.threshold.setValue(0.0)
-    qtbot.waitUntil(lambda: panel.fewshot.similar._work is not None, timeout=LIMIT)
-    work = panel.fewshot.similar._work
+    qtbot.waitUntil(
+        lambda: panel.fewshot.similar._gradual._work is not None, timeout=LIMIT
+    )
+    work = panel.fewshot.similar._gradual._work
     with qtbot.waitSignal(work.done, timeout=LIMIT):
         panel.results.undo()
     assert len(layer.data) == 0
@@ -271,7 +276,9 @@ def test_after_a_run_that_found_nothing_the_slider_shows_candidates(
     table["review"] = ["rejected", "", ""]
     layer.features = table
     wait(panel, qtbot)
-    assert len(panel.similar._finder.prototypes.rest) > len(panel.similar._learnt.rest)
+    assert len(panel.fewshot.similar._finder.prototypes.rest) > len(
+        panel.fewshot.similar._learnt.rest
+    )
 
 
 def test_moves_of_the_threshold_are_one_step_to_undo(

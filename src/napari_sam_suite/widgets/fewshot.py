@@ -148,12 +148,14 @@ class FewShotTab(Tab):
             picture = parts.images.picture()
             frames, params = self.batch.frames(), self.params()
             given = self.prototypes.loaded
+            examples: Examples | None = None
             if given is None:
                 examples = self.examples(picture)
-                known, source = examples.objects, _describe_examples(examples)
+                known: Objects | None = examples.objects
+                source = _describe_examples(examples)
             else:
                 given.check(parts.models.spec.id, params.mode)
-                examples, known = None, self._known(picture, given)
+                known = self._known(picture, given)
                 source = _describe_prototypes(given, self.prototypes.path)
             params.resolved(parts.models.spec)
         except EngineError as error:

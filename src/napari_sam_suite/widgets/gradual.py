@@ -66,7 +66,8 @@ class Gradual(QObject):
     @property
     def idle(self) -> bool:
         """Whether there is nothing left to do."""
-        return self._work is None and not self._queue and not self._chunks
+        waiting = self._pause.isActive() or self._queue or self._chunks
+        return self._work is None and not waiting
 
     def start(
         self, run: Run, frames: Iterable[FrameIndex], prepare: Prepare, take: Take

@@ -110,6 +110,7 @@ class Similar(QObject):
         if layer is not None and self._layer is None:
             self._layer = layer
             layer.events.features.connect(self._look)
+            self._look()
 
     def forget(self) -> None:
         """The run is over: another one begins."""
