@@ -29,8 +29,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def panel(viewer: Any, qtbot: Any) -> Iterator[Panel]:
+    from napari_sam_suite.engine.models.preload import load_triton
     from napari_sam_suite.widgets.panel import Panel
     from widgets.conftest import FakeEngine
+
+    # The tests use networks before the panel does, and by now Mesa is there.
+    load_triton()
 
     class TinyEngine(FakeEngine):
         def _load(self) -> Any:
