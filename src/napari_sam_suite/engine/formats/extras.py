@@ -18,7 +18,7 @@ def load_extra(package: str) -> Any:
     MissingExtra
         If it is not installed; the hint is the command that installs it.
     """
-    if package not in sys.modules:  # looking for it on the disk takes time
+    if sys.modules.get(package) is None:  # looking for it on the disk takes time
         check_extra(package)
     # Another thread may be importing it just now: this waits for it.
     return import_module(package)
