@@ -37,7 +37,7 @@ class Writer:
     def __call__(
         self,
         model: str,
-        folder: Path,
+        out: Path,
         params: ExportParams,
         *,
         report: Callable[[int, int, str], object],
@@ -52,10 +52,10 @@ class Writer:
         self.asked.append((model, params))
         report(0, 2, "Comparing with the model")
         images = {"boxes": scene((64, 64), (8, 8, 40, 40))}
-        (folder / "ort").mkdir(parents=True)
-        (folder / "index.html").write_text("the page")
+        (out / "ort").mkdir(parents=True)
+        (out / "index.html").write_text("the page")
         parity = compare(fake_model(), fake_model(), images, TOLERANCES["float32"])
-        return Exported(folder, {"encoder.onnx": 12_300_000}, parity, ["Take note."])
+        return Exported(out, {"encoder.onnx": 12_300_000}, parity, ["Take note."])
 
 
 def fake_model() -> Any:
