@@ -27,7 +27,24 @@ demo() {
     grep -q Polygon "$scratch/demo/objects.geojson" || { echo "demo: no objects"; return 1; }
 }
 
+# The window tests beside all others: each half keeps one core busy.
 tests() {
+    if [ $# -gt 0 ]; then
+        run_tests "$@"
+        return
+    fi
+    local rest failed=0
+    export OMP_NUM_THREADS=1
+    run_tests --ignore=tests/widgets >"$scratch/rest.log" 2>&1 &
+    rest=$!
+    run_tests tests/widgets || failed=1
+    wait "$rest" || failed=1
+    printf '\n== tests without windows\n'
+    cat "$scratch/rest.log"
+    return "$failed"
+}
+
+run_tests() {
     xvfb-run -a -s "-screen 0 1920x1200x24" \
         python -m pytest -m "not gpu and not checkpoint" "$@"
 }
