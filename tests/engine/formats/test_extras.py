@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def test_a_package_that_is_missing_is_told_with_the_command() -> None:
     with pytest.raises(MissingExtra, match="pip install"):
         load_extra("a_package_that_nobody_has")
+    with pytest.raises(MissingExtra, match=r"napari-sam-suite\[scale\]"):
+        load_extra("a_package_that_nobody_has", "scale")
 
 
 def test_threads_get_a_package_only_when_it_is_imported_whole(
