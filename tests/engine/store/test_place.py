@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from engine.batch.experiments import contents, recipe_of, write_stack
 from napari_sam_suite.engine.batch.run import run_recipe
@@ -44,6 +45,29 @@ def test_a_run_may_go_to_any_place(
     assert run_recipe(recipe).skipped == 3
     run_recipe(recipe_of(path, store=tmp_path / "local"))
     assert contents(address) == contents(tmp_path / "local")
+
+
+def test_where_files_show_while_they_are_written_they_are_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = open_place(f"local://{tmp_path}/place")
+    place.write("a.txt", b"one")
+    whole = LocalFileSystem.pipe_file
+
+    def killed(self: LocalFileSystem, path: str, value: bytes, **more: object) -> None:
+        whole(self, path, value[:1], **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "pipe_file", killed)
+        for name in ("a.txt", "b.txt"):
+            with pytest.raises(KeyboardInterrupt):
+                place.write(name, b"two")
+    assert place.read("a.txt") == b"one" and place.names() == {"a.txt"}
+    place.tidy()
+    assert [path.name for path in (tmp_path / "place").iterdir()] == ["a.txt"]
+    place.write("a.txt", b"two")
+    assert place.read("a.txt") == b"two"
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from napari_sam_suite.engine.formats.atomic import explain, replacing, sweep
 from napari_sam_suite.engine.formats.extras import load_extra
 
 _URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
+_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}
+"""Kinds of storage that show a file once it is complete."""
+_PART = ".part"
 
 
 class Place(Protocol):
@@ -45,6 +48,11 @@ class Place(Protocol):
         """Remove what a killed process left half-written, directly in it."""
 
 
+def is_url(text: str) -> bool:
+    """Whether an address is a URL, and no path of this machine."""
+    return _URL.match(text) is not None
+
+
 def open_place(address: str | Path) -> Place:
     """A folder by its address; it need not be there yet.
 
@@ -61,11 +69,11 @@ def open_place(address: str | Path) -> Place:
         If the address makes no sense.
     """
     text = str(address)
-    if not _URL.match(text):
+    if not is_url(text):
         return Folder(Path(text).expanduser().absolute())
     if text.startswith("file://"):
         return Folder(Path(text.removeprefix("file://")))
-    fsspec = load_extra("fsspec")
+    fsspec = load_extra("fsspec", "scale")
     try:
         system, root = fsspec.core.url_to_fs(text)
     except (ImportError, ValueError) as error:
@@ -112,7 +120,7 @@ class Folder:
     def names(self) -> set[str]:
         """Names of what is directly in it, without what is half-written."""
         try:
-            return {p.name for p in self.path.iterdir() if p.suffix != ".part"}
+            return {p.name for p in self.path.iterdir() if p.suffix != _PART}
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
@@ -124,13 +132,17 @@ class Folder:
 class Remote:
     """A folder somewhere else, through fsspec.
 
-    Object stores show a file once it is complete, so nothing has to be renamed.
+    Object stores show a file once it is complete; elsewhere it is written beside its
+    place and renamed.
     """
 
     def __init__(self, system: Any, root: str, address: str) -> None:
         self.system = system
         self.root = root.rstrip("/")
         self._address = address.rstrip("/")
+        kinds = system.protocol
+        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+        self._whole = bool(kinds & _WHOLE)
 
     @property
     def address(self) -> str:
@@ -153,7 +165,11 @@ class Remote:
         path = f"{self.root}/{name}"
         try:
             self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.system.pipe_file(path, data)
+            if self._whole:
+                self.system.pipe_file(path, data)
+            else:
+                self.system.pipe_file(path + _PART, data)
+                self.system.mv(path + _PART, path)
         except Exception as error:
             # Every kind of storage has errors of its own.
             raise OutputError(
@@ -168,13 +184,19 @@ class Remote:
             self.system.rm_file(path)
 
     def names(self) -> set[str]:
-        """Names of what is directly in it; none if it is not there."""
+        """Names of what is directly in it, without what is half-written."""
+        return {name for name in self._listed() if not name.endswith(_PART)}
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written."""
+        for name in self._listed():
+            if name.endswith(_PART):
+                self.remove(name)
+
+    def _listed(self) -> set[str]:
         self.system.invalidate_cache()
         try:
             listed = self.system.ls(self.root, detail=False)
         except FileNotFoundError:
             return set()
         return {name.rstrip("/").rpartition("/")[2] for name in listed}
-
-    def tidy(self) -> None:
-        """Nothing is half-written here."""
