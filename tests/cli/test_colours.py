@@ -46,9 +46,10 @@ def test_a_composite_is_read_from_a_file_or_a_recipe(
 ) -> None:
     wanted = Composite(channels=(Channel(index=1, color="cyan"),), blend="screen")
     saved: Any = wanted.model_dump(mode="json")
-    saved = {"model": "sam2-nano", "composite": saved} if wrapped else saved
+    saved = {"recipe": 1, "composite": saved} if wrapped else saved
     path = tmp_path / "recipe.json"
-    path.write_text(json.dumps(saved))
+    # Some editors begin a file with a byte order mark.
+    path.write_text(json.dumps(saved), encoding="utf-8-sig")
     assert Colours(file=path).composite(IMAGE) == wanted
 
 
@@ -75,7 +76,9 @@ def test_what_makes_no_sense_is_said_in_a_sentence(
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, "{", "[1]", '{"channels": [{"index": -1}]}'])
+@pytest.mark.parametrize(
+    "text", [None, "{", "[1]", '{"channels": [{"index": -1}]}', '{"recipe": 1}']
+)
 def test_a_file_without_a_composite_is_refused(
     tmp_path: Path, text: str | None
 ) -> None:

@@ -19,6 +19,7 @@ from napari_sam_suite.engine.recipe import (
     Auto,
     FewShot,
     Frames,
+    Model,
     Outputs,
     Prompted,
     Propagate,
@@ -100,6 +101,13 @@ def test_files_are_found_from_the_folder_of_the_recipe(tmp_path: Path) -> None:
     loaded = Recipe.load(tmp_path / "run.json")
     assert loaded.source.images[0] == str(tmp_path / "a.tif")
     assert loaded.outputs.store == str(tmp_path / "run")
+
+
+def test_models_that_are_files_are_found_from_there_too(tmp_path: Path) -> None:
+    for name in ("mine.safetensors", "mine/encoder.onnx"):
+        recipe = Recipe(model=Model(id=name)).placed(tmp_path)
+        assert recipe.model.id == str(tmp_path / name)
+    assert Recipe().placed(tmp_path).model.id == Recipe().model.id
 
 
 def test_addresses_are_left_as_they_are(tmp_path: Path) -> None:

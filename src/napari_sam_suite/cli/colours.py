@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from dataclasses import dataclass
 from functools import wraps
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LIMITS = re.compile(rf"({_NUMBER})(%?)-({_NUMBER})(%?)")
 _FORM = "Write NUMBER:COLOUR:LOW-HIGH:GAMMA, counted from 1, such as 1:#ff0000:0-4095."
+_SAVE = "Save a recipe in the panel, and give that file."
 _PANEL = "Input"
 
 
@@ -192,24 +192,20 @@ def _read(path: Path) -> Composite:
     from pydantic import ValidationError
 
     from napari_sam_suite.engine.composite import Composite
+    from napari_sam_suite.engine.formats.jsonfile import parse_json
+    from napari_sam_suite.engine.recipe import Recipe
 
+    read = parse_json(path, _SAVE)
+    if isinstance(read, dict) and "recipe" in read:
+        composite = Recipe.load(path).composite
+        if composite is None:
+            raise ParameterError(f"The recipe {path} holds no composite.", _SAVE)
+        return composite
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(read, dict) and isinstance(read.get("composite"), dict):
-            read = read["composite"]
         return Composite.model_validate(read)
-    except OSError as error:
-        reason = f"{path} cannot be read: {error.strerror}."
-        raise ParameterError(reason, "Check `composite`.") from error
     except ValidationError as error:
         raise ParameterError(
-            f"{path} holds no composite: {_reason(error)}.",
-            "Save a recipe in the panel, and give that file.",
-        ) from error
-    except ValueError as error:
-        raise ParameterError(
-            f"{path} is no JSON file.",
-            "Save a recipe in the panel, and give that file.",
+            f"{path} holds no composite: {_reason(error)}.", _SAVE
         ) from error
 
 

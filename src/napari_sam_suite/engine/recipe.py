@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -18,6 +17,7 @@ from napari_sam_suite.engine.composite import Composite
 from napari_sam_suite.engine.errors import OutputError, ParameterError
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.formats.atomic import replacing
+from napari_sam_suite.engine.formats.jsonfile import parse_json
 from napari_sam_suite.engine.models.protocol import Precision
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
 from napari_sam_suite.engine.outputs import parse_formats
@@ -25,12 +25,13 @@ from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.prompts.params import PromptParams
 from napari_sam_suite.engine.propagation.params import PropagateParams
 from napari_sam_suite.engine.recorded import Recorded, Said, Shape
+from napari_sam_suite.engine.store.place import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION: Literal[1] = 1
-_URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
+_CORRECT = "Correct it in an editor."
 
 
 class Source(Recorded):
@@ -215,8 +216,12 @@ class Recipe(Recorded):
             values = json.loads(text)
         except ValueError as error:
             raise ParameterError(
-                f"The recipe is not valid JSON: {error}.", "Correct it in an editor."
+                f"The recipe is not valid JSON: {error}.", _CORRECT
             ) from error
+        return cls._of(values, folder)
+
+    @classmethod
+    def _of(cls, values: Any, folder: Path | None) -> Self:
         if not isinstance(values, dict) or "recipe" not in values:
             raise ParameterError(
                 "This is JSON, but no recipe.",
@@ -235,15 +240,9 @@ class Recipe(Recorded):
             If the file is missing or no recipe.
         """
         path = Path(path)
+        values = parse_json(path, _CORRECT)
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise ParameterError(
-                f"{path} cannot be read: {reason}.", "Check the name of the recipe."
-            ) from error
-        try:
-            return cls.parse(text, path.resolve().parent)
+            return cls._of(values, path.resolve().parent)
         except ParameterError as error:
             raise ParameterError(f"{path.name}: {error.message}", error.hint) from error
 
@@ -270,7 +269,7 @@ class Recipe(Recorded):
         """A copy in which names of files are absolute, as seen from `folder`."""
 
         def place(name: str) -> str:
-            if not name or _URL.match(name):
+            if not name or is_url(name):
                 return name
             return str(folder / Path(name).expanduser())
 
@@ -278,7 +277,7 @@ class Recipe(Recorded):
         capability = self.capability
         if isinstance(capability, FewShot):
             capability = _changed(capability, place, "image", "prototypes")
-        local = model.id.endswith((".pt", ".pth", ".safetensors"))
+        local = model.id.endswith((".pt", ".pth", ".safetensors", ".onnx"))
         return self.model_copy(
             update={
                 "source": source.model_copy(

@@ -11,8 +11,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def parse_json(path: Path) -> Any:
-    """Content of a JSON file.
+def parse_json(
+    path: Path, hint: str = "Export it again from where it comes from."
+) -> Any:
+    """Content of a JSON file, with or without a byte order mark.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    hint : str
+        What to do if it is no JSON.
 
     Raises
     ------
@@ -27,6 +36,5 @@ def parse_json(path: Path) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:
         raise ParameterError(
-            f"{path.name} is not valid JSON: {error}.",
-            "Export it again from where it comes from.",
+            f"{path.name} is not valid JSON: {error}.", hint
         ) from error
