@@ -32,8 +32,8 @@ from fewshot_tasks import SPARSE, Task, read_groups
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.fewshot.finder import FewShot
 from napari_sam_suite.engine.fewshot.params import FewShotParams
-from napari_sam_suite.engine.fewshot.prototypes import weights_of
 from napari_sam_suite.engine.models.load import load_model
+from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

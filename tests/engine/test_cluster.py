@@ -9,7 +9,11 @@ import pytest
 
 from engine.batch.experiments import AUTO, contents, recipe_of, write_stack
 from napari_sam_suite.engine.batch.run import run_recipe
-from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
+from napari_sam_suite.engine.cluster import (
+    open_cluster,
+    pick_gpu,
+    start_cluster_run,
+)
 from napari_sam_suite.engine.errors import EngineError, OutputError
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.recipe import Auto
@@ -114,6 +118,38 @@ def test_a_run_on_a_cluster_can_be_cancelled_and_goes_on(
     rest = start_cluster_run(client, recipe).result(timeout=300)
     assert rest.complete and rest.done + rest.skipped == 60
     assert rest.skipped >= summary.done
+
+
+def test_on_a_cluster_results_of_other_weights_are_refused(
+    tmp_path: Path, client: Any, model: FakeSam
+) -> None:
+    recipe = recipe_of(write_stack(tmp_path / "a.tif", 1), store=tmp_path / "store")
+    model.identity = "others"
+    run_recipe(recipe)
+    with pytest.raises(OutputError, match="other weights"):
+        start_cluster_run(client, recipe).result(timeout=300)
+
+
+def test_a_worker_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    with open_cluster(workers=1, device="cpu") as client:
+        [told] = client.run(lambda: dict(os.environ)).values()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        assert told[name] == "7"
+
+
+@pytest.mark.parametrize(
+    ("seen", "gpus", "wanted"),
+    [(None, 2, "0 1 0"), ("", 2, "0 1 0"), ("3,5", 2, "3 5 3"), ("GPU-a", 1, "GPU-a")],
+)
+def test_workers_share_the_gpus_that_may_be_seen(
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, gpus: int, wanted: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    picked = [pick_gpu(number, gpus) for number in range(len(wanted.split()))]
+    assert picked == wanted.split()
 
 
 def test_what_makes_no_sense_is_told_before_workers_are_asked(

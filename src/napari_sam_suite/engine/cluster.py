@@ -19,14 +19,16 @@ from napari_sam_suite.engine.batch.bench import (
     make_plugin,
     open_there,
     search_there,
+    weigh_there,
 )
 from napari_sam_suite.engine.batch.pipeline import Told
-from napari_sam_suite.engine.batch.run import check_learnt, saved_prototypes
+from napari_sam_suite.engine.batch.run import check_learnt, fail_image, saved_prototypes
 from napari_sam_suite.engine.batch.summary import Summary, Tally
 from napari_sam_suite.engine.batch.work import list_images, remaining
 from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
+    ImageError,
 )
 from napari_sam_suite.engine.formats.extras import load_extra
 from napari_sam_suite.engine.jobs import start_job
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 _GPU_THREADS = 3
 """Tasks of one worker with a GPU: one is on it, one is read, one is written."""
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""All of them: Dask sets each to 1, and the smallest counts."""
 _PATIENCE = "15s"
 _LOOK = 0.2
 """Seconds after which a run looks whether it shall stop."""
@@ -76,7 +80,7 @@ def open_cluster(
     MissingExtra
         If Dask is not installed.
     """
-    distributed = load_extra("distributed")
+    distributed = load_extra("distributed", "scale")
     if address is None:
         with (
             _local(distributed, workers or 2, device) as cluster,
@@ -106,9 +110,9 @@ def _local(distributed: Any, workers: int, device: str) -> Any:
     share = max(1, (os.cpu_count() or 1) // workers)
     specification = {}
     for number in range(workers):
-        env = {"OMP_NUM_THREADS": str(share)}
+        env = dict.fromkeys(_THREADS, str(share))
         if gpus:
-            env = {"CUDA_VISIBLE_DEVICES": str(number % gpus)}
+            env["CUDA_VISIBLE_DEVICES"] = pick_gpu(number, gpus)
         options = {"nthreads": _GPU_THREADS if gpus else 1, "env": env}
         specification[number] = {"cls": distributed.Nanny, "options": options}
     scheduler = {
@@ -118,6 +122,23 @@ def _local(distributed: Any, workers: int, device: str) -> Any:
     return distributed.SpecCluster(
         workers=specification, scheduler=scheduler, silence_logs="ERROR"
     )
+
+
+def pick_gpu(number: int, gpus: int) -> str:
+    """The GPU of a worker, as ``CUDA_VISIBLE_DEVICES`` names it.
+
+    Parameters
+    ----------
+    number : int
+        Of the worker, counted from 0.
+    gpus : int
+        How many this process may see; workers take turns.
+    """
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in seen.split(",") if name.strip()]
+    if not names:
+        names = [str(gpu) for gpu in range(gpus)]
+    return names[number % min(gpus, len(names))]
 
 
 def start_cluster_run(client: Any, recipe: Recipe) -> Job[Summary]:
@@ -135,19 +156,18 @@ def start_cluster_run(client: Any, recipe: Recipe) -> Job[Summary]:
     EngineError
         If the recipe names no image, or its store cannot be used.
     """
-    spec = find_model(recipe.model.id)
+    spec = find_model(recipe.model.id, folder=recipe.model.folder)
     store = Store.create(recipe)
     images = list_images(recipe, store)
     check_learnt(recipe, spec)
 
     def task(_: SamModel, job: Job[Summary]) -> Summary:
         with store.alone():
-            store.list_images(images)
             tally = Tally(job, len(images))
             run = _Run(client, recipe, store, tally)
             stopped = False
             try:
-                run.go(list(images))
+                run.go(images)
             except Cancelled:
                 stopped = True
             finally:
@@ -163,7 +183,7 @@ class _Run:
     """One run as its client sees it: what waits, what is under way, what came back."""
 
     def __init__(self, client: Any, recipe: Recipe, store: Store, tally: Tally) -> None:
-        self._distributed = load_extra("distributed")
+        self._distributed = load_extra("distributed", "scale")
         self._client = client
         self._recipe, self._store, self._tally = recipe, store, tally
         self._name = f"napari-sam-suite-{uuid4().hex[:12]}"
@@ -173,10 +193,12 @@ class _Run:
         plugin = make_plugin(self._name, recipe.text())
         client.register_plugin(plugin, name=self._name)
 
-    def go(self, images: list[str]) -> None:
+    def go(self, images: dict[str, str]) -> None:
         """Until nothing is left; few tasks at a time, however many frames there are."""
-        if isinstance(self._recipe.capability, FewShot):
-            self._learn()
+        self._store.begin(images, self._ask_one(weigh_there))
+        learnt = saved_prototypes(self._recipe, self._store)
+        if isinstance(self._recipe.capability, FewShot) and learnt is None:
+            self._ask_one(learn_there)
         unopened = deque(images)
         while unopened or self._waiting or self._under_way:
             if self._tally.stopping():
@@ -203,19 +225,22 @@ class _Run:
             future.cancel()
         self._client.unregister_worker_plugin(self._name)
 
-    def _learn(self) -> None:
-        """Learn on one worker, for all of them."""
-        if saved_prototypes(self._recipe, self._store) is None:
-            future = self._client.submit(learn_there, self._name, pure=False)
-            while not future.done():
-                if self._tally.stopping():
-                    future.cancel()
-                    raise Cancelled
-                time.sleep(0.05)
-            future.result()
+    def _ask_one(self, function: Any) -> Any:
+        """What one worker says, for all of them."""
+        future = self._client.submit(function, self._name, pure=False)
+        while not future.done():
+            if self._tally.stopping():
+                future.cancel()
+                raise Cancelled
+            time.sleep(0.05)
+        return future.result()
 
     def _open(self, name: str) -> None:
-        frames, left = remaining(self._store.image(name))
+        try:
+            frames, left = remaining(self._store.image(name))
+        except ImageError as error:
+            self._tally.fail_image(name, fail_image(self._store, name, error))
+            return
         if frames and not left:
             self._tally.open(frames, 0)
             return

@@ -11,7 +11,8 @@ import pytest
 from engine.fewshot_fakes import ColourSam
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.fast import Sizes
-from napari_sam_suite.engine.fewshot.prototypes import Judgement, Prototypes, weights_of
+from napari_sam_suite.engine.fewshot.prototypes import Judgement, Prototypes
+from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path

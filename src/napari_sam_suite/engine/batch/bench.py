@@ -24,6 +24,7 @@ from napari_sam_suite.engine.batch.run import (
 from napari_sam_suite.engine.batch.work import begin_image
 from napari_sam_suite.engine.errors import ModelError, OutputError
 from napari_sam_suite.engine.formats.extras import load_extra
+from napari_sam_suite.engine.models.protocol import weights_of
 from napari_sam_suite.engine.recipe import Propagate, Recipe
 from napari_sam_suite.engine.store.store import Store
 
@@ -46,6 +47,7 @@ class Bench:
         self.recipe = recipe
         self._lock = threading.RLock()
         self._engine: Engine | None = None
+        self._checked = False
         self._works: OrderedDict[str, ImageWork] = OrderedDict()
 
     @property
@@ -60,6 +62,18 @@ class Bench:
     def store(self) -> Store:
         """Opened by the first task."""
         return Store.open(self.recipe.outputs.store)
+
+    def check(self, model: SamModel) -> None:
+        """Make sure that this worker has the weights of all the others.
+
+        Raises
+        ------
+        OutputError
+            If its file is another one.
+        """
+        if not self._checked:
+            self.store.check_weights(weights_of(model))
+            self._checked = True
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -104,7 +118,7 @@ class Heard:
 
 def make_plugin(name: str, recipe: str) -> Any:
     """What makes a worker ready for a run, and tidies up after it."""
-    distributed = load_extra("distributed")
+    distributed = load_extra("distributed", "scale")
 
     class Ready(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
         def setup(self, worker: Any) -> None:
@@ -119,9 +133,18 @@ def make_plugin(name: str, recipe: str) -> Any:
 
 
 def _bench(run: str) -> Bench:
-    worker = load_extra("distributed").get_worker()
+    worker = load_extra("distributed", "scale").get_worker()
     bench: Bench = vars(worker)[_HERE][run]
     return bench
+
+
+def weigh_there(run: str) -> str:
+    """Which weights this worker has."""
+
+    def task(model: SamModel, _: Job[str]) -> str:
+        return weights_of(model)
+
+    return _bench(run).engine.submit(task, "load the model").result()
 
 
 def learn_there(run: str) -> None:
@@ -161,6 +184,7 @@ def search_there(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
     if frame is None:
 
         def chain(model: SamModel, _: Job[None]) -> None:
+            bench.check(model)
             process(model, read_frames(work), heard, heard)
 
         bench.engine.submit(chain, f"carry on in {name}").result()
@@ -168,6 +192,7 @@ def search_there(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
     look = read_frame(work, frame)
 
     def ask(model: SamModel, _: Job[Any]) -> Any:
+        bench.check(model)
         return model, find(model, look, heard)
 
     model, finding = bench.engine.submit(ask, f"frame of {name}").result()

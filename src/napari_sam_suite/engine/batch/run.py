@@ -19,6 +19,7 @@ from napari_sam_suite.engine.errors import (
     ModelError,
     OutputError,
 )
+from napari_sam_suite.engine.models.protocol import weights_of
 from napari_sam_suite.engine.recipe import FewShot
 from napari_sam_suite.engine.store.images import told
 from napari_sam_suite.engine.store.store import Store
@@ -84,7 +85,8 @@ def open_engine(recipe: Recipe) -> Engine:
 
     model = recipe.model
     if not model.random_weights:
-        require_checkpoint(find_model(model.id), model.folder)
+        spec = find_model(model.id, folder=model.folder)
+        require_checkpoint(spec, model.folder)
     return Engine(
         model.id,
         device=model.device,
@@ -110,7 +112,7 @@ def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
 
     def task(model: SamModel, job: Job[Summary]) -> Summary:
         with store.alone():
-            store.list_images(images)
+            store.begin(images, weights_of(model))
             tally = Tally(job, len(images))
             stopped = False
             try:

@@ -28,9 +28,10 @@ from napari_sam_suite.engine.fewshot.pooling import (
     descriptors,
 )
 from napari_sam_suite.engine.fewshot.progress import part_of
-from napari_sam_suite.engine.fewshot.prototypes import Prototypes, weights_of
+from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

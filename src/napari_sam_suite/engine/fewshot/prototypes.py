@@ -16,6 +16,7 @@ from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.quality import size_odds
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.formats.atomic import replacing
+from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -329,11 +330,6 @@ class Judgement:
             return cls(tags, [""] * len(tags), best, best - 0.0)
         second = np.take_along_axis(scores, order[:, 1:2], 1)[:, 0]
         return cls(tags, [names[i] for i in order[:, 1]], best, best - second)
-
-
-def weights_of(model: SamModel) -> str:
-    """Tells the weights of a model from others, in whatever precision they run."""
-    return model.identity.rpartition("-")[0] or model.identity
 
 
 def _temper(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

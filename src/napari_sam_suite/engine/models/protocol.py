@@ -199,3 +199,8 @@ class SamModel(Protocol):
             If the model has no memory; `ModelSpec.has_memory` tells beforehand.
         """
         ...
+
+
+def weights_of(model: SamModel) -> str:
+    """Tells the weights of a model from others, in whatever precision they run."""
+    return model.identity.rpartition("-")[0] or model.identity

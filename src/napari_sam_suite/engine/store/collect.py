@@ -81,13 +81,13 @@ def collect(
         if report is not None:
             report(number, len(store.images), name)
         place = store.image(name)
-        record = place.record
-        if record is None:
-            continue
-        done = place.done()
-        frames = [frame for frame in record.frames if frame in done]
-        collected.missing += len(record.frames) - len(frames)
         try:
+            record = place.record
+            if record is None:
+                continue
+            done = place.done()
+            frames = [frame for frame in record.frames if frame in done]
+            collected.missing += len(record.frames) - len(frames)
             image = _image(record, name, store.recipe.source.axes)
             output = ImageOutput(folder, image, formats, record.composite)
             _write(place, output, frames)

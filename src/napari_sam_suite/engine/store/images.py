@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from napari_sam_suite.engine.composite import Composite
-from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.engine.errors import EngineError, ImageError, OutputError
 from napari_sam_suite.engine.formats.parquet import pack, unpack
 from napari_sam_suite.engine.formats.zarr_labels import ZarrLabels, list_series
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
@@ -77,7 +77,7 @@ class ImageStore:
     """The results of one image, kept in a folder.
 
     Frames may be written in any order, by several processes, and again: the same
-    frame has the same content.
+    frame has the same objects and labels.
     """
 
     def __init__(self, place: Place) -> None:
@@ -86,7 +86,13 @@ class ImageStore:
 
     @property
     def record(self) -> ImageRecord | None:
-        """What was recorded when the image was first opened; None before."""
+        """What was recorded when the image was first opened; None before.
+
+        Raises
+        ------
+        ImageError
+            If it is damaged.
+        """
         if self._record is None:
             data = self.place.read("image.json")
             if data is None:
@@ -94,7 +100,7 @@ class ImageStore:
             try:
                 self._record = ImageRecord.model_validate_json(data)
             except ValidationError as error:
-                raise OutputError(
+                raise ImageError(
                     f"{self.place.address}/image.json is damaged.",
                     "Delete this folder, and run again.",
                 ) from error

@@ -12,18 +12,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from napari_sam_suite.engine.errors import EngineError, OutputError
-from napari_sam_suite.engine.recipe import Recipe, first_difference
+from napari_sam_suite.engine.formats.extras import check_extra
+from napari_sam_suite.engine.recipe import FewShot, Recipe, first_difference
 from napari_sam_suite.engine.store.images import ImageStore
 from napari_sam_suite.engine.store.place import Folder, Place, open_place
+from napari_sam_suite.engine.versions import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 
 _FORMAT = "napari-sam-suite store"
-_PACKAGES = ("napari-sam-suite", "torch", "sam2", "segment-anything", "numpy")
 _LEARNT = ("prototypes.safetensors", "prototypes.json")
 
 
@@ -46,12 +47,22 @@ class Store:
         What was asked.
     images : dict of str
         Path of each image by the name it has in the store.
+    made_with : dict of str
+        Digests of the weights, and of the prototypes file if there is one, that the
+        results come from; empty before the first run.
     """
 
-    def __init__(self, place: Place, recipe: Recipe, images: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        recipe: Recipe,
+        images: Mapping[str, str],
+        made_with: Mapping[str, str] | None = None,
+    ) -> None:
         self.place = place
         self.recipe = recipe
         self.images = dict(images)
+        self.made_with = dict(made_with or {})
 
     @classmethod
     def create(cls, recipe: Recipe) -> Store:
@@ -61,22 +72,27 @@ class Store:
         ------
         OutputError
             If there are the results of another recipe, or it cannot be written to.
+        MissingExtra
+            If the package pyarrow is not installed.
         """
+        check_extra("pyarrow", "scale")
         if not recipe.outputs.store:
             raise OutputError(
                 "The recipe does not say where results go.",
                 "Give `store`, or write it under 'outputs'.",
             )
         place = open_place(recipe.outputs.store)
-        if place.read("manifest.json") is None:
-            if place.names() - {".lock"}:
+        ours = _FORMAT.encode() in (place.read("manifest.json") or b"")
+        if not ours or place.read("recipe.json") is None:
+            # A run that ended between its two first files leaves the manifest alone.
+            if place.names() - {".lock", *(["manifest.json"] * ours)}:
                 raise OutputError(
                     f"{place.address} holds other files.",
                     "Choose an empty or a new folder as the store.",
                 )
-            place.write("recipe.json", recipe.text().encode())
             store = cls(place, recipe, {})
             store.list_images({})
+            place.write("recipe.json", recipe.text().encode())
             return store
         store = cls.open(place.address)
         other = first_difference(store.recipe, recipe)
@@ -105,12 +121,58 @@ class Store:
             content = json.loads(manifest)
             if content.get("format") != _FORMAT:
                 raise ValueError("its manifest is of something else")
-            return cls(place, Recipe.parse(recipe.decode()), content["images"])
+            asked, made_with = Recipe.parse(recipe.decode()), content.get("made with")
+            return cls(place, asked, content["images"], made_with)
         except (ValueError, LookupError, EngineError) as error:
             raise OutputError(
                 f"{place.address} is no store of results: {error}.",
                 "Give the folder that `run` wrote.",
             ) from error
+
+    def begin(self, images: Mapping[str, str], weights: str) -> None:
+        """List the images of a run, and keep which model its results come from.
+
+        Parameters
+        ----------
+        images : dict of str
+            See `Store`.
+        weights : str
+            Of the loaded model; see `weights_of`.
+
+        Raises
+        ------
+        OutputError
+            If the results that are there come from other weights, or from other
+            prototypes in a file of the same name.
+        """
+        self.check_weights(weights)
+        made_with = {"weights": weights}
+        capability = self.recipe.capability
+        if isinstance(capability, FewShot) and capability.prototypes:
+            made_with["prototypes"] = _digest_prototypes(capability.prototypes)
+            if self.made_with.get("prototypes") not in (None, made_with["prototypes"]):
+                raise OutputError(
+                    f"{self.place.address} holds results of other prototypes: "
+                    f"{capability.prototypes} has changed since.",
+                    "Choose another store, or delete this one.",
+                )
+        self.made_with |= made_with
+        self.list_images(images)
+
+    def check_weights(self, weights: str) -> None:
+        """Make sure that a model has the weights that the results come from.
+
+        Raises
+        ------
+        OutputError
+            If it has others, as after fine-tuning into the same file.
+        """
+        if self.made_with.get("weights") not in (None, weights):
+            raise OutputError(
+                f"{self.place.address} holds results of other weights of the model "
+                f"{self.recipe.model.id}.",
+                "Choose another store, or delete this one.",
+            )
 
     def list_images(
         self, images: Mapping[str, str], summary: Mapping[str, Any] | None = None
@@ -121,7 +183,8 @@ class Store:
             "format": _FORMAT,
             "version": 1,
             "digest": self.recipe.digest,
-            "packages": dict(_versions()),
+            "packages": package_versions(),
+            "made with": self.made_with,
             "images": self.images,
             "summary": dict(summary or {}),
         }
@@ -181,9 +244,11 @@ class Store:
             lock.release()
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in _PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            continue
+def _digest_prototypes(path: str) -> str:
+    """SHA-256 of both files that prototypes are in."""
+    from napari_sam_suite.engine.fewshot.prototypes import prototype_files
+
+    digest = hashlib.sha256()
+    for file in prototype_files(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
