@@ -167,9 +167,9 @@ def plan_image(
         return finder, route, ()
     from napari_sam_suite.engine.fewshot.finder import FewShot as Search
 
-    known, drawn = None, read_examples(recipe)
-    if drawn is not None and image.path == drawn.image.path:
-        known = drawn.objects
+    here = _has_examples(recipe, image)
+    drawn = read_examples(recipe) if here or prototypes is None else None
+    known = drawn.objects if here and drawn is not None else None
     examples = drawn if prototypes is None else None
     return Search(capability.params, examples, prototypes, known=known), chosen, ()
 
@@ -189,7 +189,29 @@ def _plan_prompts(
     own = {prompt.frame for prompt in checked.prompts}
     asked = [frame for frame in chosen if None in own or frame in own]
     finder = Answers(checked.prompts, capability.params)
-    return finder, asked or chosen[:1], checked.notices
+    notices = list(checked.notices)
+    if not asked:
+        notices.append(
+            "No prompt is on a frame that the recipe chooses, so there are no objects."
+        )
+    return finder, asked or chosen[:1], notices
+
+
+def _example_image(recipe: Recipe) -> Path | None:
+    """The image that the examples of a recipe were drawn on, if it has some."""
+    capability = recipe.capability
+    if not isinstance(capability, FewShot) or not capability.examples:
+        return None
+    path = capability.image or find_images(recipe.source.images)[0]
+    return Path(path).expanduser()
+
+
+def _has_examples(recipe: Recipe, image: ImageSource) -> bool:
+    """Whether the examples were drawn on this image, whatever it is called here."""
+    drawn = _example_image(recipe)
+    if drawn is None or image.path is None:
+        return False
+    return drawn.resolve() == image.path.resolve()
 
 
 def read_examples(recipe: Recipe) -> Examples | None:
@@ -202,10 +224,9 @@ def read_examples(recipe: Recipe) -> Examples | None:
     """
     from napari_sam_suite.engine.fewshot.examples import choose_examples
 
-    capability = recipe.capability
-    if not isinstance(capability, FewShot) or not capability.examples:
+    capability, path = recipe.capability, _example_image(recipe)
+    if path is None or not isinstance(capability, FewShot):
         return None
-    path = Path(capability.image or find_images(recipe.source.images)[0])
     image = open_image(path, axes=recipe.source.axes)
     composite = (recipe.composite or Composite.default(image)).resolve(
         image, choose_frames(recipe, image)
