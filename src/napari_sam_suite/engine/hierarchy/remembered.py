@@ -22,6 +22,7 @@ from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.masks import Masks
+from napari_sam_suite.engine.quota import keep_within
 
 if TYPE_CHECKING:
     from typing import Any
@@ -94,7 +95,7 @@ class RememberedAutomatic:
         found = Automatic(self.params)(model, rgb, frame, report=report, stop=stop)
         try:
             _write(path, found.masks)
-            _shrink(self.folder, self.quota)
+            keep_within(self.folder, "*.npz", self.quota)
         except OutputError as error:
             # Remembering is a favour: without it the work takes longer, no more.
             logger.warning("masks are not kept on disk: %s", error)
@@ -143,19 +144,3 @@ def _read(path: Path) -> Masks | None:
     with suppress(OSError):
         path.touch()  # used last
     return Masks(shape=(height, width), packed=packed, **arrays)
-
-
-def _shrink(folder: Path, quota: int) -> None:
-    """Delete the files used longest ago until the rest fits."""
-    files = []
-    for path in folder.glob("*.npz"):
-        with suppress(OSError):  # another process may have removed it
-            found = path.stat()
-            files.append((found.st_mtime, found.st_size, path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= quota:
-            break
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
-        total -= size
