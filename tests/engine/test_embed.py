@@ -114,6 +114,23 @@ def test_a_file_gives_the_embedding_back_to_the_next_process(tmp_path: Path) -> 
     )
 
 
+def test_what_is_found_does_not_depend_on_who_encoded_first(tmp_path: Path) -> None:
+    class Fine(FakeSam):
+        def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+            return [embedding(0.1) for _ in images]
+
+    first, again = remember(Fine(), tmp_path), remember(Fine(), tmp_path)
+    [fresh], [kept] = first.encode([IMAGE]), first.encode([IMAGE])
+    [read] = again.encode([IMAGE])
+    [bare] = remember(Fine()).encode([IMAGE])
+    for one in (kept, read):
+        torch.testing.assert_close(
+            one.features["image"], fresh.features["image"], rtol=0, atol=0
+        )
+    assert fresh.features["image"].dtype == torch.float32
+    assert not torch.equal(bare.features["image"], fresh.features["image"])
+
+
 def test_files_hold_half_the_bytes(tmp_path: Path) -> None:
     large = embedding(side=128)
     EmbeddingCache(folder=tmp_path).put("a", CPU, large)

@@ -11,6 +11,7 @@ import json
 import logging
 from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.models.protocol import MULTIMASK, Embedding, to_numpy
+from napari_sam_suite.engine.quota import keep_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,9 +50,11 @@ _LAYOUT = "2"
 class EmbeddingCache:
     """Embeddings by what they were made from; the one used longest ago goes first.
 
-    In memory they are as the model made them. Files hold 16-bit floats, half the
-    size, with a digest: a damaged file is a missing one, and is removed. Files appear
-    whole, so that any number of processes may share a folder.
+    Files hold 16-bit floats, half the size, with a digest: a damaged file is a missing
+    one, and is removed. Files appear whole, so that any number of processes may share
+    a folder. Where there is a folder, what is in memory is rounded in the same way, so
+    that a result does not depend on whether an image was encoded before; without one
+    it is as the model made it.
 
     Parameters
     ----------
@@ -89,10 +93,21 @@ class EmbeddingCache:
             self._keep(here, found)
         return found
 
-    def put(self, key: str, device: Device, embedding: Embedding) -> None:
-        """Remember an embedding, as far as memory and quota allow."""
+    def put(self, key: str, device: Device, embedding: Embedding) -> Embedding:
+        """Remember an embedding, as far as memory and quota allow.
+
+        Returns
+        -------
+        Embedding
+            What `get` gives from now on, and to be used in place of `embedding`.
+        """
+        if self.folder is not None:
+            half = _halve(embedding)
+            if half is not None:
+                embedding = _restore(embedding, half, device)
+                self._write(key, embedding, half)
         self._keep((key, str(device)), embedding)
-        self._write(key, embedding)
+        return embedding
 
     def forget(self) -> None:
         """Give the memory back; files stay."""
@@ -140,20 +155,12 @@ class EmbeddingCache:
             path.touch()  # used last
         return Embedding(features, tuple(shape), tuple(scaled), padded)
 
-    def _write(self, key: str, embedding: Embedding) -> None:
-        if self.folder is None:
-            return
+    def _write(
+        self, key: str, embedding: Embedding, half: dict[str, NDArray[Any]]
+    ) -> None:
         from safetensors.numpy import save_file
 
-        half = {}
-        for name, level in embedding.features.items():
-            value = to_numpy(level)
-            if np.issubdtype(value.dtype, np.floating):
-                with np.errstate(over="ignore"):
-                    value = value.astype(np.float16)
-                if not np.isfinite(value).all():
-                    return  # too large a number for 16 bits
-            half[name] = np.ascontiguousarray(value)
+        assert self.folder is not None
         told = {
             "digest": _digest(half),
             "dtypes": json.dumps(
@@ -166,26 +173,11 @@ class EmbeddingCache:
         try:
             with replacing(self._path(self.folder, key)) as part:
                 save_file(half, part, told)
-            self._shrink(self.folder)
+            keep_within(self.folder, "*.safetensors", self.quota)
         except OutputError as error:
             # Remembering is a favour: without it the work takes longer, no more.
             logger.warning("embeddings are not kept on disk: %s", error)
             self.folder = None
-
-    def _shrink(self, folder: Path) -> None:
-        """Delete the files used longest ago until the rest fits the quota."""
-        files = []
-        for path in folder.glob("*.safetensors"):
-            with suppress(OSError):  # another process may have removed it
-                found = path.stat()
-                files.append((found.st_mtime, found.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self.quota:
-                break
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-            total -= size
 
 
 class Remembering:
@@ -228,8 +220,7 @@ class Remembering:
         if new:
             pixels = [images[keys.index(key)] for key in new]
             for key, embedding in zip(new, self._encode(pixels), strict=True):
-                known[key] = embedding
-                self.cache.put(key, self.device, embedding)
+                known[key] = self.cache.put(key, self.device, embedding)
         return [found for key in keys if (found := known[key]) is not None]
 
     def move(self, device: Device) -> None:
@@ -281,6 +272,31 @@ class Remembering:
         digest = hashlib.sha256(repr([*told, image.shape]).encode())
         digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()[:40]
+
+
+def _halve(embedding: Embedding) -> dict[str, NDArray[Any]] | None:
+    """Its features as files hold them, or None if a number is too large for 16 bits."""
+    half = {}
+    for name, level in embedding.features.items():
+        value = to_numpy(level)
+        if np.issubdtype(value.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                value = value.astype(np.float16)
+            if not np.isfinite(value).all():
+                return None
+        half[name] = np.ascontiguousarray(value)
+    return half
+
+
+def _restore(
+    embedding: Embedding, half: dict[str, NDArray[Any]], device: Device
+) -> Embedding:
+    """The embedding as it is when it is read again."""
+    features = {
+        name: _revived(half[name], _kind(level), device)
+        for name, level in embedding.features.items()
+    }
+    return replace(embedding, features=features)
 
 
 def _digest(features: dict[str, NDArray[Any]]) -> str:

@@ -34,12 +34,19 @@ CARD = {
 }
 
 
-def write(path: Path, card: object = None, *, input_name: str = "image") -> Path:
+def write(
+    path: Path,
+    card: object = None,
+    *,
+    input_name: str = "image",
+    weight: float = 1.0,
+) -> Path:
     """A file that only says what it is: its output is its input."""
-    value = helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [1])
-    out = helper.make_tensor_value_info("image_embed", TensorProto.FLOAT, [1])
+    shape = [1] * 4
+    value = helper.make_tensor_value_info(input_name, TensorProto.FLOAT, shape)
+    out = helper.make_tensor_value_info("image_embed", TensorProto.FLOAT, shape)
     node = helper.make_node("Identity", [input_name], ["image_embed"])
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [4], np.ones(4))
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [4], np.full(4, weight))
     graph = helper.make_graph([node], "g", [value], [out], [weights])
     model = helper.make_model(graph, ir_version=9)
     model.opset_import[0].version = 18
@@ -125,6 +132,19 @@ def test_a_file_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
     write(whole(tmp_path) / "encoder.onnx", CARD, input_name="image_embed_2")
     with pytest.raises(ModelError, match="is not the encoder"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_models_that_differ_in_a_weight_alone_share_nothing(
+    tmp_path: Path, part: str
+) -> None:
+    for name in ("a", "b", "c"):
+        whole(tmp_path / name)
+    other = write(tmp_path / "c" / f"{part}.onnx", CARD, weight=2.0)
+    assert other.stat().st_size == (tmp_path / "a" / other.name).stat().st_size
+    one, twin, changed = (load_model(str(tmp_path / name)).identity for name in "abc")
+    assert one == twin != changed
+    assert one.endswith("-onnx-float32")
 
 
 def test_another_version_of_the_card_is_refused(tmp_path: Path) -> None:

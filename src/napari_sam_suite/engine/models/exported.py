@@ -7,7 +7,6 @@ adapters of SAM 1 and SAM 2, and embeddings and masks are arrays.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +33,7 @@ from napari_sam_suite.engine.models.protocol import (
     Prompts,
 )
 from napari_sam_suite.engine.models.resize import resize
+from napari_sam_suite.engine.models.transfer import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,11 +127,16 @@ class ExportedModel:
 
     @cached_property
     def identity(self) -> str:
-        """Tells these weights in this precision from all others."""
-        told = json.dumps(self.card, sort_keys=True)
-        size = (self.folder / f"{ENCODER}.onnx").stat().st_size
-        digest = hashlib.sha256(f"{told} {size}".encode()).hexdigest()[:16]
-        return f"{digest}-onnx-{self.card['precision']}"
+        """Tells these weights in this precision from all others.
+
+        All files are read for it once: a card does not tell two models apart whose
+        checkpoint has no hash, and decoders differ where encoders do not.
+        """
+        digest = hashlib.sha256()
+        for part in part_names(self.spec.family):
+            for file in sorted(self.folder.glob(f"{part}.onnx*")):
+                digest.update(f"{file.name} {hash_file(file)} ".encode())
+        return f"{digest.hexdigest()[:16]}-onnx-{self.card['precision']}"
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images of shape (H, W, 3), uint8."""
