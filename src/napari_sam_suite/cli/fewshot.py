@@ -169,14 +169,14 @@ def few_shot_command(
 
     with errors(as_json=as_json):
         chosen = FewShotParams(**params)
-        chosen.resolved(find_model(model))
+        chosen.resolved(find_model(model, folder=folder))
         check_names(images)
         written = parse_formats(formats)
         check_inputs(images, out, written, examples, prototypes, save_prototypes)
         learnt = shapes = None
         if prototypes is not None and examples is None:
             learnt = Prototypes.load(prototypes)
-            learnt.check(find_model(model).id, chosen.mode)
+            learnt.check(find_model(model, folder=folder).id, chosen.mode)
         elif examples is not None and prototypes is None:
             image = open_image(images[0], axes=axes)
             shapes = read_examples(examples, image, tags or (), negatives or ())

@@ -90,7 +90,7 @@ def download(names: _Names, folder: _Folder = None, as_json: Json = False) -> No
 
     done: list[dict[str, Any]] = []
     with errors(as_json=as_json, stopped=_STOPPED):
-        for spec in [_find(name) for name in names]:
+        for spec in [_find(name, folder) for name in names]:
             with progress_bar(quiet=as_json, download=True) as progress:
                 path = checkpoints.download(spec, folder, progress=progress)
             done.append({"id": spec.id, "path": str(path)})
@@ -114,7 +114,7 @@ def verify(
     from napari_sam_suite.engine.models.registry import MODELS
 
     with errors(as_json=as_json):
-        specs = [_find(name) for name in names or []] or [
+        specs = [_find(name, folder) for name in names or []] or [
             spec
             for spec in MODELS.values()
             if checkpoints.checkpoint_path(spec, folder).is_file()
@@ -132,7 +132,7 @@ def verify(
 def info(name: _Name, folder: _Folder = None, as_json: Json = False) -> None:
     """Tell everything about one model or one weights file."""
     with errors(as_json=as_json):
-        row = _describe(_find(name), folder)
+        row = _describe(_find(name, folder), folder)
     if as_json:
         print_json(row)
         return
@@ -165,10 +165,10 @@ def doctor_command(folder: _Folder = None, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _find(name: str) -> ModelSpec:
+def _find(name: str, folder: Path | None) -> ModelSpec:
     from napari_sam_suite.engine.models.registry import find_model
 
-    return find_model(name)
+    return find_model(name, folder=folder)
 
 
 def _describe(spec: ModelSpec, folder: Path | None) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class Engine:
         embeddings: Path | str | None = None,
         embedding_bytes: int | None = None,
     ) -> None:
-        self.spec = find_model(model)
+        self.spec = find_model(model, folder=folder)
         self._embeddings = embeddings
         self._embedding_bytes = embedding_bytes
         self._options: dict[str, Any] = {

@@ -55,7 +55,7 @@ def load_model(
         If the model is unknown, damaged or of another architecture, or there is no
         such device or precision.
     """
-    spec = model if isinstance(model, ModelSpec) else find_model(model)
+    spec = model if isinstance(model, ModelSpec) else find_model(model, folder=folder)
     if spec.runtime == "onnx":
         from napari_sam_suite.engine.models.exported import ExportedModel
 

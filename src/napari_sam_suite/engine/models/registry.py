@@ -237,6 +237,7 @@ def find_model(
     family: str | None = None,
     config: str | None = None,
     models: Mapping[str, ModelSpec] = MODELS,
+    folder: str | Path | None = None,
 ) -> ModelSpec:
     """Return the model that `name` means.
 
@@ -251,6 +252,8 @@ def find_model(
         its name tells.
     models : mapping
         The registry to look in.
+    folder : path, optional
+        Where checkpoints are kept, if not in the usual folder.
 
     Raises
     ------
@@ -278,7 +281,7 @@ def find_model(
         return _local_model(Path(text), family, config, models.values())
     from napari_sam_suite.engine.models.checkpoints import tuned_folder
 
-    tuned = tuned_folder() / f"{text}.safetensors"
+    tuned = tuned_folder(folder) / f"{text}.safetensors"
     if tuned.is_file():
         return _local_model(tuned, family, config, models.values())
     raise ModelError(f"There is no model '{text}'.", _suggest(text, models))
