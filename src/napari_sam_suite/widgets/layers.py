@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEY = "napari-sam-suite"
 """Where a layer's metadata keeps what this plugin knows of it."""
 
+SHOWN = "napari-sam-suite-shown"
+"""Marks a layer that only shows something, such as a prompt: nothing to learn from."""
+
 MEANINGS = {"P": "Position", "T": "Time", "Z": "Z", "C": "Channel"}
 """What an axis that is not displayed may be."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Points, Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.layers import KEY, SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,7 +192,11 @@ class Sketch:
         options = {"ndim": len(axes), **picture.placement.options}
         if outlines is None or outlines not in layers or not same:
             outlines = Shapes(
-                name=_NAMES[0], face_color="transparent", opacity=1.0, **options
+                name=_NAMES[0],
+                face_color="transparent",
+                opacity=1.0,
+                metadata={SHOWN: True},
+                **options,
             )
             layers.append(outlines)
         if points is None or points not in layers or not same:
