@@ -123,7 +123,7 @@ def export_onnx(
     Cancelled
         If `stop` said so; nothing was written then.
     """
-    spec = find_model(model) if isinstance(model, str | Path) else model
+    spec = find_model(model, folder=folder) if isinstance(model, str | Path) else model
     _check(spec)
     if report is not None:
         report(0, 0, "Loading the model")
