@@ -111,7 +111,7 @@ def draw_corrections(
     logits : Tensor, shape (B, 1, h, w)
         Answers to them, handed back to the model.
     wrong : ndarray, shape (B, h, w)
-        Where they are wrong, at the logits' resolution.
+        Where they are wrong: the whole view, at the logits' resolution.
     rng : Generator
         Draws among the wrong pixels.
     """

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_sam_suite.engine.finder import Report, Stop
@@ -52,7 +54,7 @@ class Lesson:
         -------
         Tensor, shape (B, low, low)
         """
-        height, width = (round(n * low / side) for n in self.embedding.scaled)
+        height, width = self._filled(low, side)
         found = torch.zeros(len(objects), low, low)
         for row, number in enumerate(objects):
             if number >= 0:
@@ -61,6 +63,36 @@ class Lesson:
                     mask, (height, width), mode="bilinear", antialias=True
                 )[0, 0]
         return found.clamp(0, 1)
+
+    def find_errors(
+        self, objects: Sequence[int], logits: Tensor, side: int
+    ) -> NDArray[np.bool_]:
+        """Where answers are wrong, on the view alone and not on what it is padded with.
+
+        Parameters
+        ----------
+        objects : sequence of int
+            What was meant.
+        logits : Tensor, shape (B, low, low)
+            Answers.
+        side : int
+            Of the model's input.
+
+        Returns
+        -------
+        ndarray, shape (B, h, w)
+            The whole view at the resolution of logits; h and w are `low` or less.
+        """
+        low = logits.shape[-1]
+        height, width = self._filled(low, side)
+        there = self.shares(objects, low, side).numpy() > 0.5
+        wrong: NDArray[np.bool_] = (logits > 0).cpu().numpy() != there
+        return wrong[:, :height, :width]
+
+    def _filled(self, low: int, side: int) -> tuple[int, int]:
+        """Rows and columns of logits that the view fills; the rest is padding."""
+        height, width = (round(n * low / side) for n in self.embedding.scaled)
+        return height, width
 
 
 class Lessons:
@@ -121,7 +153,8 @@ class Lessons:
     def _encode(self, number: int) -> Embedding:
         view = self.views[number]
         pixels = show(view, self._samples[view.sample].rgb)
-        found = Asker(self._trainee).encode(pixels)
+        # Not by what remembers embeddings: those that come from its files are rounded.
+        found = Asker(self._trainee.original).encode(pixels)
         # Tensors of inference mode cannot be learnt from; copies of them can.
         features = {name: tensor.clone() for name, tensor in found.features.items()}
         return Embedding(features, found.shape, found.scaled, found.padded)

@@ -82,8 +82,7 @@ class Teacher:
         rows = rows[: max(1, self.params.prompts // 3)]
         few = clicks.select(rows)
         logits = drawn[rows].clamp(-_STEEPEST, _STEEPEST)
-        there = self._shares(lesson, few, drawn.shape[-1]).numpy() > 0.5
-        wrong = (logits > 0).cpu().numpy() != there
+        wrong = lesson.find_errors(few.objects, logits, self.trainee.input_size)
         return draw_corrections(lesson.scene, few, logits[:, None], wrong, rng)
 
     def _pass(

@@ -42,7 +42,7 @@ class Trainee:
     Parameters
     ----------
     base : SamModel
-        The model to begin from.
+        The model to begin from; `original` is the same without what remembers.
 
     Raises
     ------
@@ -58,13 +58,14 @@ class Trainee:
                 "Choose a model with its own weights, not an exported one.",
             )
         self.base = base
+        self.original = adapter
         self.spec = base.spec
         self.device = base.device
         self.input_size = base.input_size
-        original = adapter.network
+        network = adapter.network
         # The encoder is the larger part by far, and does not change.
-        shared = [getattr(original, name, None) for name in _SHARED]
-        network = copy.deepcopy(original, {id(p): p for p in shared if p is not None})
+        shared = [getattr(network, name, None) for name in _SHARED]
+        network = copy.deepcopy(network, {id(p): p for p in shared if p is not None})
         # 16-bit floats without a scaled loss lose small gradients.
         wide = torch.float32 if adapter.dtype == torch.float16 else adapter.dtype
         self.adapter = type(adapter)(network, base.spec, adapter.device, wide)
