@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.finetune.data import (
     hash_samples,
@@ -100,6 +101,53 @@ def test_a_coco_file_of_many_images_names_them(
     assert [s.name for s in found.samples] == ["a"]
     assert found.samples[0].masks.area.tolist() == [100]
     assert "x.png" in " ".join(found.notices)
+
+
+def test_one_image_takes_its_own_objects_from_a_coco_file_of_several(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    size = {"height": 32, "width": 32}
+    document = {
+        "images": [
+            {"id": k, "file_name": name, **size}
+            for k, name in enumerate(("a.png", "b.png"))
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {
+                "id": k,
+                "image_id": k,
+                "category_id": 1,
+                "segmentation": [[2, 2, 2 + side, 2, 2 + side, 2 + side, 2, 2 + side]],
+            }
+            for k, side in enumerate((20, 10))
+        ],
+    }
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(document))
+    found = read_folders(folders[0] / "b.png", path)
+    assert [s.name for s in found.samples] == ["b"]
+    assert found.samples[0].masks.area.tolist() == [100]
+
+
+def test_channels_are_shown_as_asked_with_limits_of_all_frames(
+    tmp_path: Path,
+) -> None:
+    stack = np.zeros((2, 32, 32), np.uint16)
+    stack[0], stack[1] = np.arange(1024).reshape(32, 32), 4000
+    tifffile.imwrite(tmp_path / "cells.tif", stack, metadata={"axes": "ZYX"})
+    labels = np.zeros((2, 32, 32), np.uint8)
+    labels[0] = TWO
+    tifffile.imwrite(tmp_path / "cells_labels.tif", labels, metadata={"axes": "ZYX"})
+    files = tmp_path / "cells.tif", tmp_path / "cells_labels.tif"
+    (usual,) = read_folders(*files).samples
+    assert usual.rgb.max() < 80, "the bright frame without objects counts"
+    red = Composite(
+        channels=(Channel(index=0, color="#ff0000", limits=(0, 1023), mode="absolute"),)
+    )
+    (asked,) = read_folders(*files, composite=lambda _: red).samples
+    assert asked.rgb[..., 0].max() == 255
+    assert not asked.rgb[..., 1:].any()
 
 
 def test_empty_labels_are_said_to_be_empty(folders: tuple[Path, Path]) -> None:

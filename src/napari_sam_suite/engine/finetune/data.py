@@ -81,7 +81,8 @@ def gather_samples(
     ]
     if not frames:
         return []
-    fixed = (composite or Composite.default(image)).resolve(image, frames)
+    # From all frames, as a run over them does: the model sees what it will see.
+    fixed = (composite or Composite.default(image)).resolve(image)
     samples = []
     for frame in frames:
         drawn = draw_masks(objects.at(frame), (sizes.y, sizes.x))

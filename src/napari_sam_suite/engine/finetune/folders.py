@@ -18,8 +18,9 @@ from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from napari_sam_suite.engine.composite import Composite
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _IMAGES = (".tif", ".tiff", ".zarr", *_PICTURES)
@@ -53,7 +54,11 @@ class Found:
 
 
 def read_folders(
-    images: Path | str, labels: Path | str, *, axes: str | None = None
+    images: Path | str,
+    labels: Path | str,
+    *,
+    axes: str | None = None,
+    composite: Callable[[ImageSource], Composite] | None = None,
 ) -> Found:
     """Read images and the outlines of their objects.
 
@@ -67,6 +72,8 @@ def read_folders(
         that names the images.
     axes : str, optional
         Of the images, if the files do not say it.
+    composite : callable, optional
+        How the channels of an image become RGB; the usual way without it.
 
     Raises
     ------
@@ -99,7 +106,7 @@ def read_folders(
     for name, objects in sorted(drawn.items()):
         image = open_image(pictures[name], axes=axes)
         _check_size(image, objects)
-        samples += gather_samples(image, objects)
+        samples += gather_samples(image, objects, composite and composite(image))
     if not samples:
         raise ParameterError(
             f"There is no object in any of the labels of {labels}.",
@@ -158,14 +165,12 @@ def _read_labels(
     labels: Path, pictures: Mapping[str, Path], told: list[str]
 ) -> dict[str, Objects]:
     """Objects of each image that has some."""
-    if labels.is_file() and len(pictures) > 1:
-        return _read_common(labels, pictures, told)
+    if labels.is_file():
+        return _read_single(labels, pictures, told)
     files = _list(labels, _LABELS)
     if labels.is_dir():
         files = {n: p for n, p in files.items() if p not in set(pictures.values())}
     pairs = pair_names(list(pictures), list(files))
-    if labels.is_file():
-        pairs = dict.fromkeys(pictures, next(iter(files), ""))
     spare = sorted(files.keys() - set(pairs.values()))
     if spare:
         told.append(f"Labels without an image are left out: {_name(spare)}.")
@@ -174,12 +179,15 @@ def _read_labels(
     }
 
 
-def _read_common(
+def _read_single(
     path: Path, pictures: Mapping[str, Path], told: list[str]
 ) -> dict[str, Objects]:
-    """One file for several images, each a position with the name of its file."""
-    objects = Objects.load(path)
+    """One file of labels: of one image, or of several that it names as positions."""
+    alone = len(pictures) == 1
+    objects = _read_file(path, told) if alone else Objects.load(path)
     names = [Path(name) for name in objects.source.get("images", ())]
+    if alone and len(names) < 2:
+        return dict.fromkeys(pictures, objects)
     if not names:
         raise ParameterError(
             f"{path.name} does not say which of several images its objects belong to.",
