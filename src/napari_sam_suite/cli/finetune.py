@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_sam_suite.cli.colours import Colours, with_colours
 from napari_sam_suite.cli.console import (
     INTERRUPTED,
     Show,
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_params(FinetuneParams)
+@with_colours
 def finetune_command(
     params: dict[str, Any],
     *,
@@ -57,6 +59,7 @@ def finetune_command(
         ),
     ],
     axes: Axes = None,
+    colours: Colours,
     out: Annotated[
         Path,
         typer.Option(
@@ -66,6 +69,14 @@ def finetune_command(
             show_default=False,
         ),
     ],
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace a model that was made from other data or settings.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     as_json: AsJson = False,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
@@ -84,9 +95,8 @@ def finetune_command(
         from napari_sam_suite.engine.models.registry import find_model
 
         chosen = FinetuneParams(**params)
-        check_target(out)
-        find_model(model)
-        found = read_folders(images, labels, axes=axes)
+        check_target(out, find_model(model, folder=folder))
+        found = read_folders(images, labels, axes=axes, composite=colours.composite)
 
         from napari_sam_suite.engine.finetune.loop import start_finetune
         from napari_sam_suite.engine.jobs import Engine
@@ -98,7 +108,9 @@ def finetune_command(
             "random_weights": random_weights,
         }
         with Engine(model, **options) as engine:
-            job = start_finetune(engine, found.samples, chosen, out=out)
+            job = start_finetune(
+                engine, found.samples, chosen, out=out, overwrite=overwrite
+            )
             with progress_bar(quiet=as_json) as show:
                 _follow(job, show)
             notices = [*found.notices, *job.notices]

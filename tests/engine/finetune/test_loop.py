@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -164,7 +165,8 @@ def test_another_training_does_not_go_on_where_this_one_was(
     with pytest.raises(Cancelled):
         finetune(tiny_model(), SAMPLES, QUICK, out, first)
     heard = Heard()
-    finetune(tiny_model(), SAMPLES, QUICK.with_(seed=5), out, heard)
+    other = QUICK.with_(seed=5)
+    finetune(tiny_model(), SAMPLES, other, out, heard, overwrite=True)
     assert [e.number for e in heard.epochs] == [0, 1, 2, 3]
 
 
@@ -269,9 +271,10 @@ def test_the_loss_falls(out: Path, loss: str) -> None:
     params = FinetuneParams(
         loss=loss,
         learning_rate=3e-3,
-        epochs=10,
-        views=16,
-        prompts=6,
+        epochs=6,
+        views=8,
+        batch_size=1,
+        prompts=4,
         variants=0,
         validation=0,
         calibrate=False,
@@ -300,7 +303,7 @@ def test_odd_frames_are_learnt_from_without_a_complaint(out: Path) -> None:
     for kind in ("instances", "seed"):
         heard = Heard()
         params = QUICK.with_(epochs=1, loss=kind)
-        finetune(tiny_model(), odd, params, out, heard)
+        finetune(tiny_model(), odd, params, out.with_stem(kind), heard)
         assert math.isfinite(heard.epochs[-1].loss)
 
 
@@ -318,6 +321,44 @@ def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
         finetune(tiny_model(), [], QUICK, tmp_path / "a.safetensors", Heard())
     with pytest.raises(OutputError, match="safetensors"):
         finetune(tiny_model(), SAMPLES, QUICK, tmp_path / "a.pt", Heard())
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_encoded(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    model = tiny_model()
+    with pytest.raises(OutputError, match="in the way"):
+        finetune(model, SAMPLES, QUICK, tmp_path / "file" / "a.safetensors", Heard())
+    assert not model.__dict__.get("seen")
+
+
+def test_a_model_of_other_data_is_only_overwritten_where_that_is_wanted(
+    out: Path, script: Any
+) -> None:
+    script(0.1, 0.4, 0.1, 0.4, 0.5, 0.4)
+    once = QUICK.with_(epochs=1)
+    finetune(tiny_model(), SAMPLES, once, out, Heard())
+    good, model = weights(out), tiny_model()
+    with pytest.raises(OutputError, match="other data or settings"):
+        finetune(model, SAMPLES[:2], once, out, Heard())
+    assert not model.__dict__.get("seen")
+    assert all(torch.equal(t, weights(out)[n]) for n, t in good.items())
+    finetune(tiny_model(), SAMPLES, once, out, Heard())  # the same run once more
+    finetune(tiny_model(), SAMPLES[:2], once, out, Heard(), overwrite=True)
+    assert not all(torch.equal(t, weights(out)[n]) for n, t in good.items())
+
+
+def test_neither_the_base_model_nor_a_foreign_file_is_overwritten(out: Path) -> None:
+    model = tiny_model()
+    model.spec = replace(model.spec, file=out)
+    with pytest.raises(OutputError, match="the one it begins with"):
+        finetune(model, SAMPLES, QUICK, out, Heard())
+    notes = out.with_suffix(".json")
+    notes.write_text('{"my": "notes"}')
+    with pytest.raises(OutputError, match=r"overwrite .*model\.json"):
+        finetune(tiny_model(), SAMPLES, QUICK, out, Heard())
+    assert notes.read_text() == '{"my": "notes"}'
 
 
 def test_the_first_of_equal_scores_is_the_best() -> None:

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from napari_sam_suite import __version__
 from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.formats.atomic import replacing
+from napari_sam_suite.engine.outputs import check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,15 +19,24 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.registry import ModelSpec
 
 SUFFIX = ".safetensors"
+_FORMAT = "napari-sam-suite model"
 
 
-def check_target(out: Path | str) -> Path:
-    """Return where the model shall be.
+def check_target(out: Path | str, base: ModelSpec) -> Path:
+    """Return where the model shall be; found out before any work is done.
+
+    Parameters
+    ----------
+    out : Path
+        ``NAME.safetensors``.
+    base : ModelSpec
+        The model that training begins with.
 
     Raises
     ------
     OutputError
-        If the name has another ending, or the folder cannot be made.
+        If the name has another ending, the folder cannot be written to, the base model
+        would be overwritten, or the card some other JSON file.
     """
     path = Path(out).expanduser().absolute()
     if path.suffix != SUFFIX:
@@ -39,7 +46,50 @@ def check_target(out: Path | str) -> Path:
         )
     if path.is_dir():
         raise OutputError(f"{path} is a folder.", "Choose another name.")
+    if base.file is not None and base.file.resolve() == path.resolve():
+        raise OutputError(
+            "The new model would overwrite the one it begins with.",
+            "Give it another name.",
+        )
+    card = path.with_suffix(".json")
+    if card.exists() and _read_card(card).get("format") != _FORMAT:
+        raise OutputError(
+            f"The card of the new model would overwrite {card}.",
+            "Give the model another name.",
+        )
+    check_folder(path.parent)
     return path
+
+
+def check_own(path: Path, run: str) -> None:
+    """Refuse to overwrite a model that another run made.
+
+    Parameters
+    ----------
+    path : Path
+        From `check_target`.
+    run : str
+        Tells the run: its data, settings and base model.
+
+    Raises
+    ------
+    OutputError
+        If there is a model whose card does not name this run.
+    """
+    if path.exists() and _read_card(path.with_suffix(".json")).get("run") != run:
+        raise OutputError(
+            f"{path.name} is a model that was made from other data or settings.",
+            "Choose another name, or delete that model first.",
+        )
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    """A model's card; empty where it is missing or none."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def run_folder(out: Path) -> Path:
@@ -50,7 +100,7 @@ def run_folder(out: Path) -> Path:
 def describe_architecture(spec: ModelSpec) -> dict[str, str]:
     """What a reader must know to build the network: the file's header says it."""
     return {
-        "format": "napari-sam-suite model",
+        "format": _FORMAT,
         "family": spec.family,
         "config": spec.config,
         "input_size": str(spec.input_size),
@@ -81,19 +131,6 @@ def write_model(path: Path, trainee: Trainee, card: Mapping[str, Any]) -> None:
     told["title"], told["input_size"] = path.stem, trainee.spec.input_size
     with replacing(path.with_suffix(".json")) as part:
         part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"napari-sam-suite": __version__, "torch": torch.__version__}
-    for package in ("sam2", "segment-anything"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def write_state(

@@ -22,6 +22,7 @@ from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, OutputError
 from napari_sam_suite.engine.finetune.calibrate import suit_tile
 from napari_sam_suite.engine.finetune.data import hash_samples, split_samples
 from napari_sam_suite.engine.finetune.files import (
+    check_own,
     check_target,
     read_state,
     run_folder,
@@ -71,6 +72,8 @@ def finetune(
     params: FinetuneParams,
     out: Path | str,
     job: Listener,
+    *,
+    overwrite: bool = False,
 ) -> Outcome:
     """Teach a model the objects of some frames, and write it where it is better.
 
@@ -90,6 +93,8 @@ def finetune(
         settings left there is gone on with.
     job : Listener
         Told of progress, and asked whether to stop.
+    overwrite : bool
+        Whether `out` may be a model that was made from other data or settings.
 
     Returns
     -------
@@ -103,11 +108,11 @@ def finetune(
     OutOfMemory
         If not even one prompt at a time fits.
     OutputError
-        If the model cannot be written.
+        If the model cannot be written, or would overwrite another; before any work.
     ParameterError
         If there are no frames.
     """
-    return _Training(model, samples, params, out, job).run()
+    return _Training(model, samples, params, out, job, overwrite).run()
 
 
 class _Training:
@@ -118,9 +123,10 @@ class _Training:
         params: FinetuneParams,
         out: Path | str,
         job: Listener,
+        overwrite: bool,
     ) -> None:
         self.params = params.resolved()
-        self.out = check_target(out)
+        self.out = check_target(out, model.spec)
         self.folder = run_folder(self.out)
         self.job = job
         self.train, self.held = split_samples(samples, params.validation, params.seed)
@@ -128,6 +134,8 @@ class _Training:
         self.tile = suit_tile(self.train, model.input_size, params.tile)
         self.data = hash_samples(samples)
         self.key = self._key()
+        if not overwrite:
+            check_own(self.out, self.key)
         most = min(model.batch, self.params.prompts)
         self.teacher = Teacher(self.trainee, self.params, most)
         self.optimiser = Optimiser(
@@ -319,6 +327,7 @@ class _Training:
             self.trainee.spec,
             self.params,
             self.progress,
+            run=self.key,
             data=self.data,
             frames=(len(self.train), len(self.held)),
             objects=sum(len(s.masks) for s in (*self.train, *self.held)),
@@ -335,7 +344,7 @@ class _Training:
                 self.trainee,
                 self.held or self.train,
                 self.tile,
-                p.best.threshold,
+                (p.base.threshold, p.best.threshold),
                 report=self.job.report,
                 stop=self.job.stopping,
             )
@@ -371,6 +380,7 @@ def start_finetune(
     params: FinetuneParams | None = None,
     *,
     out: Path | str,
+    overwrite: bool = False,
 ) -> Job[Outcome]:
     """Queue a training; every epoch is a part of the job.
 
@@ -378,22 +388,22 @@ def start_finetune(
     ----------
     engine : Engine
         Whose model is trained; it goes on with its own weights afterwards.
-    samples, params, out
+    samples, params, out, overwrite
         See `finetune`.
 
     Raises
     ------
     OutputError
-        If `out` is not the name of a model file.
+        If `out` is not the name of a model file, or cannot be written.
     ParameterError
         If there are no frames.
     """
     settings = params or FinetuneParams()
-    path = check_target(out)
+    path = check_target(out, engine.spec)
     split_samples(samples, settings.validation, settings.seed)
 
     def task(model: SamModel, job: Job[Outcome]) -> Outcome:
-        return finetune(model, samples, settings, path, job)
+        return finetune(model, samples, settings, path, job, overwrite=overwrite)
 
     return engine.submit(task, f"fine-tune {engine.spec.id}")
 

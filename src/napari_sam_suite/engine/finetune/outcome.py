@@ -11,12 +11,11 @@ import numpy as np
 from napari_sam_suite.engine.filters import refilter
 from napari_sam_suite.engine.finetune.calibrate import (
     auto_params,
-    auto_scores,
     draw_candidates,
     find_thresholds,
     lowest_thresholds,
 )
-from napari_sam_suite.engine.finetune.files import versions
+from napari_sam_suite.engine.versions import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finetune.trainee import Trainee
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.metrics import Scores
+    from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.models.registry import ModelSpec
 
 
@@ -45,7 +45,7 @@ class Comparison:
     before, after : Masks
         What each found in it.
     base, tuned : Scores
-        Over all frames that were looked at.
+        Over all frames that were looked at, each with its own best thresholds.
     thresholds : dict
         With which the tuned model is best.
     """
@@ -59,49 +59,60 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the tuned model is at least as good."""
+        """Whether the tuned model finds more than the base model."""
         base, tuned = np.nan_to_num([self.base.f1, self.tuned.f1])
-        return bool(tuned >= base)
+        return bool(tuned > base)
 
 
 def compare(
     trainee: Trainee,
     samples: Sequence[Sample],
     tile: int | Literal["off"],
-    guess: float,
+    guesses: tuple[float, float],
     *,
     report: Report,
     stop: Stop,
 ) -> Comparison:
     """Segment validation frames with the base model and with the tuned one.
 
-    The base model has its own thresholds and tiles; for the tuned one the best
-    thresholds are looked for, beginning at the rating `guess`.
+    Both look at the same tiles, and for both the best thresholds are looked for on
+    these frames, so that what is gained is the training's and not the search's.
+
+    Parameters
+    ----------
+    trainee : Trainee
+        With its best weights.
+    samples : sequence of Sample
+        Frames to judge by.
+    tile : int or "off"
+        Side of the tiles.
+    guesses : (float, float)
+        Ratings at which the search begins, for the base model and for the tuned one.
+    report, stop : callable
+        Progress, and the wish to stop.
 
     Raises
     ------
     Cancelled
         If `stop` said so.
     """
-    base_params = auto_params("auto").resolved(trainee.spec)
+    params = auto_params(tile).resolved(trainee.spec)
+    lowest = lowest_thresholds(params)
 
     def told(done: int, total: int, _: str) -> None:
         report(done, total, "Comparing with the base model")
 
-    before = draw_candidates(trainee.base, samples, base_params, report=told, stop=stop)
-    params = auto_params(tile).resolved(trainee.spec)
-    lowest = lowest_thresholds(params)
     trainee.refresh()
-    after = draw_candidates(trainee, samples, lowest, report=told, stop=stop)
-    thresholds, tuned = find_thresholds(after, params, guess)
-    return Comparison(
-        samples[0],
-        refilter(before[0][0], base_params),
-        refilter(after[0][0], params.with_(**thresholds)),
-        auto_scores(before, base_params),
-        tuned,
-        thresholds,
-    )
+
+    def judge(model: SamModel, guess: float) -> tuple[Masks, Scores, dict[str, float]]:
+        frames = draw_candidates(model, samples, lowest, report=told, stop=stop)
+        thresholds, scores = find_thresholds(frames, params, guess)
+        shown = refilter(frames[0][0], params.with_(**thresholds))
+        return shown, scores, thresholds
+
+    before, base, _ = judge(trainee.base, guesses[0])
+    after, tuned, thresholds = judge(trainee, guesses[1])
+    return Comparison(samples[0], before, after, base, tuned, thresholds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +167,7 @@ def make_card(
     params: FinetuneParams,
     progress: Progress,
     *,
+    run: str,
     data: str,
     frames: tuple[int, int],
     objects: int,
@@ -171,6 +183,8 @@ def make_card(
         As used.
     progress : Progress
         With the scores of all epochs.
+    run : str
+        Tells this run from others: hash of data, settings and base model.
     data : str
         Hash of frames and objects.
     frames : (int, int)
@@ -191,7 +205,8 @@ def make_card(
         "base": spec.id,
         "licence": spec.licence,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
+        "versions": package_versions(),
+        "run": run,
         "data": {
             "sha256": data,
             "training_frames": frames[0],
