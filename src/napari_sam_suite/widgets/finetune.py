@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Labels, Shapes
 from qtpy.QtCore import QSignalBlocker, Qt
@@ -19,16 +19,19 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam_suite.engine.errors import EngineError, ParameterError
+from napari_sam_suite.engine.finetune.files import check_target
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.models.checkpoints import tuned_folder
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.widgets.curves import Curves
 from napari_sam_suite.widgets.form import Form, fold, scrolled
+from napari_sam_suite.widgets.layers import KEY, SHOWN
 from napari_sam_suite.widgets.learning import Learning, read_truth, show_comparison
 from napari_sam_suite.widgets.settings import preferences
 from napari_sam_suite.widgets.tab import Tab
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from napari.layers import Layer
@@ -52,7 +55,7 @@ class FinetuneTab(Tab):
         self._why = ""
         self.layers = QListWidget()
         self.layers.setToolTip("Shapes and labels drawn on the image, on any frames.")
-        self.name = QLineEdit("my-model")
+        self.name = QLineEdit(_free_name("my-model"))
         self.name.setToolTip("The new model is listed under this name.")
         self.form = Form(FinetuneParams, _FIRST)
         others = [n for n in FinetuneParams.model_fields if n not in _FIRST]
@@ -68,8 +71,7 @@ class FinetuneTab(Tab):
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
-        events = self.parts.viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
+        for event in self._events():
             event.disconnect(self.refresh)
 
     def params(self) -> FinetuneParams:
@@ -96,17 +98,11 @@ class FinetuneTab(Tab):
                 f"A model cannot be called {name!r}.",
                 "Use letters, digits, spaces, dots, minus and underscore.",
             )
-        return tuned_folder(preferences().folder) / f"{name}.safetensors"
+        return _file_of(name)
 
     def chosen(self) -> list[Layer]:
         """The ticked layers."""
-        items = [self.layers.item(row) for row in range(self.layers.count())]
-        names = {
-            item.text()
-            for item in items
-            if item is not None and item.checkState() == Qt.CheckState.Checked
-        }
-        return [layer for layer in self._usable() if layer.name in names]
+        return [layer for layer, ticked in self._ticks() if ticked]
 
     def show_state(self, state: State) -> None:
         """Show whether a training can begin."""
@@ -118,12 +114,8 @@ class FinetuneTab(Tab):
         parts = self.parts
         try:
             picture = parts.images.picture()
-            params, out = self.params(), self.target()
-            if parts.models.spec.file == out:
-                raise ParameterError(
-                    "The new model would overwrite the one it begins with.",
-                    "Give it another name.",
-                )
+            params = self.params()
+            out = check_target(self.target(), parts.models.spec)
             truth = read_truth(self.chosen(), picture, parts.images.frame()[0])
         except EngineError as error:
             self.failed.emit(error)
@@ -133,30 +125,51 @@ class FinetuneTab(Tab):
         def done(outcome: Outcome) -> None:
             self._take(outcome, picture)
 
+        def keep(path: Path) -> None:
+            parts.models.add(find_model(path), choose=False)
+
+        heard = self._draw, done, keep
         parts.runner.start(
-            Learning(parts.models.spec, picture, truth, params, out, self._draw, done)
+            Learning(parts.models.spec, picture, truth, params, out, *heard)
         )
 
     def refresh(self, _: object = None) -> None:
         """List the layers that can be learnt from; what was ticked stays so."""
-        known = {
-            item.text(): item.checkState()
-            for row in range(self.layers.count())
-            if (item := self.layers.item(row)) is not None
-        }
+        known = dict(self._ticks())
         with QSignalBlocker(self.layers):
             self.layers.clear()
             for layer in self._usable():
                 item = QListWidgetItem(layer.name)
+                item.setData(Qt.ItemDataRole.UserRole, layer)
                 item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-                usual = Qt.CheckState.Checked if not known else Qt.CheckState.Unchecked
-                item.setCheckState(known.get(layer.name, usual))
+                usual = not known or KEY in layer.metadata  # drawn first, or a result
+                ticked = known.get(layer, usual)
+                item.setCheckState(
+                    Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked
+                )
                 self.layers.addItem(item)
         self._show_button()
 
+    def _ticks(self) -> Iterator[tuple[Layer, bool]]:
+        """Layers of the list, and whether they are ticked."""
+        for row in range(self.layers.count()):
+            item = self.layers.item(row)
+            if item is not None:
+                ticked = item.checkState() == Qt.CheckState.Checked
+                yield item.data(Qt.ItemDataRole.UserRole), ticked
+
+    def _events(self) -> tuple[Any, ...]:
+        """After which the list may be another one."""
+        events = self.parts.viewer.layers.events
+        return events.inserted, events.removed, events.reordered, events.renamed
+
     def _usable(self) -> list[Layer]:
         layers = self.parts.viewer.layers
-        return [layer for layer in layers if isinstance(layer, (Shapes, Labels))]
+        return [
+            layer
+            for layer in layers
+            if isinstance(layer, (Shapes, Labels)) and SHOWN not in layer.metadata
+        ]
 
     def _draw(self, epoch: Epoch) -> None:
         score = epoch.score
@@ -164,6 +177,8 @@ class FinetuneTab(Tab):
 
     def _take(self, outcome: Outcome, picture: Picture) -> None:
         """Show what is better, and choose the new model if it is."""
+        if self.name.text().strip() == outcome.path.stem:
+            self.name.setText(_free_name(outcome.path.stem))
         if not outcome.better:
             return
         base = self.parts.models.spec
@@ -195,8 +210,7 @@ class FinetuneTab(Tab):
         layout.addWidget(self.button)
 
     def _connect(self) -> None:
-        events = self.parts.viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
+        for event in self._events():
             event.connect(self.refresh)
         self.layers.itemChanged.connect(self._show_button)
         self.name.textChanged.connect(self._show_button)
@@ -228,3 +242,14 @@ class FinetuneTab(Tab):
         except EngineError as error:
             return str(error)
         return ""
+
+
+def _file_of(name: str) -> Path:
+    return tuned_folder(preferences().folder) / f"{name}.safetensors"
+
+
+def _free_name(name: str) -> str:
+    """A name of which there is no model yet: ``cells``, ``cells-2``, ``cells-3``."""
+    stem = re.sub(r"-\d+$", "", name)
+    names = (name, *(f"{stem}-{number}" for number in range(2, 10_000)))
+    return next(free for free in names if not _file_of(free).exists())

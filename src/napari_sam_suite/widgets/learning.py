@@ -10,10 +10,11 @@ from napari.layers import Labels, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.widgets.layers import SHOWN
 from napari_sam_suite.widgets.runner import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.layers import Picture
 
 _REJECTED = "rejected"
+_Plane = tuple[Any, tuple[int, ...], "FrameIndex"]
+"""Labels, the place of a plane in them, and its frame."""
 
 
 @dataclass(eq=False)
@@ -51,6 +54,8 @@ class Learning(Task):
         Called with every epoch.
     done : callable
         Called with the outcome.
+    kept : callable
+        Called with `out` where a training that was stopped has left its best model.
     """
 
     spec: ModelSpec
@@ -60,8 +65,12 @@ class Learning(Task):
     out: Path
     heard: Callable[[Epoch], object]
     done: Callable[[Outcome], object]
+    kept: Callable[[Path], object]
     _last: list[Epoch] = field(default_factory=list)
     _outcome: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._before = _written(self.out)
 
     def start(self, engine: Engine) -> Job[Any]:
         """Begin to gather frames and to learn."""
@@ -82,9 +91,13 @@ class Learning(Task):
 
     def settle(self, job: Job[Any]) -> None:
         """Show the new model, once it is there."""
-        if job.wait(0) and job.error is None and not self._outcome:
+        if not job.wait(0) or self._outcome:
+            return
+        if job.error is None:
             self._outcome.append(job.result())
             self.done(self._outcome[0])
+        elif _written(self.out) not in (None, self._before):
+            self.kept(self.out)
 
     def summary(self) -> str:
         """What has come of it."""
@@ -119,7 +132,7 @@ def read_truth(
     from napari_sam_suite.widgets.shapes import to_objects
 
     drawn: list[Objects] = []
-    planes: list[tuple[Any, FrameIndex]] = []
+    planes: list[_Plane] = []
     for layer in layers:
         if isinstance(layer, Shapes):
             found = to_objects(
@@ -134,19 +147,21 @@ def read_truth(
 
     def make() -> Objects:
         labels = [
-            Objects.from_labels(np.asarray(plane), frame)
-            for plane, frame in planes
-            if np.any(plane)
+            Objects.from_labels(pixels, frame)
+            for data, index, frame in planes
+            if np.any(pixels := np.asarray(data[index]))
         ]
         return Objects.concat([*drawn, *labels])
 
     return make
 
 
-def _planes(
-    layer: Labels, picture: Picture, current: FrameIndex
-) -> list[tuple[Any, FrameIndex]]:
-    """Copies of the planes of a Labels layer, and their frames."""
+def _planes(layer: Labels, picture: Picture, current: FrameIndex) -> Iterator[_Plane]:
+    """Planes of a Labels layer: copies where something is drawn, or where to read.
+
+    What is not in memory is only read by those who make objects of it, since reading
+    may take long and this is done while the window waits.
+    """
     data = layer.data[0] if layer.multiscale else layer.data
     sizes = picture.image.sizes
     if tuple(data.shape[-2:]) != (sizes.y, sizes.x):
@@ -156,18 +171,23 @@ def _planes(
             "Choose labels of this image.",
         )
     leading = data.shape[:-2]
-    if not leading:
-        return [(np.array(data), current)]
-    if len(leading) != len(picture.placement.axes) - 2:
+    if leading and len(leading) != len(picture.placement.axes) - 2:
         raise ParameterError(
             f"The layer {layer.name!r} has {len(leading)} axes before y and x, its "
             f"image has {len(picture.placement.axes) - 2}.",
             "Choose labels with the axes of the image.",
         )
-    return [
-        (np.array(data[index]), picture.placement.frame(index))
-        for index in np.ndindex(*leading)
-    ]
+    for index in np.ndindex(*leading):
+        frame = picture.placement.frame(index) if leading else current
+        if not isinstance(data, np.ndarray):
+            yield data, index, frame
+        elif data[index].any():
+            yield data[index].copy(), (), frame
+
+
+def _written(path: Path) -> int | None:
+    """When a file was written, in nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def show_comparison(
@@ -202,6 +222,7 @@ def show_comparison(
             colormap=DirectLabelColormap(
                 color_dict={None: colour, 0: "transparent"},
             ),
+            metadata={SHOWN: True},
             **picture.placement.flat(),
         )
         layer.contour = 2

@@ -87,13 +87,14 @@ class ModelChooser(QWidget):
         """Choose a model by its id, or a file by its path."""
         self.combo.setCurrentIndex(self.combo.findData(model))
 
-    def add(self, spec: ModelSpec) -> None:
-        """List one more model, or what its file holds now, and choose it."""
+    def add(self, spec: ModelSpec, *, choose: bool = True) -> None:
+        """List one more model, or what its file holds now, and choose it if wanted."""
         new = spec.name not in self._specs
         self._specs[spec.name] = spec
         if new:
             self.combo.addItem(spec.title, spec.name)
-        self.choose(spec.name)
+        if choose:
+            self.choose(spec.name)
         self.refresh()
 
     def why_not(self) -> str:
