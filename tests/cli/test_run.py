@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +10,11 @@ import tifffile
 
 from commands import FEW, answer, explains, names, run, segment, stack
 from engine.fewshot_fakes import tagged
+from engine.models.test_exported import whole
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from engine.fakes import FakeSam
 
 
@@ -92,6 +92,20 @@ def test_a_recipe_repeats_few_shot_with_its_examples(tmp_path: Path, out: Path) 
     result = run("run", tmp_path / "run.json")
     assert result.exit_code == 0, result.output
     same(tmp_path / "first.geojson", out / "dots.geojson")
+
+
+def test_a_recipe_names_a_model_of_a_folder_in_full(
+    tmp_path: Path, out: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole(tmp_path / "exported")
+    monkeypatch.chdir(tmp_path)
+    stack(tmp_path / "a.tif", 1)
+    command = ("segment", "a.tif", "--out", out, "--model", "exported", *FEW)
+    recipe = saved(tmp_path / "run.json", *command)
+    assert Path(recipe.model.id) == tmp_path / "exported" / "encoder.onnx"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run("run", tmp_path / "run.json").exit_code == 0
 
 
 def test_other_images_take_the_place_of_those_of_the_recipe(

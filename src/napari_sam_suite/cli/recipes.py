@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.cli.colours import Colours
+from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.recipe import Frames, Model, Outputs, Recipe, Source
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def write_recipe(
         composite=None if colours == Colours() else colours.composite(openers[0]()),
         frames=Frames(positions=positions, z=z, time=time),
         model=Model(
-            id=str(absolute(model)) if Path(model).is_file() else model,
+            id=_full_name(model, options["folder"]),
             device=options["device"],
             precision=options["precision"],
             folder=None
@@ -65,6 +66,12 @@ def write_recipe(
             formats=tuple(batch.formats),
         ),
     ).save(path)
+
+
+def _full_name(model: str, folder: Path | None) -> str:
+    """A model's name, wherever it is read from; only local ones are files."""
+    spec = find_model(model, folder=folder)
+    return spec.id if spec.file is None else str(absolute(spec.file))
 
 
 def absolute(path: Path | str | None) -> Path:
