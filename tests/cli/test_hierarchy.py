@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 
-from commands import answer, explains, names, run
+from commands import FEW, answer, explains, names, run, stack
 from engine.hierarchy.cases import nested
+from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from engine.fakes import FakeSam
+    from napari_sam_suite.engine.image import ImageSource
 
 TREE = [f"cells.hierarchy.{ending}" for ending in ("csv", "json", "txt")]
 FILES = [*TREE, "cells.levels.geojson"]
@@ -77,6 +81,24 @@ def test_an_image_is_segmented_with_masks_that_overlap_and_only_once(
     table = pd.read_csv(out / "cells.hierarchy.csv")
     assert len(table) == other["objects"]
     assert "depth" in table
+
+
+def test_the_files_of_an_image_are_there_before_the_next_one_is_opened(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, there = tmp_path / "out", {}
+
+    def opening(path: Path, **options: Any) -> ImageSource:
+        there[path.stem] = names(out)
+        return open_image(path, **options)
+
+    monkeypatch.setattr("napari_sam_suite.engine.image.open_image", opening)
+    images = [stack(tmp_path / f"{name}.tif", 1) for name in "ab"]
+    result = run("hierarchy", *images, "--out", out, "--json", *FEW)
+    assert result.exit_code == 0, result.output
+    assert there["a"] == [] and "a.hierarchy.json" in there["b"]
+    for row in answer(result)["images"]:
+        assert row["levels"]["all"]["count"] == row["objects"] > 0
 
 
 def test_inputs_are_not_written_over_and_names_do_not_meet(

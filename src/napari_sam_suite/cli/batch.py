@@ -171,6 +171,11 @@ class Batch:
         Where to write what is asked as a recipe, before anything is done.
     read : sequence of Path
         Files that are read besides the images, and so never written over.
+    row : callable
+        Begins the row of an image from its name.
+    after : callable, optional
+        Called with the row and the job of each image when its frames are done, however
+        that ended; files that it writes are there before the next image begins.
     """
 
     out: Path
@@ -182,6 +187,8 @@ class Batch:
     names: dict[str, str] = field(default_factory=dict)
     recipe: Path | None = None
     read: Sequence[Path] = ()
+    row: Callable[[str], Row] = Row
+    after: Callable[[Row, Job[Objects]], object] | None = None
     rows: list[Row] = field(default_factory=list)
     interrupted: bool = False
     abandoned: bool = False
@@ -209,7 +216,8 @@ class Batch:
 
             write_recipe(self.recipe, self, openers, model, options)
         if not options.get("random_weights"):
-            require_checkpoint(find_model(model), options.get("folder"))
+            where = options.get("folder")
+            require_checkpoint(find_model(model, folder=where), where)
         from napari_sam_suite.engine.jobs import Engine
 
         with (
@@ -259,7 +267,7 @@ class Batch:
         from napari_sam_suite.engine.outputs import ImageOutput
 
         start = time.perf_counter()
-        row = Row(_name(open_one))
+        row = self.row(_name(open_one))
         self.rows.append(row)
         try:
             image = open_one()
@@ -281,7 +289,11 @@ class Batch:
             except EngineError:
                 output.discard()
                 raise
-            self._follow(job, output, row, show, len(frames))
+            try:
+                self._follow(job, output, row, show, len(frames))
+            finally:
+                if self.after is not None:
+                    self.after(row, job)
             if not (row.objects or row.notices or self.interrupted):
                 row.notices.append(self.task.advice(engine.spec))
         except ModelError:

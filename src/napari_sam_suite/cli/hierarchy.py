@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -82,10 +82,9 @@ class LevelRow(Row):
 
 @dataclass(frozen=True)
 class Nesting(Segmenting):
-    """Automatic masks that may lie in each other, as a `Task` that keeps its jobs."""
+    """Automatic masks that may lie in each other, as a `Task`."""
 
     cache: Path | None = None
-    jobs: dict[str, Job[Objects]] = field(default_factory=dict)
 
     def start(
         self,
@@ -98,12 +97,9 @@ class Nesting(Segmenting):
         from napari_sam_suite.engine.hierarchy.remembered import RememberedAutomatic
 
         if self.cache is None:
-            job = super().start(engine, image, frames, composite)
-        else:
-            finder = RememberedAutomatic(self.params, self.cache)
-            job = engine.start(finder, image, frames=frames, composite=composite)
-        self.jobs[image.name] = job
-        return job
+            return super().start(engine, image, frames, composite)
+        finder = RememberedAutomatic(self.params, self.cache)
+        return engine.start(finder, image, frames=frames, composite=composite)
 
 
 @with_params(HierarchyParams, into="levels")
@@ -141,7 +137,9 @@ def hierarchy_command(
         _check_names(inputs)
         check_folder(out)
         images = [path for path in inputs if not _is_result(path)]
+        writer = _Writer(out, wanted, settings, inputs, as_json)
         batch = Batch(out, (), Nesting(chosen, cache), as_json=as_json)
+        batch.row, batch.after = LevelRow, writer.of_image
         batch.selection = (positions, z, time_points)
         batch.colours = colours
         if images:
@@ -153,8 +151,7 @@ def hierarchy_command(
                 folder=folder,
                 random_weights=random_weights,
             )
-        writer = _Writer(out, wanted, settings, inputs, as_json)
-        batch.rows = [*writer.of_images(batch), *writer.of_results(inputs)]
+        batch.rows += writer.of_results(inputs)
     batch.finish()
 
 
@@ -174,21 +171,14 @@ class _Writer:
     inputs: Sequence[Path]
     as_json: bool
 
-    def of_images(self, batch: Batch) -> list[Row]:
-        """Rows of images that were segmented."""
+    def of_image(self, row: Row, job: Job[Objects]) -> None:
+        """Files of an image that was segmented, as far as that went."""
         from napari_sam_suite.engine.objects import Objects
 
-        task = batch.task
-        jobs = task.jobs if isinstance(task, Nesting) else {}
-        rows: list[Row] = []
-        for row in batch.rows:
-            job = jobs.get(row.image)
-            new = LevelRow(**asdict(row))
-            rows.append(new)
-            if job is not None and job.parts:
-                found = Objects.concat(part.objects for part in job.parts)
-                self._write(new, row.image, found)
-        return rows
+        parts = list(job.parts)
+        if parts and isinstance(row, LevelRow):
+            found = Objects.concat(part.objects for part in parts)
+            self._write(row, row.image, found)
 
     def of_results(self, inputs: Sequence[Path]) -> list[Row]:
         """Rows of files with objects."""
