@@ -91,6 +91,10 @@ def test_a_model_in_the_checkpoint_folder_is_listed_and_known_by_its_name(
     save_file({"a": torch.ones(1)}, out, header)
     (tmp_path / "tuned" / "broken.safetensors").write_text("no")
     assert find_model("cells").file == out
+    monkeypatch.setenv("NAPARI_SAM_SUITE_CHECKPOINTS", str(tmp_path / "elsewhere"))
+    told = answer(run("models", "info", "cells", "--checkpoints", tmp_path, "--json"))
+    assert told["path"] == str(out)
+    monkeypatch.setenv("NAPARI_SAM_SUITE_CHECKPOINTS", str(tmp_path))
     listed = answer(run("models", "list", "--json"))["models"]
     assert listed[-1]["id"] == "cells"
     assert "broken" not in {row["id"] for row in listed}
@@ -124,6 +128,12 @@ def test_bad_input_is_explained_before_a_model_is_loaded(
     explains(run(*finetune((tmp_path / "no", fields[1]), out)), "--images")
     explains(run(*finetune(fields, out, "--epochs", "0")), "--epochs")
     explains(run(*finetune(fields, out, "--model", "sam9")), "sam9")
+    one = ("--channels", "1", "--channel", "1:#ff0000")
+    explains(run(*finetune(fields, out, *one)), "--channel")
+    header = {"family": "sam2", "config": "nano", "input_size": "512"}
+    save_file({"a": torch.ones(1)}, out, header)
+    explains(run(*finetune(fields, out, "--model", out)), "begins with")
+    out.unlink()
     empty = tmp_path / "empty"
     empty.mkdir()
     explains(run(*finetune((fields[0], empty), out)), "labels")

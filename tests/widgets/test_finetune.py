@@ -77,13 +77,17 @@ def better(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
 
 
 def learn(panel: Panel, qtbot: Any) -> None:
-    panel.finetune.form.set_values(QUICK)
-    panel.finetune.advanced.set_values(FAST)
     panel.finetune.name.setText("cells 1")
+    start(panel, qtbot, QUICK)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
+
+
+def start(panel: Panel, qtbot: Any, values: dict[str, int]) -> None:
+    panel.finetune.form.set_values(values)
+    panel.finetune.advanced.set_values(FAST)
     qtbot.waitUntil(lambda: panel.finetune.button.isEnabled(), timeout=LIMIT)
     qtbot.mouseClick(panel.finetune.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: panel.busy, timeout=LIMIT)
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
 
 
 def test_a_new_model_is_learnt_plotted_and_chosen(
@@ -117,6 +121,105 @@ def test_a_model_that_is_not_better_is_not_chosen(
     learn(panel, qtbot)
     assert "did not become better" in panel.footer.status.text()
     assert panel.models.spec is before
+
+
+def test_a_training_that_was_stopped_leaves_a_model_that_can_be_chosen(
+    panel: Panel,
+    viewer: Any,
+    qtbot: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    better(monkeypatch, 0.1, *(0.4 + 0.01 * k for k in range(50)))
+    add_fields(viewer)
+    before = panel.models.spec
+    panel.finetune.name.setText("cells 1")
+    start(panel, qtbot, {"epochs": 50, "patience": 50})
+    curves = panel.finetune.curves
+    qtbot.waitUntil(lambda: len(curves.values["F1"]) > 1, timeout=LIMIT)
+    panel.runner.cancel()
+    made = str(folder / "cells 1.safetensors")
+    qtbot.waitUntil(lambda: panel.models.combo.findData(made) >= 0, timeout=LIMIT)
+    assert panel.models.spec is before
+    assert panel.finetune.name.text() == "cells 1", "the same name goes on with it"
+
+
+def test_a_name_that_is_free_is_proposed(
+    panel: Panel, viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better(monkeypatch, 0.5, 0.4, 0.3)
+    add_fields(viewer)
+    assert panel.finetune.name.text() == "my-model"
+    start(panel, qtbot, QUICK)
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
+    assert panel.finetune.name.text() == "my-model-2"
+
+
+def test_results_are_ticked_and_sketches_are_not_offered(
+    panel: Panel, viewer: Any
+) -> None:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.widgets.layers import KEY
+    from napari_sam_suite.widgets.pointing import Sketch
+
+    viewer.add_image(np.random.default_rng(0).random((64, 64)), name="cells")
+    empty = Objects.concat([])
+    Sketch(viewer).show(panel.images.picture(), FrameIndex(), None, empty, empty)
+    assert panel.finetune.layers.count() == 0
+    outline = [np.array([[4, 4], [4, 40], [40, 40]])]
+    shapes = viewer.add_shapes(outline, shape_type="polygon", name="drawn")
+    result = viewer.add_shapes(
+        outline, shape_type="polygon", name="found", metadata={KEY: {"runs": {}}}
+    )
+    other = viewer.add_shapes(outline, shape_type="polygon", name="other")
+    assert panel.finetune.chosen() == [shapes, result]
+    panel.finetune.layers.item(0).setCheckState(Qt.CheckState.Unchecked)
+    result.name, other.name = "better", "found"
+    names = [
+        panel.finetune.layers.item(row).text()
+        for row in range(panel.finetune.layers.count())
+    ]
+    assert names == ["drawn", "better", "found"]
+    assert panel.finetune.chosen() == [result]
+
+
+def test_large_labels_are_not_read_while_the_window_waits(
+    panel: Panel, viewer: Any
+) -> None:
+    from dask.array import from_array
+
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.learning import read_truth
+
+    truth = np.zeros((3, 64, 64), int)
+    truth[1, 4:20, 4:20] = 1
+    read: list[int] = []
+
+    def seen(block: Any) -> Any:
+        read.append(1)
+        return block
+
+    lazy = from_array(truth, chunks=(1, 64, 64)).map_blocks(seen, dtype=int)
+    viewer.add_image(np.random.default_rng(0).random((3, 64, 64)), name="cells")
+    viewer.add_labels(lazy, name="lazy")
+    read.clear()
+    make = read_truth(panel.finetune.chosen(), panel.images.picture(), FrameIndex())
+    assert not read
+    assert [frame.z for frame in make().frames()] == [1]
+    assert len(read) == 3
+
+
+def test_labels_are_learnt_from_as_they_were_when_the_button_was_pressed(
+    panel: Panel, viewer: Any
+) -> None:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.learning import read_truth
+
+    add_fields(viewer)
+    make = read_truth(panel.finetune.chosen(), panel.images.picture(), FrameIndex())
+    viewer.layers["truth"].data[:] = 0
+    assert len(make()) == 8
 
 
 def test_without_outlines_it_says_what_to_do(panel: Panel, viewer: Any) -> None:
