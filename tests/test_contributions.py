@@ -110,6 +110,26 @@ def test_a_saved_layer_knows_its_image(tmp_path: Path) -> None:
     assert (image["file_name"], image["height"]) == ("cells.tif", 30)
 
 
+def test_what_was_opened_is_saved_with_the_source_that_it_had(tmp_path: Path) -> None:
+    pytest.importorskip("napari")
+    from shapely import Polygon
+
+    from napari_sam_suite.engine import FrameIndex, Objects
+
+    sizes = {"position": 1, "time": 1, "z": 3, "channel": 1, "y": 30, "x": 40}
+    source = {"image": "cells", "sizes": sizes, "scale": [2.0, 0.5, 0.5], "units": "um"}
+    objects = Objects([Polygon(SQUARE)], source=source)
+    objects.with_searched([FrameIndex(0, 0, 2)]).save(tmp_path / "a.geojson")
+    path = str(tmp_path / "a.geojson")
+    reader = contributions.read_geojson(path)
+    assert reader is not None
+    [(data, meta, _)] = reader(path)
+    contributions.write_parquet(str(tmp_path / "b.parquet"), data, meta)
+    before, after = Objects.load(path), Objects.load(tmp_path / "b.parquet")
+    assert after.source == before.source
+    assert after.searched() == [FrameIndex(), FrameIndex(0, 0, 2)]
+
+
 def test_files_of_another_kind_are_left_to_others(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"type": "Topology"}')
     (tmp_path / "d.json").write_text("no json")

@@ -188,7 +188,8 @@ def _to_layer(objects: Objects, path: Path) -> LayerData:
     axes = "".join(k for k, axis in letters.items() if table[axis].any()) + "YX"
     labels = [letters.get(axis, axis.lower()) for axis in axes]
     placement = Placement(axes, {"axis_labels": labels})
-    options = layer_options(objects, placement, path.stem, {"runs": {}})
+    about = {"runs": {}, "source": objects.source}
+    options = layer_options(objects, placement, path.stem, about)
     return to_vertices(objects, placement), options, "shapes"
 
 

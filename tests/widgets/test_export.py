@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import numpy as np
+import pandas as pd
 import pytest
+import tifffile
 from napari.layers import Shapes
+from shapely import Polygon
 
-from napari_sam_suite.engine import Objects
+from napari_sam_suite.engine import AutoParams, FrameIndex, Objects
+from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.outputs import FORMATS
+from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.widgets import export as module
 from napari_sam_suite.widgets.export import ExportTab
 from napari_sam_suite.widgets.layers import KEY
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.onnx.export import Exported
     from napari_sam_suite.engine.onnx.params import ExportParams
+    from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.panel import Panel
 
 LIMIT = 120_000
@@ -73,6 +79,19 @@ def fake_model() -> Any:
     return Placed()
 
 
+def square(z: int) -> Polygon:
+    return Polygon(SQUARE + z)
+
+
+def chosen(viewer: Any, panel: Panel) -> Picture:
+    """A stack of three planes that is 7 in the first, with a size in micrometres."""
+    stack = np.zeros((3, 30, 40), np.uint8)
+    stack[0] = 7
+    options = {"scale": (2, 0.5, 0.5), "units": ("um", "um", "um")}
+    viewer.add_image(stack, name="cells", axis_labels=("z", "y", "x"), **options)
+    return panel.images.picture()
+
+
 @pytest.fixture
 def writer() -> Writer:
     return Writer()
@@ -112,6 +131,71 @@ def test_results_of_the_active_layer_are_saved(
         tab.save_results(path, name)
     assert said.args == [f"Saved {path.name}: 2 objects."]
     assert sorted(Objects.load(path).features["tag"]) == ["a", "b"]
+
+
+def test_a_layer_is_saved_as_the_command_line_saves_its_run(
+    panel: Panel, viewer: Any, tab: ExportTab, qtbot: Any, tmp_path: Path
+) -> None:
+    # two runs; nothing is found in the third plane
+    picture = chosen(viewer, panel)
+    params = AutoParams()
+    for planes in ((0, 2), (0,)):
+        frames = [FrameIndex(z=z) for z in planes]
+        recipe = panel.parts.recipe(picture, params, frames)
+        run = panel.results.begin(picture, recipe, "add")
+        for frame in frames:
+            found = Objects([square(frame.z)] if frame.z == 0 else [])
+            panel.results.add(run, FrameResult(frame, found, Losses()))
+        panel.results.finish(run)
+    qtbot.waitUntil(lambda: panel.results.settled, timeout=LIMIT)
+    viewer.layers.selection.active = panel.parts.result_layer()
+    for name in ("geojson", "coco", "labels", "csv"):
+        with qtbot.waitSignal(tab.said, timeout=LIMIT) as told:
+            tab.save_results(tmp_path / name, name)
+        assert told.args == [f"Saved {name}: 2 objects."]
+    searched = [FrameIndex(), FrameIndex(z=2)]
+    objects = Objects.load(tmp_path / "geojson", "geojson")
+    assert objects.searched() == searched
+    assert objects.source["scale"] == [2.0, 0.5, 0.5]
+    said = [objects.source[name] for name in ("units", "model", "capability")]
+    assert said == ["micrometer", "sam2-nano", "auto"]
+    assert Objects.load(tmp_path / "coco", "coco").searched() == searched
+    with tifffile.TiffFile(tmp_path / "labels") as file:
+        assert file.series[0].shape == (3, 30, 40)
+        about = file.imagej_metadata or {}
+        assert file.pages[0].tags["XResolution"].value == (2, 1)
+    assert (about["spacing"], about["unit"]) == (2.0, "micrometer")
+    rows = pd.read_csv(tmp_path / "csv")
+    assert rows["unit"].tolist() == ["micrometer"] * 2
+    assert rows["area"].tolist() == [0.25 * n for n in rows["area_px"]]
+    assert rows["intensity_mean_channel 1"].tolist() == [7.0, 7.0]
+
+
+def test_shapes_drawn_by_hand_are_of_the_chosen_image(
+    panel: Panel, viewer: Any, tab: ExportTab, qtbot: Any, tmp_path: Path
+) -> None:
+    chosen(viewer, panel)
+    drawn = np.insert(SQUARE, 0, 0, axis=1)
+    viewer.add_layer(Shapes([drawn], shape_type="polygon", axis_labels=("z", "y", "x")))
+    for name in ("labels", "csv"):
+        with qtbot.waitSignal(tab.said, timeout=LIMIT):
+            tab.save_results(tmp_path / name, name)
+    assert tifffile.imread(tmp_path / "labels").shape == (3, 30, 40)
+    rows = pd.read_csv(tmp_path / "csv")
+    assert rows["intensity_mean_channel 1"].tolist() == [7.0]
+
+
+def test_intensities_of_another_image_are_not_measured(
+    panel: Panel, viewer: Any, tab: ExportTab, qtbot: Any, tmp_path: Path
+) -> None:
+    chosen(viewer, panel)
+    metadata = {KEY: {"axes": "ZYX", "image": ["another"]}}
+    drawn = np.insert(SQUARE, 0, 0, axis=1)
+    viewer.add_layer(Shapes([drawn], shape_type="polygon", metadata=metadata))
+    with qtbot.waitSignal(tab.said, timeout=LIMIT) as said:
+        tab.save_results(tmp_path / "a.csv", "csv")
+    assert "Without intensities" in said.args[0]
+    assert not any("intensity" in name for name in pd.read_csv(tmp_path / "a.csv"))
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(

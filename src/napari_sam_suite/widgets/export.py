@@ -228,7 +228,7 @@ class ExportTab(Tab):
     def save_results(self, path: Path, name: str) -> Background | None:
         """Write the objects of the active layer, on a thread of its own."""
         from napari_sam_suite.engine.formats import check_format
-        from napari_sam_suite.widgets.saving import save_layer
+        from napari_sam_suite.widgets.saving import image_of, save_layer
 
         layer = self.parts.shapes_layer()
         if layer is None:
@@ -239,10 +239,14 @@ class ExportTab(Tab):
             self.failed.emit(error)
             return None
         data, meta, _ = layer.as_layer_data_tuple()
+        image = image_of(meta, self.parts.look()[0])
+        more = ""
+        if name == "csv" and image is None:
+            more = " Without intensities: their image is not the one that is ticked."
 
         def work(*_: object) -> str:
-            count = save_layer(str(path), data, meta, name)
-            return f"Saved {path.name}: {count} objects."
+            count = save_layer(str(path), data, meta, name, image)
+            return f"Saved {path.name}: {count} objects.{more}"
 
         saving = Background(work, self)
         saving.done.connect(lambda text: self.said.emit(text))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from napari_sam_suite.engine.versions import package_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.params import PolygonParams
     from napari_sam_suite.widgets.layers import Picture
-
-_PACKAGES = ("napari-sam-suite", "napari", "torch", "sam2", "segment-anything", "numpy")
 
 
 def record(
@@ -55,11 +54,13 @@ def record(
             "rgb": picture.image.rgb,
             "multiscale": multiscale,
             "sizes": picture.image.sizes._asdict(),
+            "scale": list(picture.image.scale),
+            "units": picture.image.units,
         },
         "frames": [list(frame) for frame in frames],
         "params": params.model_dump(mode="json"),
         "composite": picture.composite.model_dump(mode="json"),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | package_versions("napari"),
     }
 
 
@@ -208,13 +209,3 @@ def _changed(params: dict[str, Any], model: str = "AutoParams") -> dict[str, Any
 
     usual = getattr(engine, model)().model_dump(mode="json")
     return {name: value for name, value in params.items() if value != usual[name]}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -152,9 +152,12 @@ class Results(QObject):
         return self._work is None and not self._waiting and self._hidden is None
 
     def begin(self, picture: Picture, recipe: dict[str, Any], mode: Mode) -> Run:
-        """Start a run; its recipe goes into the layer's metadata."""
+        """Start a run; its recipe goes into the layer's metadata.
+
+        There it also says which frames were searched, those without objects too.
+        """
         name = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {uuid.uuid4().hex[:4]}"
-        run = Run(name, picture, recipe, mode)
+        run = Run(name, picture, {**recipe, "searched": []}, mode)
         if mode != "new":
             run.layer = self.layer_of(picture)
         self.began.emit(run)
@@ -165,6 +168,7 @@ class Results(QObject):
         run.pending.append(result)
         if run not in self._waiting:
             self._waiting.append(run)
+        run.recipe["searched"].append(list(result.frame))
         run.frames += 1
         run.found += len(result.objects)
         self.taken.emit(run, result)
