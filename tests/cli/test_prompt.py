@@ -103,6 +103,7 @@ def test_existing_objects_are_drawn_again_where_they_are(image: Path) -> None:
         ([], "nothing to look for"),
         (["--points", "30"], "--points: '30' is not 2 numbers"),
         (["--boxes", "1,2,3,a"], "--boxes: '1,2,3,a' is not 4 numbers"),
+        (["--points", "nowhere.csv"], "--points: there is no file 'nowhere.csv'"),
         (["--points", "900,900"], "outside the image"),
         (["--whole", "--use", "shape"], "--use cannot be 'shape'"),
         (["--objects", "missing.geojson"], "missing.geojson"),

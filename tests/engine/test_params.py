@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.hierarchy.params import HierarchyParams
 from napari_sam_suite.engine.models.registry import MODELS
 from napari_sam_suite.engine.params import PRESETS, AutoParams, PolygonParams
 
@@ -48,6 +49,14 @@ def test_beyond_a_range_the_field_and_its_end_are_named(
         assert caught.value.message == f"{name} cannot be {value!r}."
         assert caught.value.hint.startswith("It should be ")
         assert caught.value.hint.endswith(f" {end}.")
+
+
+def test_a_word_that_cannot_be_chosen_is_answered_with_all_that_can() -> None:
+    with pytest.raises(ParameterError) as caught:
+        AutoParams(parts="some")
+    assert caught.value.hint == "It should be 'largest' or 'all'."
+    with pytest.raises(ParameterError, match="'fraction', 'tertile' or 'token'"):
+        HierarchyParams(by="size")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -28,7 +28,7 @@ INTERRUPTED = 130
 """Exit code of a command stopped with Ctrl-C."""
 
 # Flags that are not called as in Python.
-_FLAGS = {"folder": "--checkpoints", "formats": "--format"}
+_FLAGS = {"folder": "--checkpoints", "formats": "--format", "frame": "--start"}
 # Columns of a table that nobody wraps: a path, a checksum and an address fit.
 _WIDE = 300
 _TOO_LITTLE = OutOfMemory(

@@ -391,6 +391,8 @@ def _numbers(text: str, width: int, name: str) -> tuple[list[list[float]], list[
     """Rows of `width` numbers and a tag for each, from text or from a CSV file."""
     path = Path(text)
     rows = [part.split(",") for part in text.split(";") if part.strip()]
+    if path.suffix.lower() == ".csv" and not path.is_file():
+        raise ParameterError(f"`{name}`: there is no file {text!r}.", "Check the path.")
     if text and len(rows) == 1 and path.suffix and path.is_file():
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [

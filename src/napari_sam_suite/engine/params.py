@@ -293,9 +293,15 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> ParameterError:
     # A field of several kinds has one error for each; together they say what may be.
     wanted = " or ".join(
         dict.fromkeys(
-            e["msg"].removeprefix("Input should be ").partition(",")[0]
+            _wanted(e["type"], e["msg"])
             for e in error.errors(include_url=False)
             if e["loc"][:1] == first["loc"][:1]
         )
     )
     return ParameterError(f"{name} cannot be {value!r}.", f"It should be {wanted}.")
+
+
+def _wanted(kind: str, text: str) -> str:
+    """What pydantic says a value should be; of one that is chosen, all there are."""
+    wanted = text.removeprefix("Input should be ")
+    return wanted if kind == "literal_error" else wanted.partition(",")[0]

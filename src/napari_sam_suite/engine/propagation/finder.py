@@ -269,7 +269,8 @@ def plan_propagation(
         )
     if frame is None and len(frames) > 1:
         raise ParameterError(
-            f"The objects are of {len(frames)} frames.", "Say in which one to begin."
+            f"The objects are of {len(frames)} frames.",
+            "Say in which one to begin with `frame`.",
         )
     begin = checked_frame(frame or frames[0], sizes)
     here = objects.at(begin)

@@ -51,7 +51,12 @@ def read_contents(path: Path, axes: str | None) -> Contents:
     elif path.is_file() and suffix in (".png", *JPEG):
         opener = open_picture
     else:
-        kind = "a folder" if path.is_dir() else f"a {suffix or 'file without suffix'}"
+        if path.is_dir():
+            raise ImageError(
+                f"{str(path)!r} is a folder, not an image this can read.",
+                f"Name the files in it: {_KINDS}.",
+            )
+        kind = f"a {suffix or 'file without suffix'}"
         raise ImageError(
             f"{path.name!r} is {kind}, not an image this can read.",
             f"Convert it to {_KINDS}.",
