@@ -26,18 +26,19 @@ SIDE, LOW = 128, 32
 def test_lessons_are_the_same_whether_embeddings_are_remembered_on_disk_or_not(
     tmp_path: Path,
 ) -> None:
-    samples = [sample()]
+    samples, heard = [sample()], Heard()
+    remembering = Remembering(tiny_model(), EmbeddingCache(folder=tmp_path / "kept"))
     found = []
-    for _ in range(2):  # the second time, files of the first are there
-        cache = EmbeddingCache(folder=tmp_path / "remembered")
-        trainee = Trainee(Remembering(tiny_model(), cache))
-        trainee.encode([samples[0].rgb])
-        views, heard = inference_views(samples, trainee.spec, "off"), Heard()
-        here = tmp_path / "lessons"
-        lessons = Lessons(trainee, samples, views, here, report=heard.report, stop=bool)
+    for model in (tiny_model(), remembering):
+        trainee = Trainee(model)
+        views = inference_views(samples, trainee.spec, "off")
+        lessons = Lessons(
+            trainee, samples, views, tmp_path, report=heard.report, stop=bool
+        )
         found.append(lessons[0].embedding.features)
     first, second = found
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not (tmp_path / "kept").exists(), "views of a training crowd nothing out"
 
 
 def test_corrections_fall_on_the_view_and_not_on_what_it_is_padded_with() -> None:
