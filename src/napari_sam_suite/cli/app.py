@@ -85,6 +85,11 @@ def main(
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
+# The nuclei of the demo image are 8 to 25 px wide: small tiles, a fine grid, and
+# nothing that is larger.
+_DEMO = AutoParams(tile=192, points_per_side=40, max_area=600)
+
+
 @app.command()
 def demo(
     out: Out = Path("demo"),
@@ -97,7 +102,7 @@ def demo(
 
     with errors(as_json=as_json):
         names = {"labels": "labels", "geojson": "objects", "overlay": "overlay"}
-        batch = Batch(out, tuple(names), Segmenting(AutoParams()), as_json=as_json)
+        batch = Batch(out, tuple(names), Segmenting(_DEMO), as_json=as_json)
         batch.names = names
         batch.run([demo_image], DEFAULT_MODEL, device=device)
     batch.finish()
