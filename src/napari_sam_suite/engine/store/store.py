@@ -126,7 +126,7 @@ class Store:
         except (ValueError, LookupError, EngineError) as error:
             raise OutputError(
                 f"{place.address} is no store of results: {error}.",
-                "Give the folder that `run` wrote.",
+                "Give the folder of a run, such as plate.store.",
             ) from error
 
     def begin(self, images: Mapping[str, str], weights: str) -> None:
