@@ -85,9 +85,8 @@ def main(
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
-# The nuclei of the demo image are 8 to 25 px wide: small tiles, a fine grid, and
-# nothing that is larger.
-_DEMO = AutoParams(tile=192, points_per_side=40, max_area=600)
+# The nuclei of the demo image are 8 to 25 px wide: small tiles, and nothing larger.
+_DEMO = AutoParams(tile=192, max_area=600)
 
 
 @app.command()
