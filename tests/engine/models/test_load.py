@@ -241,7 +241,8 @@ class NoTorch:
         if name == "torch":
             sys.exit("torch comes now")
 sys.meta_path.insert(0, NoTorch())
-import napari_sam_suite.engine.models.load
+from napari_sam_suite.engine.models.load import load_model
+load_model("sam2-nano")
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(mesa)],

@@ -35,7 +35,9 @@ def parse_json(
             f"{path} cannot be read: {error.strerror}.", "Check the name of the file."
         ) from error
     except UnicodeDecodeError as error:
-        raise ParameterError(f"{path.name} is not a JSON file.", hint) from error
+        raise ParameterError(
+            f"{path.name} is not valid JSON: it is no text.", hint
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ParameterError(
             f"{path.name} is not valid JSON: {error}.", hint
