@@ -129,6 +129,10 @@ def measure_runs(viewer: napari.Viewer, panel: Any, side: int, points: int) -> N
 def measure_cancel(viewer: napari.Viewer, panel: Any, side: int) -> None:
     """Report how long after a press of Cancel the panel can be used again."""
     scene = synthesize("touching nuclei", (side, side), 4, diameter=34)
+    viewer.add_image(scene.image[:128, :128], name="small")
+    pump(1)
+    segment(panel, "a run beforehand, which loads the model")
+    viewer.layers.clear()
     viewer.add_image(np.stack([scene.image] * 4), name="stack")
     panel.auto.set_params(panel.auto.params().with_(points_per_side=64))
     panel.auto.batch["z"].text.setText("all")
