@@ -49,6 +49,7 @@ class Downloads(QObject):
         self._models, self._footer, self._busy = models, footer, busy
         self._work: Background | None = None
         models.download_wanted.connect(self.start)
+        footer.cancelled.connect(self.cancel)
 
     def start(self) -> None:
         """Begin, unless there is something else to wait for."""
