@@ -142,6 +142,7 @@ def export() -> None:
     viewer, panel = open_panel("nuclei")
     run(panel)
     panel.tabs.setCurrentWidget(panel.export)
+    panel.export.folder.setText("sam-onnx")
     save(viewer, "export")
 
 
