@@ -13,6 +13,7 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.features import COLUMNS
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.polygons import polygonise
 
@@ -111,12 +112,23 @@ def test_padded_objects_report_the_area_they_are_drawn_with():
 def test_losses_are_told_in_one_sentence_and_add_up():
     _, losses = Objects.from_masks(make_crops(), FrameIndex(), min_hole=math.inf)
     assert (losses + losses).dropped_parts == 2
-    assert losses.summary() == (
-        "Of 4 masks: 1 mask had no pixel, 1 smaller island (1 px) left out, "
-        "1 hole (9 px) filled."
-    )
+    assert losses.summary() == "Of 4 masks: 1 mask had no pixel, 1 hole (9 px) filled."
     assert not Losses(masks=3)
     assert Losses(masks=3).summary() == ""
+
+
+@pytest.mark.parametrize(("pixels", "told"), [(2, False), (40, True)])
+def test_specks_are_counted_but_not_told(pixels: int, told: bool):
+    whole = np.zeros((20, 40), bool)
+    whole[2:18, 2:18] = True
+    whole[5, 20:21] = whole[8, 20:21] = True
+    whole[12:16, 20:30] = pixels == 40
+    masks = MaskBuilder(whole.shape)
+    masks.add(whole, (0, 0))
+    _, losses = Objects.from_masks(masks.build(), FrameIndex())
+    assert losses.dropped_pixels == 2 + pixels * told
+    assert bool(losses) is told
+    assert ("smaller islands (42 px) left out" in losses.summary()) is told
 
 
 def test_further_columns_follow_the_masks_that_are_kept():

@@ -136,6 +136,22 @@ def test_all_parts_come_as_one_multipolygon():
     assert len(traced.polygon.geoms) == 2
 
 
+def test_the_main_parts_are_all_but_specks():
+    mask = box_mask(slice(18), slice(18), 40) | box_mask(slice(25, 27), slice(8), 40)
+    speck = box_mask(slice(39, 40), slice(39, 40), 40)
+    traced = polygonise(mask | speck, smoothing=0, parts="main")
+    np.testing.assert_array_equal(rasterise(traced.polygon, mask.shape), mask)
+    assert (traced.dropped_parts, traced.dropped_pixels) == (1, 1)
+    assert traced.pixels == mask.sum() + 1
+
+
+def test_small_islands_that_are_much_together_are_main_parts():
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[::2, ::2] = True
+    traced = polygonise(mask, smoothing=0, parts="main")
+    assert len(traced.polygon.geoms) == mask.sum()
+
+
 def test_an_island_in_a_hole_is_another_part():
     mask = HOLED | box_mask(slice(9, 11), slice(9, 11))
     traced = polygonise(mask, smoothing=0)

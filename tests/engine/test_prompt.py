@@ -215,6 +215,44 @@ def test_boxes_are_put_in_order_and_cut_at_the_border() -> None:
     assert prompt.box == (0, 20, 30, 63)
 
 
+def test_swapped_corners_are_put_in_order_and_told_once() -> None:
+    right, wrong = (10, 10, 30, 30), (30, 10, 10, 30)
+    given = from_boxes([right, wrong, wrong, (30, 30, 10, 10), right])
+    checked = check(given, SIZES)
+    assert {prompt.box for prompt in checked.prompts} == {right}
+    assert checked.notices == [
+        "Prompts 2-4: the corners of their boxes were put in order."
+    ]
+    found = ask(Recorder(), [Prompt(box=wrong)])
+    assert found.notices == ("Prompt 1: the corners of its box were put in order.",)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "hint"),
+    [
+        (Prompt(inside=((99, 99),)), "pixels counted from 0, y before x"),
+        (Prompt(box=(99, 99, 120, 120)), "pixels counted from 0, y before x"),
+        (Prompt(box=(9, 9, 9, 9)), "Draw it around the object"),
+        (Prompt(mask=MaskPrompt(np.ones((4, 4), bool), (80, 3))), "of this size"),
+        (Prompt(), "Give a point inside"),
+    ],
+)
+def test_a_hint_fits_what_is_wrong(prompt: Prompt, hint: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        check([prompt], SIZES).insist()
+    assert hint in caught.value.hint
+
+
+def test_y_and_x_the_wrong_way_round_are_recognised() -> None:
+    with pytest.raises(ParameterError, match="y and x the other way round"):
+        check(from_points([(10, 40)]), Sizes(y=64, x=30)).insist()
+
+
+def test_of_many_prompts_that_make_no_sense_the_first_is_said() -> None:
+    with pytest.raises(ParameterError, match=r"None of the 3 prompts .* Prompt 1: "):
+        check(from_points([(99, 9)] * 3), SIZES).insist()
+
+
 def test_masks_are_cut_at_the_border() -> None:
     mask = MaskPrompt(np.ones((10, 10), bool), (-4, 60))
     (prompt,) = check([Prompt(mask=mask)], SIZES).prompts
@@ -357,18 +395,54 @@ def test_without_tiles_everything_is_looked_at_in_the_image() -> None:
 # -- answers ---------------------------------------------------------------------
 
 
-def test_of_several_islands_the_one_that_was_clicked_is_kept() -> None:
-    class TwoIslands(FakeSam):
-        def decode(self, *args: Any, **options: Any) -> Decoded:
-            decoded = super().decode(*args, **options)
-            decoded.logits[:, 2:40, 40:60] = 8.0
-            return decoded
+class TwoIslands(FakeSam):
+    """Adds a large island on the upper right to every answer."""
 
-    image = scene((64, 64), (40, 8, 56, 24))
-    clicked = ask(TwoIslands(), from_points([(48, 16)]), image)
+    def decode(self, *args: Any, **options: Any) -> Decoded:
+        decoded = super().decode(*args, **options)
+        decoded.logits[:, 2:40, 40:60] = 8.0
+        return decoded
+
+
+LOWER_LEFT = scene((64, 64), (40, 8, 56, 24))
+
+
+def masked(size: tuple[int, int], origin: tuple[int, int]) -> Prompt:
+    """A mask prompt, with a point because the fake needs one."""
+    return Prompt(inside=((48, 16),), mask=MaskPrompt(np.ones(size, bool), origin))
+
+
+def test_of_several_islands_the_one_that_was_clicked_is_kept() -> None:
+    clicked = ask(TwoIslands(), from_points([(48, 16)]), LOWER_LEFT)
     assert clicked.masks.boxes.tolist() == [[40, 8, 56, 24]]
-    everything = ask(TwoIslands(), from_points([(48, 16)]), image, parts="all")
+    everything = ask(TwoIslands(), from_points([(48, 16)]), LOWER_LEFT, parts="all")
     assert everything.masks.boxes.tolist() == [[2, 8, 56, 60]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        (Prompt(inside=((48, 16), (20, 50))), [2, 8, 56, 60]),
+        (Prompt(box=(36, 4, 60, 30)), [40, 8, 56, 24]),
+        (Prompt(box=(30, 0, 63, 45)), [2, 8, 56, 60]),
+        (masked((12, 9), (42, 10)), [40, 8, 56, 24]),
+        (masked((33, 45), (30, 0)), [2, 8, 56, 60]),
+    ],
+)
+def test_islands_that_a_prompt_means_stay_together(
+    prompt: Prompt, meant: list[int]
+) -> None:
+    found = ask(TwoIslands(), [prompt], LOWER_LEFT)
+    assert found.masks.boxes.tolist() == [meant]
+
+
+def test_an_answer_in_pieces_is_one_object_of_several_parts() -> None:
+    found = ask(TwoIslands(), [Prompt(box=(30, 0, 63, 45))], LOWER_LEFT)
+    objects, losses = Objects.from_masks(
+        found.masks, FrameIndex(), parts=PromptParams().parts
+    )
+    assert len(objects.polygons[0].geoms) == 2
+    assert not losses
 
 
 def test_an_answer_is_corrected_from_where_it_was() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from shapely import box
 
 from engine.fakes import FAKE, FakeSam
 from napari_sam_suite.engine.errors import FrameError, ParameterError
@@ -371,10 +372,27 @@ def test_what_cannot_be_begun_is_said(engine: FakeEngine) -> None:
     both = Objects.concat([squares((20, 10)), squares((20, 10)).with_features(time=1)])
     with pytest.raises(ParameterError, match="objects are of 2 frames"):
         start_propagate(engine, image, both)
-    with pytest.raises(ParameterError, match="no frame forward"):
+    with pytest.raises(ParameterError, match="no frame backward of time 1"):
+        params = PropagateParams(direction="backward")
+        start_propagate(engine, image, squares((20, 10)), params)
+    with pytest.raises(ParameterError, match=r"only one time point.* Open it with"):
         start_propagate(engine, flat, squares((20, 10)))
+    with pytest.raises(ParameterError, match=r"only one plane.* time: it has [0-9]"):
+        params = PropagateParams(axis="z")
+        start_propagate(engine, image, squares((20, 10)), params)
     with pytest.raises(FrameError):
         start_propagate(engine, image, squares((20, 10)).with_features(time=9))
+
+
+def test_objects_of_an_image_of_another_size_are_refused(engine: FakeEngine) -> None:
+    image = open_image(np.stack(MOVING), axes="TYX")
+    source = {"sizes": Sizes(y=SIZE, x=2 * SIZE)._asdict()}
+    other = Objects([box(20, 10, 30, 20)], source=source)
+    with pytest.raises(ParameterError, match=f"of an image of {SIZE} x {2 * SIZE}"):
+        start_propagate(engine, image, other)
+    beyond = Objects([box(20, 10, 30, 20), box(20, 99, 30, 110)])
+    with pytest.raises(ParameterError, match="1 of 2 objects are outside the image"):
+        start_propagate(engine, image, beyond)
 
 
 # -- motion ----------------------------------------------------------------------

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.polygons import Traced
 
 
+_SPECKS = 0.01
+"""Part of a mask up to which nobody misses what was left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """What did not make it from masks into objects.
@@ -23,6 +27,8 @@ class Losses:
         Masks without a pixel, and masks that negative padding removed.
     dropped_parts, dropped_pixels : int
         Islands left out of the objects that were kept, and their pixels.
+    cut : int
+        Masks that lost more than a hundredth of their pixels with them.
     filled_holes, filled_pixels : int
         Holes closed in the objects that were kept, and their pixels.
     """
@@ -32,6 +38,7 @@ class Losses:
     shrunk: int = 0
     dropped_parts: int = 0
     dropped_pixels: int = 0
+    cut: int = 0
     filled_holes: int = 0
     filled_pixels: int = 0
 
@@ -45,6 +52,7 @@ class Losses:
             shrunk=sum(t.reason == "padding" for t in traced),
             dropped_parts=sum(t.dropped_parts for t in traced),
             dropped_pixels=sum(t.dropped_pixels for t in traced),
+            cut=sum(t.dropped_pixels > _SPECKS * t.pixels for t in traced),
             filled_holes=sum(t.filled_holes for t in traced),
             filled_pixels=sum(t.filled_pixels for t in traced),
         )
@@ -54,18 +62,17 @@ class Losses:
         return Losses(*(getattr(self, n) + getattr(other, n) for n in names))
 
     def __bool__(self) -> bool:
-        return bool(
-            self.empty or self.shrunk or self.dropped_parts or self.filled_holes
-        )
+        """Whether there is something to tell: specks are not worth a sentence."""
+        return bool(self.empty or self.shrunk or self.cut or self.filled_holes)
 
     def summary(self) -> str:
-        """One sentence for the person; empty when nothing was lost."""
+        """One sentence for the person; empty when nothing of worth was lost."""
         told = []
         if self.empty:
             told.append(f"{_plural(self.empty, 'mask')} had no pixel")
         if self.shrunk:
             told.append(f"{_plural(self.shrunk, 'mask')} vanished when shrunk")
-        if self.dropped_parts:
+        if self.cut:
             parts = _plural(self.dropped_parts, "smaller island")
             told.append(f"{parts} ({self.dropped_pixels} px) left out")
         if self.filled_holes:

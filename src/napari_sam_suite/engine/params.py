@@ -53,8 +53,10 @@ class PolygonParams(Params):
     padding: float = Field(
         0.0, ge=-20, le=20, title="Padding", description="Grow or shrink, in pixels."
     )
-    parts: Literal["largest", "all"] = Field(
-        "largest", title="Parts", description="Which pieces of a mask are kept."
+    parts: Literal["largest", "main", "all"] = Field(
+        "largest",
+        title="Parts",
+        description="Which pieces of a mask are kept; main are all but specks.",
     )
 
     def resolved(self, spec: ModelSpec) -> Self:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import shapely
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Parts", "Traced", "limit_tolerance", "polygonise", "rasterise"]
 
-Parts = Literal["largest", "all"]
+Parts = Literal["largest", "main", "all"]
 
+_SPECKS = 0.005
+"""Part of a mask that islands too small to matter may make up together."""
 _TOUCHING = np.ones((3, 3), dtype=bool)
 
 
@@ -41,6 +43,8 @@ class Traced:
     ----------
     polygon : Polygon, MultiPolygon or None
         Outline with holes in ``(y, x)`` pixel centres; `None` when nothing is left.
+    pixels : int
+        Of the mask.
     dropped_parts, dropped_pixels : int
         Islands that were left out, and how many pixels they had.
     filled_holes, filled_pixels : int
@@ -50,6 +54,7 @@ class Traced:
     """
 
     polygon: Polygon | MultiPolygon | None
+    pixels: int = 0
     dropped_parts: int = 0
     dropped_pixels: int = 0
     filled_holes: int = 0
@@ -80,8 +85,9 @@ def polygonise(
         objects keep their form. At 0 the polygon gives back the mask exactly.
     padding : float
         Grow (positive) or shrink (negative) the outline by this many px.
-    parts : {"largest", "all"}
-        Keep the island with most pixels, or all of them as one MultiPolygon. Pixels
+    parts : {"largest", "main", "all"}
+        Keep the island with most pixels, or all of them as one MultiPolygon, or all
+        but the smallest, which together are no more than a 200th of the mask. Pixels
         that touch at a corner belong to the same island.
     min_hole : float
         Fill holes with fewer pixels than this; ``math.inf`` fills every hole.
@@ -100,7 +106,8 @@ def polygonise(
     """
     mask = np.asarray(crop, dtype=bool)
     _check(mask, smoothing, padding, parts)
-    if not mask.any():
+    pixels = int(np.count_nonzero(mask))
+    if not pixels:
         return Traced(None, reason="empty")
     polygons, lost = _trace(mask, parts, min_hole)
     if any(origin):
@@ -110,8 +117,8 @@ def polygonise(
         polygons = [_simplify_island(p, min(smoothing, 0.3)) for p in polygons]
         polygons, lost = _pad(polygons, padding, parts, shape, lost)
     if not polygons:
-        return Traced(None, reason="padding")
-    return replace(lost, polygon=_simplify(polygons, smoothing))
+        return Traced(None, pixels, reason="padding")
+    return replace(lost, polygon=_simplify(polygons, smoothing), pixels=pixels)
 
 
 def limit_tolerance(polygon: Polygon, smoothing: float) -> float:
@@ -143,9 +150,9 @@ def _check(
         )
     if not math.isfinite(padding):
         raise ParameterError(f"Padding must be a number of pixels, not {padding}.")
-    if parts not in ("largest", "all"):
+    if parts not in get_args(Parts):
         raise ParameterError(
-            f"Parts must be 'largest' or 'all', not {parts!r}.",
+            f"Parts must be 'largest', 'main' or 'all', not {parts!r}.",
             "Use 'all' to keep every island of a mask.",
         )
 
@@ -159,9 +166,10 @@ def _trace(
         return [Polygon(rings[0])], Traced(None)
     lost = Traced(None)
     islands = sum(signed_area(ring) < 0 for ring in rings)
-    if islands > 1 and parts == "largest":
-        mask, pixels = _largest(mask)
-        lost, islands = Traced(None, islands - 1, pixels), 1
+    if islands > 1 and parts != "all":
+        mask, kept, pixels = _keep_islands(mask, parts)
+        lost = Traced(None, dropped_parts=islands - kept, dropped_pixels=pixels)
+        islands = kept
         rings = trace_outlines(mask)
     if min_hole > 0:
         mask, holes, pixels = _fill_holes(mask, min_hole)
@@ -185,13 +193,21 @@ def _assemble(rings: list[NDArray[np.float64]]) -> Polygon:
     return Polygon(outside[0], [ring for ring in rings if signed_area(ring) > 0])
 
 
-def _largest(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
-    """The island with most pixels, and the number of pixels elsewhere."""
+def _keep_islands(
+    mask: NDArray[np.bool_], parts: Parts
+) -> tuple[NDArray[np.bool_], int, int]:
+    """The islands to keep, how many they are, and the number of pixels elsewhere."""
     labels, _ = ndimage.label(mask, _TOUCHING)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    best = int(sizes.argmax())
-    return labels == best, int(sizes.sum() - sizes[best])
+    if parts == "largest":
+        kept = np.arange(len(sizes)) == sizes.argmax()
+    else:
+        order = np.argsort(sizes)  # the background first, with nothing
+        specks = np.cumsum(sizes[order]) <= _SPECKS * sizes.sum()
+        kept = np.ones(len(sizes), bool)
+        kept[order[specks]] = False
+    return kept[labels], int(kept.sum()), int(sizes[~kept].sum())
 
 
 def _fill_holes(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.frames import (
     FrameIndex,
     Sizes,
@@ -21,6 +21,8 @@ from napari_sam_suite.engine.frames import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from napari_sam_suite.engine.image import ImageSource
 
 SEARCHED = "searched"
 """Where the source says which frames were searched."""
@@ -34,6 +36,32 @@ def sizes_in(source: Mapping[str, Any]) -> Sizes | None:
     # A tuple is what JSON makes of it when it was not turned into a dictionary.
     named = known if isinstance(known, dict) else Sizes(*known)._asdict()
     return Sizes(**{k: int(v) for k, v in named.items() if k in Sizes._fields})
+
+
+def check_size(source: Mapping[str, Any], image: ImageSource) -> None:
+    """Make sure that objects are of an image with as many rows and columns.
+
+    Parameters
+    ----------
+    source : mapping
+        Of the objects; where it does not say how large their image is, nothing is
+        known against them.
+    image : ImageSource
+        The one they are to be used on.
+
+    Raises
+    ------
+    ParameterError
+        If theirs has another size.
+    """
+    sizes = sizes_in(source)
+    if sizes is None or sizes[-2:] == image.sizes[-2:]:
+        return
+    raise ParameterError(
+        f"The objects are of an image of {sizes.y} x {sizes.x} pixels, and "
+        f"{image.name!r} has {image.sizes.y} x {image.sizes.x}.",
+        "Give objects that were drawn on this image, or on one of the same size.",
+    )
 
 
 def scale_in(source: Mapping[str, Any]) -> tuple[float, float, float] | None:

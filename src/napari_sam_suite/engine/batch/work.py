@@ -184,8 +184,7 @@ def _plan_prompts(
         one.prompt(number) for number, one in enumerate(capability.prompts, start=1)
     ]
     checked = check(said, image.sizes)
-    if not checked.prompts:
-        raise ParameterError(checked.notices[0], "Correct the prompts of the recipe.")
+    checked.insist()
     own = {prompt.frame for prompt in checked.prompts}
     asked = [frame for frame in chosen if None in own or frame in own]
     finder = Answers(checked.prompts, capability.params)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import Sizes
 from napari_sam_suite.engine.masks import MaskBuilder
@@ -69,18 +68,19 @@ class Prompted:
         found = answer(
             model, rgb, checked.prompts, self.params, report=report, stop=stop
         )
+        notices = checked.notices
         builder = MaskBuilder((height, width))
         rows: list[tuple[str, int, int, str]] = []
         for prompt, answers in zip(checked.prompts, found, strict=True):
             kept = [a for a in answers if a.crop.size]
             if not kept:
-                checked.notices.append(f"Prompt {prompt.number} found nothing.")
+                notices.append(f"Prompt {prompt.number} found nothing.")
             for rank, one in enumerate(kept, start=1):
                 add_answer(builder, one, prompt)
                 rows.append((prompt.tag, prompt.number, rank, prompt.parent))
         names = ("tag", "prompt", "rank", "parent")
         columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else {}
-        return Found(builder.build(), columns, notices=tuple(checked.notices))
+        return Found(builder.build(), columns, notices=tuple(notices))
 
 
 def start_prompts(
@@ -113,11 +113,7 @@ def start_prompts(
         If none of the prompts makes sense.
     """
     checked = check(prompts, image.sizes)
-    if not checked.prompts:
-        raise ParameterError(
-            checked.notices[0] if checked.notices else "There are no prompts.",
-            "Give at least one point, box or mask, or ask for the whole frame.",
-        )
+    checked.insist()
     if frames is None:
         named = {p.frame for p in checked.prompts}
         frames = "all" if None in named else sorted(f for f in named if f is not None)

@@ -155,8 +155,9 @@ class Interactive:
             rgb = self._rgb(frame)
             sizes = self.image.sizes
             checked = check([prompt], sizes)
-            if checked.notices:
-                raise ParameterError(checked.notices[0])
+            for error in checked.refused.values():
+                said = error.message[0].upper() + error.message[1:]
+                raise ParameterError(said, error.hint) from error
             (found,) = answer(
                 model,
                 rgb,

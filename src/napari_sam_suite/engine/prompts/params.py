@@ -17,6 +17,12 @@ class PromptParams(PolygonParams):
         *PolygonParams.groups,
     )
 
+    parts: Literal["largest", "main", "all"] = Field(
+        "main",
+        title="Parts",
+        description="Which pieces of an answer are kept: the largest; the main ones, "
+        "those that the prompt means without specks; or all.",
+    )
     answers: Literal["best", "all"] = Field(
         "best",
         title="Answers",

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import FrameError, ParameterError
 from napari_sam_suite.engine.features import UNASSIGNED
-from napari_sam_suite.engine.frames import FrameIndex, Sizes, checked_frame
+from napari_sam_suite.engine.frames import (
+    FrameIndex,
+    Sizes,
+    checked_frame,
+    format_selection,
+)
 from napari_sam_suite.engine.masks import tighten
 
 if TYPE_CHECKING:
@@ -28,6 +33,8 @@ Point = tuple[float, float]
 """(y, x) in pixel centres."""
 Box = tuple[float, float, float, float]
 """(y0, x0, y1, x1) in pixel centres, the last ones included."""
+
+_HOW = "Coordinates are pixels counted from 0, y before x."
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,10 +220,57 @@ def mask_of(polygon: Any) -> MaskPrompt:
 
 @dataclass
 class Checked:
-    """Prompts that make sense in an image, and a sentence for each that does not."""
+    """Prompts that make sense in an image, and why the others do not.
+
+    Attributes
+    ----------
+    prompts : list of Prompt
+        Those that do.
+    refused : dict of int to ParameterError
+        By their number, what is wrong with the others.
+    swapped : list of int
+        Prompts whose box had its corners in another order.
+    """
 
     prompts: list[Prompt] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    refused: dict[int, ParameterError] = field(default_factory=dict)
+    swapped: list[int] = field(default_factory=list)
+
+    @property
+    def notices(self) -> list[str]:
+        """A sentence for each that is left out, and one on what was put right."""
+        told = [
+            f"Prompt {number} is left out: {error.message}"
+            for number, error in self.refused.items()
+        ]
+        if self.swapped:
+            which = format_selection(number - 1 for number in self.swapped)
+            one = len(self.swapped) == 1
+            told.append(
+                f"Prompt{'' if one else 's'} {which}: the corners of "
+                f"{'its box' if one else 'their boxes'} were put in order."
+            )
+        return told
+
+    def insist(self) -> None:
+        """Make sure that there is something to ask.
+
+        Raises
+        ------
+        ParameterError
+            If not one prompt makes sense, or there are none.
+        """
+        if self.prompts:
+            return
+        if not self.refused:
+            raise ParameterError(
+                "There are no prompts.",
+                "Give at least one point, box or mask, or ask for the whole frame.",
+            )
+        number, error = next(iter(self.refused.items()))
+        count = len(self.refused)
+        none = f"None of the {count} prompts makes sense. " if count > 1 else ""
+        raise ParameterError(f"{none}Prompt {number}: {error.message}", error.hint)
 
 
 def check(prompts: Sequence[Prompt], sizes: Sizes) -> Checked:
@@ -235,12 +289,15 @@ def check(prompts: Sequence[Prompt], sizes: Sizes) -> Checked:
         What is left of them, and what is wrong with the others.
     """
     checked = Checked()
-    for number, given in enumerate(prompts, start=1):
-        prompt = replace(given, number=given.number or number)
+    for place, given in enumerate(prompts, start=1):
+        number = given.number or place
         try:
-            checked.prompts.append(_sensible(prompt, sizes))
+            checked.prompts.append(_sensible(replace(given, number=number), sizes))
         except ParameterError as error:
-            checked.notices.append(f"Prompt {prompt.number} is left out: {error}")
+            checked.refused[number] = error
+            continue
+        if given.box is not None and not _is_ordered(given.box):
+            checked.swapped.append(number)
     return checked
 
 
@@ -249,8 +306,8 @@ def _sensible(prompt: Prompt, sizes: Sizes) -> Prompt:
     if prompt.frame is not None:
         try:
             checked_frame(prompt.frame, sizes)
-        except Exception as error:
-            raise ParameterError(str(error)) from error
+        except FrameError as error:
+            raise ParameterError(error.message, error.hint) from error
     if prompt.whole:
         return prompt
     for point in (*prompt.inside, *prompt.outside):
@@ -259,32 +316,50 @@ def _sensible(prompt: Prompt, sizes: Sizes) -> Prompt:
     mask = None if prompt.mask is None else _cut(prompt.mask, sizes)
     if not prompt.inside and box is None and mask is None:
         what = "only points outside" if prompt.outside else "nothing"
-        raise ParameterError(f"it has {what}. Give a point inside, a box or a mask.")
+        raise ParameterError(f"it has {what}.", "Give a point inside, a box or a mask.")
     return replace(prompt, box=box, mask=mask)
 
 
 def _check_point(point: Point, sizes: Sizes) -> None:
     y, x = point
     if not (math.isfinite(y) and math.isfinite(x)):
-        raise ParameterError("a point is not a number.")
-    if not (-0.5 <= y <= sizes.y - 0.5 and -0.5 <= x <= sizes.x - 0.5):
+        raise ParameterError("a point is not a number.", _HOW)
+    if not _is_in((y, x), sizes):
         raise ParameterError(
             f"the point y {y:g}, x {x:g} is outside the image, which has {sizes.y} "
-            f"rows and {sizes.x} columns."
+            f"rows and {sizes.x} columns.",
+            "It would be inside with y and x the other way round: y comes first."
+            if _is_in((x, y), sizes)
+            else _HOW,
         )
+
+
+def _is_in(point: Point, sizes: Sizes) -> bool:
+    y, x = point
+    return -0.5 <= y <= sizes.y - 0.5 and -0.5 <= x <= sizes.x - 0.5
+
+
+def _is_ordered(box: Box) -> bool:
+    y0, x0, y1, x1 = box
+    return y0 <= y1 and x0 <= x1
 
 
 def _clip(box: Box, sizes: Sizes) -> Box:
     if not all(map(math.isfinite, box)):
-        raise ParameterError("a corner of its box is not a number.")
+        raise ParameterError("a corner of its box is not a number.", _HOW)
     (y0, y1), (x0, x1) = sorted(box[::2]), sorted(box[1::2])
     cut = max(y0, 0), max(x0, 0), min(y1, sizes.y - 1), min(x1, sizes.x - 1)
     if cut[0] > cut[2] or cut[1] > cut[3]:
-        raise ParameterError("its box is outside the image.")
+        raise ParameterError(
+            f"its box is outside the image, which has {sizes.y} rows and {sizes.x} "
+            "columns.",
+            _HOW,
+        )
     if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
         raise ParameterError(
             f"its box is {cut[2] - cut[0]:g} by {cut[3] - cut[1]:g} pixels in the "
-            "image, which is too small."
+            "image, which is too small.",
+            "Draw it around the object; it needs a pixel or more in y and in x.",
         )
     return cut
 
@@ -295,7 +370,9 @@ def _cut(mask: MaskPrompt, sizes: Sizes) -> MaskPrompt:
     crop = mask.crop[top : max(sizes.y - y0, 0), left : max(sizes.x - x0, 0)]
     crop, origin = tighten(crop, (y0 + top, x0 + left))
     if not crop.size:
-        raise ParameterError("its mask has no pixel in the image.")
+        raise ParameterError(
+            "its mask has no pixel in the image.", "Is it of an image of this size?"
+        )
     return MaskPrompt(crop, origin)
 
 

@@ -27,6 +27,7 @@ from napari_sam_suite.engine.propagation.frames import ByFrames
 from napari_sam_suite.engine.propagation.memory import ByMemory, why_not_memory
 from napari_sam_suite.engine.propagation.params import PropagateParams
 from napari_sam_suite.engine.propagation.track import Track, mark
+from napari_sam_suite.engine.provenance import check_size
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
 
 if TYPE_CHECKING:
@@ -238,13 +239,14 @@ def start_propagate(
     Raises
     ------
     ParameterError
-        If there is nothing to begin with, it is not clear where, or the memory is
-        wanted of a model that has none.
+        If there is nothing to begin with, it is not clear where, the objects are of an
+        image of another size, or the memory is wanted of a model that has none.
     FrameError
         If the frame is not in the image.
     """
     if params is not None:
         params.resolved(engine.spec)
+    check_size(objects.source, image)
     finder, frames = plan_propagation(image.sizes, objects, params, frame)
     return engine.start(finder, image, frames=frames, composite=composite)
 
@@ -279,9 +281,24 @@ def plan_propagation(
             f"There are no objects in {begin.label(sizes)}.",
             "Begin in a frame that has some.",
         )
+    _check_places(here, sizes)
     route = [begin, *_route(begin, sizes, params)]
     length = int(getattr(sizes, params.axis))
     return Propagated(here, params, length, naming), route
+
+
+def _check_places(objects: Objects, sizes: Sizes) -> None:
+    """Refuse objects that are not in the image at all."""
+    beyond = sum(
+        y1 < -0.5 or x1 < -0.5 or y0 > sizes.y - 0.5 or x0 > sizes.x - 0.5
+        for y0, x0, y1, x1 in (polygon.bounds for polygon in objects.polygons)
+    )
+    if beyond:
+        raise ParameterError(
+            f"{beyond} of {len(objects)} objects are outside the image, which has "
+            f"{sizes.y} rows and {sizes.x} columns.",
+            "Give objects that were drawn on this image.",
+        )
 
 
 def _route(
@@ -289,6 +306,8 @@ def _route(
 ) -> list[FrameIndex]:
     """Frames to go through after the first, one direction after the other."""
     axis, length = params.axis, int(getattr(sizes, params.axis))
+    if length == 1:
+        raise ParameterError(*_no_way(axis, sizes))
     place = int(getattr(begin, axis))
     most = params.steps or length
     forward = list(range(place + 1, min(length, place + most + 1)))
@@ -302,9 +321,20 @@ def _route(
         raise ParameterError(
             f"There is no frame {params.direction} of {begin.label(sizes)} along "
             f"{axis}.",
-            "Choose another axis, direction or frame to begin in.",
+            "Choose another `direction`, or another frame to begin in with `frame`.",
         )
     return [begin._replace(**{axis: index}) for index in chosen]
+
+
+def _no_way(axis: str, sizes: Sizes) -> tuple[str, str]:
+    """A sentence and a hint on an axis along which there is one frame only."""
+    names = {"time": "time point", "z": "plane"}
+    other = "z" if axis == "time" else "time"
+    count = int(getattr(sizes, other))
+    message = f"The image has only one {names[axis]}, so there is no way along {axis}."
+    if count == 1:
+        return message, "Open it with `axes` if its file does not say what they are."
+    return message, f"Set `axis` to {other}: it has {count} {names[other]}s."
 
 
 def _columns(rows: Sequence[tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
