@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.onnxfile import read_card
+from napari_sam_suite.engine.models.ports import decoder_ports, encoder_ports
+from napari_sam_suite.engine.models.protocol import Embedding, Prompts
 from napari_sam_suite.engine.models.registry import find_model
 
 if TYPE_CHECKING:
@@ -38,16 +40,29 @@ def write(
     path: Path,
     card: object = None,
     *,
-    input_name: str = "image",
+    side: int = 64,
+    extra: str = "",
     weight: float = 1.0,
 ) -> Path:
-    """A file that only says what it is: its output is its input."""
-    shape = [1] * 4
-    value = helper.make_tensor_value_info(input_name, TensorProto.FLOAT, shape)
-    out = helper.make_tensor_value_info("image_embed", TensorProto.FLOAT, shape)
-    node = helper.make_node("Identity", [input_name], ["image_embed"])
-    weights = helper.make_tensor("w", TensorProto.FLOAT, [4], np.full(4, weight))
-    graph = helper.make_graph([node], "g", [value], [out], [weights])
+    """A file with the inputs and outputs of its kind, which gives constants."""
+    ports = encoder_ports("sam2", side, 8)
+    if path.stem != "encoder":
+        masks = "single" if path.stem == "decoder_single" else "three"
+        ports = decoder_ports("sam2", side, 8, masks)
+    inputs = dict(ports.inputs) | ({extra: (1,)} if extra else {})
+    named = [
+        [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+            for n, s in port.items()
+        ]
+        for port in (inputs, ports.outputs)
+    ]
+    nodes, weights = [], []
+    for name, shape in ports.outputs.items():
+        value = np.full([n if isinstance(n, int) else 2 for n in shape], weight)
+        weights.append(numpy_helper.from_array(value.astype("f4"), f"w_{name}"))
+        nodes.append(helper.make_node("Identity", [f"w_{name}"], [name]))
+    graph = helper.make_graph(nodes, "g", *named, weights)
     model = helper.make_model(graph, ir_version=9)
     model.opset_import[0].version = 18
     if card is not None:
@@ -63,6 +78,13 @@ def whole(folder: Path, card: object = CARD) -> Path:
     for name in ("encoder", "decoder", "decoder_single"):
         write(folder / f"{name}.onnx", card)
     return folder
+
+
+def click(model: Any) -> None:
+    """Ask for all masks of a click, of which each half draws some."""
+    (embedding,) = model.encode([np.zeros((9, 9, 3), np.uint8)])
+    assert isinstance(embedding, Embedding)
+    model.decode(embedding, Prompts.clicks(np.ones((2, 2))), tokens=(0, 1, 2, 3))
 
 
 def test_a_folder_is_a_model_by_what_its_files_say(tmp_path: Path) -> None:
@@ -129,8 +151,46 @@ def test_halves_of_two_exports_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
-    write(whole(tmp_path) / "encoder.onnx", CARD, input_name="image_embed_2")
-    with pytest.raises(ModelError, match="is not the encoder"):
+    whole(tmp_path)
+    (tmp_path / "decoder.onnx").replace(tmp_path / "encoder.onnx")
+    write(tmp_path / "decoder.onnx", CARD)
+    with pytest.raises(ModelError, match="is not the encoder of this model: it takes"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "decoder_single"])
+def test_a_file_of_another_size_is_refused(tmp_path: Path, part: str) -> None:
+    write(whole(tmp_path) / f"{part}.onnx", CARD, side=128)
+    with pytest.raises(ModelError, match=r"is not the (en|de)coder.* in it, not 1"):
+        click(load_model(str(tmp_path)))
+
+
+def test_a_file_that_takes_more_is_refused(tmp_path: Path) -> None:
+    write(whole(tmp_path) / "decoder.onnx", CARD, extra="more")
+    with pytest.raises(ModelError, match=r"is not the decoder.*it takes.*more"):
+        click(load_model(str(tmp_path)))
+
+
+def test_a_file_with_no_network_in_it_is_refused(tmp_path: Path) -> None:
+    path = write(whole(tmp_path) / "encoder.onnx", CARD)
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "Nonsense"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"encoder\.onnx is damaged"):
+        load_model(str(tmp_path))
+
+
+def test_weights_that_were_left_behind_are_named(tmp_path: Path) -> None:
+    path = whole(tmp_path) / "encoder.onnx"
+    options = {"location": "encoder.onnx.data", "size_threshold": 0}
+    onnx.save(onnx.load(path), path, save_as_external_data=True, **options)
+    assert load_model(str(tmp_path)).encode([np.zeros((9, 9, 3), np.uint8)])
+    data = tmp_path / "encoder.onnx.data"
+    data.write_bytes(data.read_bytes()[:8])
+    with pytest.raises(ModelError, match=r"encoder\.onnx(\.data)? is damaged"):
+        load_model(str(tmp_path))
+    data.unlink()
+    with pytest.raises(ModelError, match=r"no encoder\.onnx\.data"):
         load_model(str(tmp_path))
 
 
@@ -147,9 +207,20 @@ def test_models_that_differ_in_a_weight_alone_share_nothing(
     assert one.endswith("-onnx-float32")
 
 
-def test_another_version_of_the_card_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "encoder.onnx", CARD | {"format": 99})
+@pytest.mark.parametrize("change", [{"format": 99}, {"format": 1, "model": None}])
+def test_another_version_of_the_card_is_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    card = {key: v for key, v in (CARD | change).items() if v is not None}
+    write(tmp_path / "encoder.onnx", card)
     with pytest.raises(ModelError, match="another version"):
+        find_model(tmp_path)
+
+
+@pytest.mark.parametrize("card", ["", "{", "[1]", "null"])
+def test_a_card_that_is_none_is_refused(tmp_path: Path, card: str) -> None:
+    write(tmp_path / "encoder.onnx", card)
+    with pytest.raises(ModelError, match="damaged"):
         find_model(tmp_path)
 
 

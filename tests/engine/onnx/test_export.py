@@ -18,10 +18,10 @@ from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.models.checkpoints import checkpoint_path
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.onnxfile import read_card
+from napari_sam_suite.engine.models.ports import decoder_ports, encoder_ports
 from napari_sam_suite.engine.models.registry import ModelSpec, find_model
 from napari_sam_suite.engine.models.sam1 import Sam1Model
 from napari_sam_suite.engine.models.transfer import hash_file
-from napari_sam_suite.engine.onnx.contract import decoder_ports, encoder_ports
 from napari_sam_suite.engine.onnx.export import Exported, export_onnx, write_model
 from napari_sam_suite.engine.onnx.params import ExportParams
 from napari_sam_suite.engine.onnx.parity import TOLERANCES, Parity, Row, Tolerance

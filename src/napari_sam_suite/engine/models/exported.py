@@ -7,24 +7,15 @@ adapters of SAM 1 and SAM 2, and embeddings and masks are arrays.
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from napari_sam_suite.engine.errors import MissingExtra, ModelError
-from napari_sam_suite.engine.models.onnxfile import (
-    DECODER,
-    ENCODER,
-    SINGLE_DECODER,
-    damaged,
-    part_names,
-    read_card,
-)
+from napari_sam_suite.engine.errors import ModelError
+from napari_sam_suite.engine.models.onnxfile import DECODER, SINGLE_DECODER
+from napari_sam_suite.engine.models.ports import part_names
 from napari_sam_suite.engine.models.protocol import (
     MULTIMASK,
     SINGLE,
@@ -33,11 +24,11 @@ from napari_sam_suite.engine.models.protocol import (
     Prompts,
 )
 from napari_sam_suite.engine.models.resize import resize
+from napari_sam_suite.engine.models.sessions import Sessions
 from napari_sam_suite.engine.models.transfer import hash_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -48,36 +39,13 @@ if TYPE_CHECKING:
 _CACHE_FLOATS = 2**21
 """Numbers in the image keys of one decoder call that stay in a CPU's cache."""
 _GPU_BATCH = 64
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_FEATURES = {
-    "image": ("image_embed", "image_embeddings"),
-    "middle": ("high_res_feats_1",),
-    "fine": ("high_res_feats_0",),
+_PARTS = {
+    "image_embed": "image",
+    "image_embeddings": "image",
+    "high_res_feats_1": "middle",
+    "high_res_feats_0": "fine",
 }
-"""Parts of an embedding, and what the files call them."""
-_PROMPTS = {"point_coords", "point_labels", "mask_input", "has_mask_input"}
-_INPUTS = {
-    ("sam1", True): {"input_image"},
-    ("sam1", False): {"image_embeddings", "orig_im_size", *_PROMPTS},
-    ("sam2", True): {"image"},
-    ("sam2", False): {
-        "image_embed",
-        "high_res_feats_0",
-        "high_res_feats_1",
-        *_PROMPTS,
-    },
-}
-"""What files take: those of a family, and whether it is the encoder."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where onnxruntime computes; `type` is ``"cpu"`` or ``"cuda"``."""
-
-    type: str
-
-    def __str__(self) -> str:
-        return self.type
+"""What the files call the parts of an embedding, and what they are here."""
 
 
 class ExportedModel:
@@ -114,16 +82,18 @@ class ExportedModel:
         assert spec.file is not None, "an exported model is a folder"
         self.spec = spec
         self.folder = spec.file.parent
-        self.card = _check_parts(self.folder, spec.family)
+        self._sessions = Sessions(self.folder, device=device, ending=ending)
+        self.card = self._sessions.card
         _check_precision(precision, self.card)
-        self.device: Device = _choose_place(device)
-        self._ending = ending
         self.input_size = spec.input_size
-        self._sessions: dict[str, Any] = {}
-        width = self._shape(ENCODER, _FEATURES["image"])[1]
         cells = (self.input_size // 16) ** 2
-        cpu = self.device.type == "cpu"
-        self.batch = max(1, _CACHE_FLOATS // (cells * width)) if cpu else _GPU_BATCH
+        share = _CACHE_FLOATS // (cells * self._sessions.width)
+        self.batch = max(1, share) if self.device.type == "cpu" else _GPU_BATCH
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        return self._sessions.place
 
     @cached_property
     def identity(self) -> str:
@@ -133,7 +103,7 @@ class ExportedModel:
         checkpoint has no hash, and decoders differ where encoders do not.
         """
         digest = hashlib.sha256()
-        for part in part_names(self.spec.family):
+        for part in part_names(self.spec.family, self.card["masks"]):
             for file in sorted(self.folder.glob(f"{part}.onnx*")):
                 digest.update(f"{file.name} {hash_file(file)} ".encode())
         return f"{digest.hexdigest()[:16]}-onnx-{self.card['precision']}"
@@ -144,8 +114,7 @@ class ExportedModel:
 
     def move(self, device: Device) -> None:
         """Go to the CPU; embeddings are arrays and stay what they are."""
-        self.device = Place(device.type)
-        self._sessions.clear()
+        self._sessions.move(device)
 
     def decode(
         self,
@@ -165,7 +134,8 @@ class ExportedModel:
             logits, iou = self._draw(feed, wanted)
         else:
             small = "low_res_masks" if self.spec.family == "sam1" else "masks"
-            logits, iou = self._run(DECODER, [small, "iou_predictions"], feed)
+            outputs = [small, "iou_predictions"]
+            logits, iou = self._sessions.run(DECODER, outputs, feed)
             if self.card["masks"] == "all":
                 logits, iou = logits[:, wanted], iou[:, wanted]
         keep = iou > min_iou if min_iou > 0 else np.ones(iou.shape, bool)
@@ -198,17 +168,8 @@ class ExportedModel:
 
     def _embed(self, image: NDArray[np.uint8]) -> Embedding:
         pixels, scaled = self.prepare(image)
-        name = "image" if self.spec.family == "sam2" else "input_image"
-        outputs = [output.name for output in self._session(ENCODER).get_outputs()]
-        found = dict(
-            zip(outputs, self._run(ENCODER, outputs, {name: pixels}), strict=True)
-        )
-        features = {
-            part: found[name]
-            for part, names in _FEATURES.items()
-            for name in names
-            if name in found
-        }
+        found = self._sessions.encode(pixels)
+        features = {_PARTS[name]: values for name, values in found.items()}
         shape = (image.shape[0], image.shape[1])
         return Embedding(features, shape, scaled, padded=self.spec.family == "sam1")
 
@@ -289,80 +250,10 @@ class ExportedModel:
         columns: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
         for name, tokens in ((SINGLE_DECODER, SINGLE), (DECODER, MULTIMASK)):
             if set(wanted) & set(tokens):
-                masks, iou = self._run(name, asked, feed)
+                masks, iou = self._sessions.run(name, asked, feed)
                 columns |= {t: (masks[:, i], iou[:, i]) for i, t in enumerate(tokens)}
         logits, scores = zip(*(columns[token] for token in wanted), strict=True)
         return np.stack(logits, 1), np.stack(scores, 1)
-
-    # -- onnxruntime -------------------------------------------------------------
-
-    def _run(self, part: str, outputs: list[str], feed: dict[str, Any]) -> list[Any]:
-        import onnxruntime
-
-        options = onnxruntime.RunOptions()
-        # SAM 1's decoder can also enlarge its masks, which is not asked for
-        options.only_execute_path_to_fetches = True
-        try:
-            found: list[Any] = self._session(part).run(outputs, feed, options)
-        except Exception as error:
-            # onnxruntime's errors have no type of their own for this
-            if "allocate memory" in str(error):
-                raise MemoryError(str(error)) from error
-            raise
-        return found
-
-    def _shape(self, part: str, names: tuple[str, ...]) -> list[int]:
-        outputs = self._session(part).get_outputs()
-        return next(list(o.shape) for o in outputs if o.name in names)
-
-    def _session(self, part: str) -> Any:
-        if part not in self._sessions:
-            file = self.folder / f"{part}.{self._ending}"
-            session = _open(file, self.device.type)
-            names = {port.name for port in session.get_inputs()}
-            if names != _INPUTS[self.spec.family, part == ENCODER]:
-                raise ModelError(
-                    f"{file} is not the {part.partition('_')[0]} of a model of "
-                    f"{self.spec.family}: it takes {', '.join(sorted(names))}.",
-                    "Its file may have another's name: export the model again.",
-                )
-            self._sessions[part] = session
-        return self._sessions[part]
-
-
-def _open(path: Path, device: str) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # as torch reads it
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    try:
-        return onnxruntime.InferenceSession(
-            path, options, providers=[_PROVIDERS[device]]
-        )
-    except Exception as error:
-        # One of onnxruntime's many types, by what is wrong with the file.
-        raise damaged(path) from error
-
-
-def _check_parts(folder: Path, family: str) -> dict[str, Any]:
-    """The card of a folder whose files belong together."""
-    if find_spec("onnxruntime") is None:
-        raise MissingExtra(
-            "Exported models need the package onnxruntime, which is not installed.",
-            'Install it: pip install "napari-sam-suite[onnx]"',
-        )
-    card = read_card(folder / f"{ENCODER}.onnx")
-    others = (DECODER,) if card["masks"] == "best" else part_names(family)[1:]
-    cards = {name: read_card(folder / f"{name}.onnx") for name in others}
-    for name, other in cards.items():
-        if other != card:
-            raise ModelError(
-                f"{ENCODER}.onnx and {name}.onnx in {folder} are not of one export.",
-                "Export the model again, into an empty folder.",
-            )
-    return card
 
 
 def _check_precision(precision: str, card: dict[str, Any]) -> None:
@@ -372,18 +263,3 @@ def _check_precision(precision: str, card: dict[str, Any]) -> None:
             f"{card['precision']}.",
             "Leave it at auto, or export the model again.",
         )
-
-
-def _choose_place(name: str) -> Place:
-    import onnxruntime
-
-    here = onnxruntime.get_available_providers()
-    if name == "auto":
-        name = "cuda" if _PROVIDERS["cuda"] in here else "cpu"
-    kind = name.partition(":")[0]
-    if _PROVIDERS.get(kind) not in here:
-        raise ModelError(
-            f"onnxruntime cannot compute on {name} here.",
-            "Set `device` to cpu, or install onnxruntime-gpu.",
-        )
-    return Place(kind)

@@ -23,15 +23,22 @@ FORMAT = 1
 ENCODER, DECODER, SINGLE_DECODER = "encoder", "decoder", "decoder_single"
 """Names of the files: the last is SAM 2's, and draws the mask of clear prompts."""
 
+_NEEDED = {
+    "model",
+    "title",
+    "family",
+    "config",
+    "input_size",
+    "mean",
+    "std",
+    "masks",
+    "precision",
+    "licence",
+    "auto",
+}
+"""What is read of it."""
 _METADATA = 14  # ModelProto.metadata_props
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-def part_names(family: str) -> tuple[str, ...]:
-    """Files of a model of a family, without their ending."""
-    if family == "sam2":
-        return ENCODER, DECODER, SINGLE_DECODER
-    return ENCODER, DECODER
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -60,10 +67,12 @@ def read_card(path: Path) -> dict[str, Any]:
             "the model with napari-sam-suite export-onnx.",
         )
     try:
-        card: dict[str, Any] = json.loads(entries[KEY])
+        card = json.loads(entries[KEY])
     except ValueError as error:
         raise damaged(path) from error
-    if card.get("format") != FORMAT:
+    if not isinstance(card, dict):
+        raise damaged(path)
+    if card.get("format") != FORMAT or not card.keys() >= _NEEDED:
         raise ModelError(
             f"{path} was written by another version of this package.",
             "Export the model again.",

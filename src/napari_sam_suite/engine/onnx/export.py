@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import shutil
-import tempfile
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.errors import Cancelled, MissingExtra, ModelError
-from napari_sam_suite.engine.formats.atomic import explain
-from napari_sam_suite.engine.models.onnxfile import ENCODER, part_names
+from napari_sam_suite.engine.models.ports import decoders
 from napari_sam_suite.engine.models.registry import find_model
-from napari_sam_suite.engine.onnx.contract import (
-    decoder_ports,
-    decoders,
-    encoder_ports,
-    make_card,
+from napari_sam_suite.engine.onnx.card import make_card
+from napari_sam_suite.engine.onnx.files import LARGEST, write_ort
+from napari_sam_suite.engine.onnx.folder import (
+    add_page,
+    keep,
+    scratch_in,
+    write_texts,
 )
 from napari_sam_suite.engine.onnx.parity import TOLERANCES, Parity, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -36,18 +29,12 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.models.adapter import Adapter
     from napari_sam_suite.engine.models.registry import ModelSpec
-    from napari_sam_suite.engine.onnx.contract import Ports
     from napari_sam_suite.engine.onnx.params import ExportParams
 
     Images = Mapping[str, NDArray[np.uint8]]
 
-logger = logging.getLogger(__name__)
-
-CARD, PARITY, TABLE = "model.json", "parity.json", "parity.md"
-"""What the files say of themselves, for a browser; the comparison; a table of it."""
-
-_OURS = part_names("sam2")
 _NEEDED = ("onnx", "onnxruntime", "onnxslim", "onnxconverter_common")
+_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -155,18 +142,31 @@ def write_model(
     `sha256` is that of its checkpoint.
     """
     out = Path(out)
+    large = _is_large(model, params)
+    if params.ort and large:
+        raise ModelError(
+            f"{model.spec.id} is over 2 GB, which files of the ORT format cannot be.",
+            "Leave out `ort`, or set `precision` to float16 or int8.",
+        )
     card = make_card(model.spec, params, sha256)
     shown = images or sample_images()
     parts = decoders(model.spec.family, single_mask=params.single_mask)
     steps = _Steps(3 + len(parts), report, stop)
-    with _scratch(out) as scratch:
-        _write_parts(model, scratch, params, card, steps)
+    with scratch_in(out) as scratch:
+        from napari_sam_suite.engine.onnx.trace import write_parts
+
+        write_parts(model, scratch, params, card, steps.next)
         steps.next("Comparing with the model")
         parity = _prove(model, scratch, params, shown)
         steps.next("Writing the files")
-        _write_texts(scratch, card, parity, params)
-        notices = _write_page(scratch, runtime) if params.page else []
-        return Exported(out, _keep(scratch, out), parity, notices)
+        write_texts(scratch, card, parity, params)
+        notices = add_page(scratch, runtime) if params.page else []
+        if params.page and large:
+            notices.append(
+                "Browsers cannot load the model, which is over 2 GB: for the page set "
+                "`precision` to float16 or int8."
+            )
+        return Exported(out, keep(scratch, out), parity, notices)
 
 
 def sample_images() -> dict[str, NDArray[np.uint8]]:
@@ -210,6 +210,12 @@ def _check(spec: ModelSpec) -> None:
         )
 
 
+def _is_large(model: Adapter, params: ExportParams) -> bool:
+    """Whether the encoder's weights are more than one file can hold."""
+    count = sum(value.numel() for value in model.network.image_encoder.parameters())
+    return count * _BYTES[params.precision] > LARGEST
+
+
 def _load(spec: ModelSpec, folder: Path | str | None, random_weights: bool) -> Adapter:
     from napari_sam_suite.engine.models.load import load_model
 
@@ -230,70 +236,6 @@ def _checkpoint_hash(spec: ModelSpec, folder: Path | str | None) -> str:
     return hash_file(checkpoint_path(spec, folder))
 
 
-def _write_parts(
-    model: Adapter,
-    scratch: Path,
-    params: ExportParams,
-    card: dict[str, Any],
-    steps: _Steps,
-) -> None:
-    """Trace encoder and decoders, and finish each of them."""
-    import torch
-
-    from napari_sam_suite.engine.onnx import networks
-    from napari_sam_suite.engine.onnx.files import finish
-
-    family, side = model.spec.family, model.input_size
-    width = int(model._prompt_encoder.embed_dim)
-    kind = networks.Sam1Decoder if family == "sam1" else networks.Sam2Decoder
-    ports = encoder_ports(family, side, width)
-    parts: list[tuple[str, Callable[[], Any], Ports]] = [
-        (ENCODER, partial(networks.Encoder, model), ports)
-    ]
-    for name, masks in decoders(family, single_mask=params.single_mask).items():
-        ports = decoder_ports(family, side, width, masks)
-        parts.append((name, partial(kind, model, masks), ports))
-    traces = scratch / "traces"
-    for name, make, ports in parts:
-        steps.next(f"Exporting the {name.replace('_', ' ')}")
-        traces.mkdir()
-        traced = traces / f"{name}.onnx"
-        with torch.no_grad(), networks.fixed_positions(model):
-            _trace(make().eval(), ports, traced, params.opset)
-        finish(traced, scratch / f"{name}.onnx", ports, params, card)
-        shutil.rmtree(traces)
-
-
-def _trace(network: Any, ports: Ports, path: Path, opset: int) -> None:
-    """Write a network as it computes an example; two prompts with three points."""
-    import torch
-
-    lengths = {"num_labels": 2, "num_points": 3}
-    example = [
-        torch.zeros([lengths[n] if isinstance(n, str) else n for n in shape])
-        for shape in ports.inputs.values()
-    ]
-    if "orig_im_size" in ports.inputs:
-        example[-1] = torch.tensor([300.0, 400.0])
-    axes = {
-        name: {i: n for i, n in enumerate(shape) if isinstance(n, str)}
-        for name, shape in {**ports.inputs, **ports.outputs}.items()
-    }
-    with warnings.catch_warnings():
-        # of the tracer: shapes that are fixed on purpose, and that it is the older way
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            tuple(example),
-            str(path),
-            input_names=list(ports.inputs),
-            output_names=list(ports.outputs),
-            dynamic_axes={name: named for name, named in axes.items() if named},
-            opset_version=opset,
-            dynamo=False,
-        )
-
-
 def _prove(
     model: Adapter, scratch: Path, params: ExportParams, images: Images
 ) -> Parity:
@@ -307,8 +249,6 @@ def _prove(
     parity = compare(model, found, images, tolerance, **one)
     parity.require(model.spec.id)
     if params.ort:
-        from napari_sam_suite.engine.onnx.files import write_ort
-
         for file in sorted(scratch.glob("*.onnx")):
             write_ort(file, file.with_suffix(".ort"))
         first = dict(list(images.items())[:1])
@@ -316,55 +256,3 @@ def _prove(
         again = compare(model, found, first, tolerance, **one)
         again.require(f"{model.spec.id} as .ort")
     return parity
-
-
-def _write_texts(
-    scratch: Path, card: dict[str, Any], parity: Parity, params: ExportParams
-) -> None:
-    ending = "ort" if params.ort else "onnx"
-    files = {file.stem: file.name for file in sorted(scratch.glob(f"*.{ending}"))}
-    data = sorted(file.name for file in scratch.glob(f"*.{ending}.data"))
-    text = json.dumps(card | {"files": files, "data": data}, indent=2) + "\n"
-    (scratch / CARD).write_text(text, encoding="utf-8")
-    (scratch / PARITY).write_text(parity.as_json(), encoding="utf-8")
-    (scratch / TABLE).write_text(parity.as_table(), encoding="utf-8")
-
-
-def _write_page(scratch: Path, runtime: Path | str | None) -> list[str]:
-    """Write the page; a sentence if what it runs on cannot be had."""
-    from napari_sam_suite.engine.onnx.page import write_page
-
-    try:
-        write_page(scratch, runtime)
-    except MissingExtra as error:
-        # the model itself is whole
-        return [str(error)]
-    return []
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder inside `out` that is gone afterwards."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as name:
-            yield Path(name)
-    except OSError as error:
-        raise explain(error, out) from error
-
-
-def _keep(scratch: Path, out: Path) -> dict[str, int]:
-    """Move the files to where they were asked for; those of before go."""
-    for old in (*out.glob("*.onnx"), *out.glob("*.onnx.data"), *out.glob("*.ort")):
-        if not (scratch / old.name).exists() and old.name.split(".")[0] in _OURS:
-            old.unlink()
-    sizes = {}
-    for file in sorted(scratch.rglob("*")):
-        place = out / file.relative_to(scratch)
-        if file.is_dir():
-            place.mkdir(exist_ok=True)
-            continue
-        os.replace(file, place)
-        if file.suffix in (".onnx", ".data", ".ort"):
-            sizes[file.name] = place.stat().st_size
-    return sizes

@@ -11,10 +11,10 @@ from napari_sam_suite.engine.models.onnxfile import ENCODER, KEY
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_sam_suite.engine.onnx.contract import Ports
+    from napari_sam_suite.engine.models.ports import Ports
     from napari_sam_suite.engine.onnx.params import ExportParams
 
-_LARGEST = 2**31 - 2**20
+LARGEST = 2**31 - 2**20
 """Bytes that fit into one file of this format, with room for what is not weights."""
 _QUANTISED = ("MatMul", "Gemm")
 """Convolutions stay as they are: in integers they are slower and less exact."""
@@ -67,7 +67,7 @@ def save(model: Any, path: Path, *, external: bool = False) -> None:
     onnx.save_model(
         model,
         path,
-        save_as_external_data=external or weights > _LARGEST,
+        save_as_external_data=external or weights > LARGEST,
         all_tensors_to_one_file=True,
         location=f"{path.name}.data",
         size_threshold=1024,
@@ -96,7 +96,7 @@ def _halved(model: Any) -> Any:
     from onnxconverter_common import float16
 
     casts = {node.name for node in model.graph.node if node.op_type == "Cast"}
-    large = model.ByteSize() > _LARGEST
+    large = model.ByteSize() > LARGEST
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers too small for 16 bits
         half = float16.convert_float_to_float16(

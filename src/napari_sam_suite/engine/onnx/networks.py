@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_sam_suite.engine.models.adapter import Adapter
-
-Masks = Literal["three", "single", "all", "best"]
-"""Which masks a decoder draws: the three of an ambiguous prompt, the one of a clear
-one, all four, or the better of both kinds by SAM's own rule."""
+    from napari_sam_suite.engine.models.ports import Masks
 
 _LIMIT = 32.0
 """SAM 2's decoder gives logits within plus and minus this."""

@@ -1,30 +1,26 @@
-"""What the exported files are called, take and give, and what they say of themselves.
+"""What exported files take and give: names, types and axes of encoder and decoders.
 
-Names, types and axes are those that samexporter and NimbusImage agree on, so that what
-runs their files runs these.
+They are those that samexporter and NimbusImage agree on, so that what runs their files
+runs these. Whoever writes them and whoever runs them reads them here.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from napari_sam_suite import __version__
-from napari_sam_suite.engine.models.onnxfile import DECODER, FORMAT, SINGLE_DECODER
+from napari_sam_suite.engine.models.onnxfile import DECODER, ENCODER, SINGLE_DECODER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_sam_suite.engine.models.registry import ModelSpec
-    from napari_sam_suite.engine.onnx.networks import Masks
-    from napari_sam_suite.engine.onnx.params import ExportParams
+Masks = Literal["three", "single", "all", "best"]
+"""Which masks a decoder draws: the three of an ambiguous prompt, the one of a clear
+one, all four, or the better of both kinds by SAM's own rule."""
 
 Shape = tuple[int | str, ...]
 """Lengths of axes; those with a name may differ from call to call."""
 
 PROMPTS, POINTS = "num_labels", "num_points"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of each channel of an image whose values are in 0..1, as all SAM models expect."""
 
 
 class Ports(NamedTuple):
@@ -43,7 +39,7 @@ def encoder_ports(family: str, side: int, width: int) -> Ports:
     return Ports({"image": image}, {**_fine(side, width), "image_embed": coarse})
 
 
-def decoder_ports(family: str, side: int, width: int, masks: Masks) -> Ports:
+def decoder_ports(family: str, side: int, width: int, masks: str) -> Ports:
     """Inputs and outputs of a decoder that draws `masks`."""
     low = side // 4
     prompts: dict[str, Shape] = {
@@ -82,27 +78,6 @@ def decoders(family: str, *, single_mask: bool) -> dict[str, Masks]:
     return {DECODER: "three", SINGLE_DECODER: "single"}
 
 
-def make_card(spec: ModelSpec, params: ExportParams, sha256: str) -> dict[str, Any]:
-    """What travels in the metadata of every file: all that is needed to use it."""
-    sam1 = spec.family == "sam1"
-    return {
-        "format": FORMAT,
-        "model": spec.id,
-        "title": spec.title,
-        "family": spec.family,
-        "config": spec.config,
-        "input_size": spec.input_size,
-        "mean": list(MEAN),
-        "std": list(STD),
-        "resize": "longest side" if sam1 else "stretch",
-        "interpolation": "bilinear, antialiased",
-        "padding": "zeros, right and below" if sam1 else "none",
-        "padding_point": "client, where there is no box" if sam1 else "in the decoder",
-        "masks": decoders(spec.family, single_mask=params.single_mask)[DECODER],
-        "precision": params.precision,
-        "opset": params.opset,
-        "licence": spec.licence,
-        "checkpoint_sha256": sha256,
-        "auto": asdict(spec.auto),
-        "written_by": f"napari-sam-suite {__version__}",
-    }
+def part_names(family: str, masks: str) -> tuple[str, ...]:
+    """Files of an export whose card says which masks it draws, without their ending."""
+    return ENCODER, *decoders(family, single_mask=masks == "best")
