@@ -20,6 +20,7 @@ from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.finetune.progress import Progress
 from napari_sam_suite.engine.finetune.scoring import Exam, Score
 from napari_sam_suite.engine.finetune.teaching import Teacher
+from napari_sam_suite.engine.finetune.trainee import Trainee
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +78,50 @@ def test_only_the_decoder_and_the_prompt_encoder_learn(out: Path, script: Any) -
     assert all(torch.equal(before[n], now[n]) for n in before), "the base is its own"
 
 
+def test_the_neck_learns_too_where_that_is_asked_for(out: Path, script: Any) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+    model, params = tiny_model(), QUICK.with_(train="neck")
+    before = {n: t.clone() for n, t in model.network.state_dict().items()}
+    looked = []
+    look = model.look
+    model.look = lambda images: looked.extend(images) or look(images)
+    outcome = finetune(model, SAMPLES, params, out, Heard())
+    after = weights(out)
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    encoder = {n for n in changed if n.startswith("image_encoder")}
+    assert {".".join(n.split(".")[:4]) for n in encoder} == {
+        f"image_encoder.neck.convs.{k}" for k in range(4)
+    }
+    assert {
+        "sam_mask_decoder.conv_s0.weight",
+        "sam_mask_decoder.conv_s1.bias",
+    } < changed
+    assert len(looked) == 2 * 2 + 1, "the trunk sees every view once"
+    assert outcome.card["settings"]["train"] == "neck"
+    now = model.network.state_dict()
+    assert all(torch.equal(before[n], now[n]) for n in before), "the base is its own"
+
+
+def test_what_is_learnt_by_the_neck_is_what_the_written_model_sees(
+    out: Path, script: Any
+) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+    finetune(tiny_model(), SAMPLES, QUICK.with_(train="neck"), out, Heard())
+    written = tiny_model()
+    written.network.load_state_dict(weights(out))
+    trainee = Trainee(tiny_model(), neck=True)
+    best = weights(out)
+    trainee.load({name: best[name] for name in trainee.parameters})
+    rgb = SAMPLES[0].rgb
+    first = written.encode([rgb])[0].features
+    with torch.no_grad():
+        second = trainee.embed(trainee.look(rgb)).features
+    base = tiny_model().encode([rgb])[0].features
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        assert not torch.equal(value, base[name])
+
+
 def test_each_view_is_encoded_once_however_many_epochs_there_are(
     out: Path, script: Any
 ) -> None:
@@ -127,10 +172,12 @@ def test_a_model_that_does_not_become_better_is_the_one_it_began_with(
     assert outcome.card["recommended"]["pred_iou_thresh"] == auto.pred_iou_thresh
 
 
+@pytest.mark.parametrize("train", ["decoder", "neck"])
 def test_a_killed_training_goes_on_to_the_same_result(
-    out: Path, tmp_path: Path
+    out: Path, tmp_path: Path, train: str
 ) -> None:
-    whole, params = tmp_path / "whole.safetensors", QUICK.with_(batch_size=2)
+    whole = tmp_path / "whole.safetensors"
+    params = QUICK.with_(batch_size=2, train=train)
     finetune(tiny_model(), SAMPLES, params, whole, Heard())
 
     class Killed(Exception):
@@ -200,8 +247,6 @@ def test_steps_without_a_finite_loss_change_nothing_and_end_the_training(
 def test_when_memory_runs_out_fewer_prompts_are_asked_at_once(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_sam_suite.engine.finetune.trainee import Trainee
-
     asked = []
     answer = Trainee.answer
 
@@ -218,14 +263,14 @@ def test_when_memory_runs_out_fewer_prompts_are_asked_at_once(
     assert max(asked[1:]) == 2
 
 
+@pytest.mark.parametrize("neck", [False, True])
 def test_gradients_do_not_depend_on_how_many_prompts_are_asked_at_once(
-    tmp_path: Path,
+    tmp_path: Path, *, neck: bool
 ) -> None:
     from napari_sam_suite.engine.finetune.lessons import Lessons
-    from napari_sam_suite.engine.finetune.trainee import Trainee
     from napari_sam_suite.engine.finetune.views import inference_views
 
-    trainee, heard = Trainee(tiny_model()), Heard()
+    trainee, heard = Trainee(tiny_model(), neck=neck), Heard()
     views = inference_views(SAMPLES[:1], trainee.spec, "auto")
     lesson = Lessons(
         trainee, SAMPLES[:1], views, tmp_path, report=heard.report, stop=bool

@@ -1,4 +1,4 @@
-"""Views with what the encoder said about them: encoded once, learnt from often."""
+"""Views with what the encoder says about them: encoded once, learnt from often."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.embed import EmbeddingCache
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.finetune.views import Scene, View, show
-from napari_sam_suite.engine.models.protocol import Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.finetune.data import Sample
     from napari_sam_suite.engine.finetune.trainee import Trainee
+    from napari_sam_suite.engine.models.protocol import Embedding
 
 ROOM = 2**30
 """Bytes of embeddings kept in memory; more of them go to files of 16-bit floats."""
@@ -35,7 +34,7 @@ _LEAST = 8
 
 @dataclass(frozen=True)
 class Lesson:
-    """One view: what the encoder says about it, and its objects."""
+    """One view: what `Trainee.look` says about it, and its objects."""
 
     embedding: Embedding
     scene: Scene
@@ -101,7 +100,7 @@ class Lessons:
     Parameters
     ----------
     trainee : Trainee
-        Encodes; its encoder does not change.
+        Looks at them; what it says does not change while it learns.
     samples, views : sequence
         Frames, and which parts of them.
     folder : Path
@@ -152,9 +151,4 @@ class Lessons:
 
     def _encode(self, number: int) -> Embedding:
         view = self.views[number]
-        pixels = show(view, self._samples[view.sample].rgb)
-        # Not by what remembers embeddings: those that come from its files are rounded.
-        found = Asker(self._trainee.original).encode(pixels)
-        # Tensors of inference mode cannot be learnt from; copies of them can.
-        features = {name: tensor.clone() for name, tensor in found.features.items()}
-        return Embedding(features, found.shape, found.scaled, found.padded)
+        return self._trainee.look(show(view, self._samples[view.sample].rgb))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from napari_sam_suite.engine.asking import is_out_of_memory, release_memory
-from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, OutputError
+from napari_sam_suite.engine.errors import Cancelled, OutputError
 from napari_sam_suite.engine.finetune.calibrate import suit_tile
 from napari_sam_suite.engine.finetune.data import hash_samples, split_samples
 from napari_sam_suite.engine.finetune.files import (
@@ -130,7 +130,7 @@ class _Training:
         self.folder = run_folder(self.out)
         self.job = job
         self.train, self.held = split_samples(samples, params.validation, params.seed)
-        self.trainee = Trainee(model)
+        self.trainee = Trainee(model, neck=self.params.train == "neck")
         self.tile = suit_tile(self.train, model.input_size, params.tile)
         self.data = hash_samples(samples)
         self.key = self._key()
@@ -260,10 +260,7 @@ class _Training:
                 if not is_out_of_memory(error):
                     raise
                 if self.teacher.most == 1:
-                    raise OutOfMemory(
-                        f"There is too little memory to train {self.trainee.spec.id}.",
-                        "Choose a smaller model or the CPU.",
-                    ) from error
+                    raise self.trainee.too_little_memory() from error
             self.teacher.most = max(1, self.teacher.most // 2)
             logger.warning("out of memory: %d prompts at a time", self.teacher.most)
             release_memory()

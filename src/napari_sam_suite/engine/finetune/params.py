@@ -32,7 +32,7 @@ class FinetuneParams(Params):
                 "calibrate",
             ),
         ),
-        ("Lessons", ("loss", "views", "prompts", "variants")),
+        ("Lessons", ("train", "loss", "views", "prompts", "variants")),
         ("Data", ("validation", "complete", "tile", "seed")),
     )
 
@@ -77,6 +77,12 @@ class FinetuneParams(Params):
         le=100_000,
         title="Patience",
         description="Stop after so many epochs without a better score.",
+    )
+    train: Literal["decoder", "neck"] = Field(
+        "decoder",
+        title="Train",
+        description="What learns: 'decoder' is the mask decoder with the prompt "
+        "encoder, 'neck' also the last layers of the image encoder.",
     )
     loss: Literal["instances", "seed"] = Field(
         "instances",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,6 +95,8 @@ class Exam:
             if stop():
                 raise Cancelled
             lesson = self._lessons[number]
+            with torch.no_grad():
+                lesson = replace(lesson, embedding=trainee.embed(lesson.embedding))
             real, rating = _ask(trainee, lesson, clicks, single=False)
             reached.append(np.where(np.array(clicks.objects) >= 0, real, np.nan))
             rated.append(rating)

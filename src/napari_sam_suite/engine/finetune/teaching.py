@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,6 +57,14 @@ class Teacher:
 
     def teach(self, lesson: Lesson, rng: np.random.Generator, share: float) -> float:
         """Add `share` times the gradients of a view; returns its loss."""
+        seen = self.trainee.embed(lesson.embedding)
+        # What the prompts teach the encoder is gathered, and handed to it once.
+        embedding = _cut_off(seen)
+        loss = self._teach(replace(lesson, embedding=embedding), rng, share)
+        _hand_on(seen, embedding)
+        return loss
+
+    def _teach(self, lesson: Lesson, rng: np.random.Generator, share: float) -> float:
         if self.params.loss == "seed":
             return self._teach_seed(lesson, rng, share)
         scene = lesson.scene
@@ -145,6 +154,26 @@ class Teacher:
             (loss * share).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
+
+
+def _cut_off(seen: Embedding) -> Embedding:
+    """The same numbers, at which gradients stop and are added up."""
+    features = {
+        name: value.detach().requires_grad_(value.requires_grad)
+        for name, value in seen.features.items()
+    }
+    return replace(seen, features=features)
+
+
+def _hand_on(seen: Embedding, gathered: Embedding) -> None:
+    """Send gradients that were added up to what the numbers came from."""
+    pairs = [
+        (value, gathered.features[name].grad)
+        for name, value in seen.features.items()
+        if gathered.features[name].grad is not None
+    ]
+    if pairs:
+        torch.autograd.backward(*zip(*pairs, strict=True))  # type: ignore[arg-type]
 
 
 def _parts(asked: Asked, most: int) -> Iterator[Asked]:

@@ -1,4 +1,4 @@
-"""A model that learns: a copy of its decoder on the encoder of the original."""
+"""A model that learns: copies of the parts that do, on the trunk of the original."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from napari_sam_suite.engine.asking import is_out_of_memory
 from napari_sam_suite.engine.embed import Remembering
-from napari_sam_suite.engine.errors import ModelError
+from napari_sam_suite.engine.errors import ModelError, OutOfMemory
 from napari_sam_suite.engine.models.adapter import Adapter
 from napari_sam_suite.engine.models.protocol import (
     MULTIMASK,
@@ -30,19 +31,23 @@ if TYPE_CHECKING:
 _ALL = (0, *MULTIMASK)
 _BEFORE_DECODER = ("conv_s0", "conv_s1")
 """Parts of SAM 2's mask decoder that run with the encoder."""
-_SHARED = ("image_encoder", "memory_attention", "memory_encoder")
+_MEMORY = ("memory_attention", "memory_encoder")
 
 
 class Trainee:
     """A model in training; a `SamModel` itself, so that it can be tried out.
 
-    The original is never changed. Images are encoded by it, through whatever remembers
-    its embeddings, since the encoder is the same.
+    The original is never changed. What its encoder, or the encoder's trunk, says of an
+    image stays true while the decoder, or the neck too, learns: `look` gives it once,
+    and `embed` makes of it what the model sees now.
 
     Parameters
     ----------
     base : SamModel
         The model to begin from; `original` is the same without what remembers.
+    neck : bool
+        Whether the last layers of the image encoder learn too, and with SAM 2 those of
+        the decoder that run with them.
 
     Raises
     ------
@@ -50,7 +55,7 @@ class Trainee:
         If `base` is no network.
     """
 
-    def __init__(self, base: SamModel) -> None:
+    def __init__(self, base: SamModel, *, neck: bool = False) -> None:
         adapter = base.model if isinstance(base, Remembering) else base
         if not isinstance(adapter, Adapter):
             raise ModelError(
@@ -58,18 +63,16 @@ class Trainee:
                 "Choose a model with its own weights, not an exported one.",
             )
         self.base = base
+        self.neck = neck
         self.original = adapter
         self.spec = base.spec
         self.device = base.device
         self.input_size = base.input_size
-        network = adapter.network
-        # The encoder is the larger part by far, and does not change.
-        shared = [getattr(network, name, None) for name in _SHARED]
-        network = copy.deepcopy(network, {id(p): p for p in shared if p is not None})
+        network = copy.deepcopy(adapter.network, _unchanging(adapter, neck=neck))
         # 16-bit floats without a scaled loss lose small gradients.
         wide = torch.float32 if adapter.dtype == torch.float16 else adapter.dtype
         self.adapter = type(adapter)(network, base.spec, adapter.device, wide)
-        self.parameters = _trainable(self.adapter)
+        self.parameters = _trainable(self.adapter, neck=neck)
 
     @property
     def identity(self) -> str:
@@ -87,7 +90,36 @@ class Trainee:
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images (H, W, 3), uint8."""
-        return self.base.encode(images)
+        return (self.adapter if self.neck else self.base).encode(images)
+
+    def look(self, pixels: NDArray[np.uint8]) -> Embedding:
+        """What does not change while the model learns, of one image (H, W, 3), uint8.
+
+        Asked of the original, not of what remembers its embeddings: those that come
+        from its files are rounded.
+
+        Raises
+        ------
+        OutOfMemory
+            If the device has too little memory.
+        """
+        encode = self.original.look if self.neck else self.original.encode
+        try:
+            found = encode([pixels])[0]
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise self.too_little_memory() from error
+            raise
+        # Tensors of inference mode cannot be learnt from; copies of them can.
+        features = {name: tensor.clone() for name, tensor in found.features.items()}
+        return Embedding(features, found.shape, found.scaled, found.padded)
+
+    def embed(self, seen: Embedding) -> Embedding:
+        """What the model makes now of what `look` gave, with gradients."""
+        if not self.neck:
+            return seen
+        with self._precision():
+            return self.adapter.finish(seen)
 
     def move(self, device: Any) -> None:
         """Go to another device."""
@@ -127,23 +159,48 @@ class Trainee:
 
     def answer(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Logits (B, 4, h, w) and ratings (B, 4) of all answers, with gradients."""
-        with torch.autocast(
-            self.device.type,
-            dtype=self.adapter.dtype,
-            enabled=self.adapter.dtype != torch.float32,
-        ):
+        with self._precision():
             drawn = self.adapter.answer(embedding, prompts, _ALL)
         logits, iou = cast("Tensor", drawn.logits), cast("Tensor", drawn.iou)
         shape = (len(prompts), len(_ALL))
         grid = logits.shape[-2:]
         return logits.view(*shape, *grid).float(), iou.view(shape).float()
 
+    def too_little_memory(self) -> OutOfMemory:
+        """What to say when not even the smallest step fits."""
+        return OutOfMemory(
+            f"There is too little memory to train {self.spec.id}.",
+            "Choose a smaller model or the CPU.",
+        )
 
-def _trainable(adapter: Adapter) -> dict[str, nn.Parameter]:
-    """Parameters of prompt encoder and mask decoder by their names in the network."""
-    parts = {id(p) for part in adapter.learning_parts() for p in part.parameters()}
+    def _precision(self) -> torch.autocast:
+        dtype = self.adapter.dtype
+        mixed = dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=dtype, enabled=mixed)
+
+
+def _unchanging(adapter: Adapter, *, neck: bool) -> dict[int, nn.Module]:
+    """Parts of the network that do not learn, as `deepcopy` takes them.
+
+    The encoder's trunk is the larger part of the network by far.
+    """
+    network = adapter.network
+    parts = [getattr(network, name, None) for name in _MEMORY]
+    encoder = network.image_encoder
+    if neck:
+        parts += [part for part in encoder.children() if part is not adapter.neck]
+    else:
+        parts.append(encoder)
+    return {id(part): part for part in parts if part is not None}
+
+
+def _trainable(adapter: Adapter, *, neck: bool) -> dict[str, nn.Parameter]:
+    """Parameters that learn, by their names in the network."""
+    parts = list(adapter.learning_parts()) + ([adapter.neck] if neck else [])
+    learning = {id(p) for part in parts for p in part.parameters()}
+    still = () if neck else _BEFORE_DECODER
     return {
         name: parameter
         for name, parameter in adapter.network.named_parameters()
-        if id(parameter) in parts and not any(f".{n}." in name for n in _BEFORE_DECODER)
+        if id(parameter) in learning and not any(f".{n}." in name for n in still)
     }

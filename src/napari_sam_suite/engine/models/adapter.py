@@ -73,6 +73,20 @@ class Adapter(ABC):
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images of shape (H, W, 3), uint8."""
 
+    @abstractmethod
+    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """What the encoder's trunk says of RGB images (H, W, 3), before its neck.
+
+        The features have names of their own; `finish` makes an embedding of them.
+        """
+
+    @abstractmethod
+    def finish(self, seen: Embedding) -> Embedding:
+        """The embedding that `encode` gives, from what `look` gave of one image.
+
+        With gradients if the caller has them on.
+        """
+
     def decode(
         self,
         embedding: Embedding,
@@ -113,6 +127,11 @@ class Adapter(ABC):
     def learning_parts(self) -> tuple[Any, Any]:
         """Prompt encoder and mask decoder: what fine-tuning changes."""
         return self._prompt_encoder, self._mask_decoder
+
+    @property
+    def neck(self) -> Any:
+        """The last layers of the image encoder: fine-tuning may change them too."""
+        return self.network.image_encoder.neck
 
     def refresh(self) -> None:
         """Forget what was computed from the weights, after they changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from napari_sam_suite.engine.models.device import inference
 from napari_sam_suite.engine.models.protocol import Embedding, Prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -34,13 +35,30 @@ class Sam1Model(Adapter):
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images (H, W, 3), uint8, their longer side scaled, then padded."""
+        return self._encode(images, self.network.image_encoder, "image")
+
+    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """What the blocks say of RGB images (H, W, 3), uint8."""
+        return self._encode(images, self._trunk, "blocks")
+
+    def finish(self, seen: Embedding) -> Embedding:
+        """The embedding of one image, from what `look` gave; see `Adapter.finish`."""
+        image = self.neck(seen.features["blocks"]).contiguous()
+        return replace(seen, features={"image": image})
+
+    def _encode(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        encoder: Callable[[Tensor], Tensor],
+        name: str,
+    ) -> list[Embedding]:
         embeddings = []
         with inference(self.device, self.dtype):
             for image in images:
                 scaled = self._transform.apply_image(image)
                 pixels = torch.as_tensor(scaled, device=self.device)
                 batch = self.network.preprocess(pixels.permute(2, 0, 1)[None])
-                features = {"image": self.network.image_encoder(batch).contiguous()}
+                features = {name: encoder(batch).contiguous()}
                 embeddings.append(
                     Embedding(
                         features,
@@ -50,6 +68,17 @@ class Sam1Model(Adapter):
                     )
                 )
         return embeddings
+
+    def _trunk(self, batch: Tensor) -> Tensor:
+        """The image encoder without its neck, (B, C, h, w)."""
+        encoder = self.network.image_encoder
+        x = encoder.patch_embed(batch)
+        if encoder.pos_embed is not None:
+            x = x + encoder.pos_embed
+        for block in encoder.blocks:
+            x = block(x)
+        seen: Tensor = x.permute(0, 3, 1, 2)
+        return seen
 
     def _parts(self, network: Any) -> tuple[int, Any, Any]:
         for block in network.image_encoder.blocks:

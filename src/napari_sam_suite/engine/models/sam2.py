@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,34 @@ class Sam2Model(Adapter):
                 )
                 for i, image in enumerate(images)
             ]
+
+    def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """What the trunk says of RGB images (H, W, 3), uint8: its four stages."""
+        with inference(self.device, self.dtype):
+            batch = torch.stack([self._prepare(image) for image in images])
+            stages = self.network.image_encoder.trunk(batch)
+            return [
+                Embedding(
+                    {f"stage{k}": s[i : i + 1].clone() for k, s in enumerate(stages)},
+                    (image.shape[0], image.shape[1]),
+                    (self.input_size, self.input_size),
+                )
+                for i, image in enumerate(images)
+            ]
+
+    def finish(self, seen: Embedding) -> Embedding:
+        """The embedding of one image, from what `look` gave; see `Adapter.finish`."""
+        network = self.network
+        stages = [seen.features[name] for name in sorted(seen.features)]
+        levels = self.neck(stages)[0]
+        fine, middle, coarse = levels[: len(levels) - network.image_encoder.scalp][-3:]
+        if network.directly_add_no_mem_embed:
+            coarse = coarse + network.no_mem_embed.view(1, -1, 1, 1)
+        if network.use_high_res_features_in_sam:
+            fine = network.sam_mask_decoder.conv_s0(fine)
+            middle = network.sam_mask_decoder.conv_s1(middle)
+        features = {"image": coarse, "middle": middle, "fine": fine}
+        return replace(seen, features=features)
 
     def video_memory(self, length: int) -> VideoMemory:
         """Begin to remember objects in a movie; see `SamModel.video_memory`."""
