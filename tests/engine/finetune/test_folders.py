@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from typing import TYPE_CHECKING
 
@@ -79,6 +81,42 @@ def test_a_binary_mask_is_split_into_its_islands(folders: tuple[Path, Path]) -> 
     assert len(found.samples[0].masks) == 2
     assert "each of its 2 islands" in " ".join(found.notices)
     assert "left out: b" in " ".join(found.notices)
+
+
+def test_folders_of_dataloop_are_read_polygons_and_masks(
+    folders: tuple[Path, Path],
+) -> None:
+    images, labels = folders
+    ring = [{"x": x, "y": y} for y, x in ((4, 4), (4, 20), (20, 20), (20, 4))]
+    polygon = {"type": "segment", "label": "cell", "coordinates": [ring]}
+    (labels / "a.json").write_text(json.dumps({"annotations": [polygon]}))
+    file = io.BytesIO()
+    Image.fromarray(np.where(TWO > 0, 255, 0).astype(np.uint8)).save(file, "PNG")
+    said = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    mask = {"type": "binary", "label": "cell", "coordinates": said}
+    (labels / "b.json").write_text(json.dumps({"annotations": [mask]}))
+    found = read_folders(images, labels)
+    square, islands = found.samples
+    expected = np.zeros((32, 32), bool)
+    expected[4:21, 4:21] = True
+    assert (square.masks.full(0) == expected).all()
+    assert [islands.masks.full(k).sum() for k in range(2)] == [
+        (TWO == 1).sum(),
+        (TWO == 2).sum(),
+    ]
+    assert "each of its 2 islands" in " ".join(found.notices)
+
+
+def test_masks_of_another_size_than_their_image_are_refused(
+    folders: tuple[Path, Path],
+) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(file, "PNG")
+    said = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    mask = {"type": "binary", "label": "cell", "coordinates": said}
+    (folders[1] / "a.json").write_text(json.dumps({"annotations": [mask]}))
+    with pytest.raises(ParameterError, match="9 x 9 pixels"):
+        read_folders(*folders)
 
 
 def test_a_coco_file_of_many_images_names_them(

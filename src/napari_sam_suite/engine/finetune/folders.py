@@ -67,9 +67,9 @@ def read_folders(
     images : Path
         Folder of images; a single file will do.
     labels : Path
-        Folder with a label image, GeoJSON or another file of objects for each, named
-        like the image but for words such as ``img`` and ``labels``; or one COCO file
-        that names the images.
+        Folder with a label image, GeoJSON, Dataloop's JSON or another file of objects
+        for each, named like the image but for words such as ``img`` and ``labels``; or
+        one COCO file that names the images.
     axes : str, optional
         Of the images, if the files do not say it.
     composite : callable, optional
@@ -220,7 +220,8 @@ def _read_file(path: Path, told: list[str]) -> Objects:
         objects = Objects.from_labels(plane.astype(np.int64), source=sizes)
     else:
         objects = Objects.load(path)
-    if path.suffix.lower() not in _LABEL_IMAGES:
+    picture = path.suffix.lower() in _LABEL_IMAGES
+    if not picture and not (objects.source.get("masks") == len(objects) == 1):
         return objects
     return _split_binary(objects, path, told)
 
@@ -228,9 +229,11 @@ def _read_file(path: Path, told: list[str]) -> Objects:
 def _split_binary(objects: Objects, path: Path, told: list[str]) -> Objects:
     """Islands of a mask as objects of their own.
 
-    In a label image with one number only on each frame, that number means "object".
+    In a label image with one number only on each frame, that number means "object",
+    and so does the only mask that Dataloop has of an image.
     """
-    if not len(objects) or objects.features["label"].nunique() > 1:
+    several = "label" in objects.features and objects.features["label"].nunique() > 1
+    if not len(objects) or several:
         return objects
     sizes = objects.source["sizes"]
     shape = int(sizes["y"]), int(sizes["x"])
@@ -254,8 +257,9 @@ def _split_binary(objects: Objects, path: Path, told: list[str]) -> Objects:
 
 def _check_size(image: ImageSource, objects: Objects) -> None:
     sizes = objects.source.get("sizes")
-    if "label" not in objects.features or not sizes:
-        return  # only a label image must have the size of its image
+    drawn = "label" in objects.features or "masks" in objects.source
+    if not drawn or not sizes:
+        return  # only label images and masks must have the size of their image
     labels, pixels = (int(sizes["y"]), int(sizes["x"])), (image.sizes.y, image.sizes.x)
     if labels != pixels:
         raise ParameterError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_sam_suite.engine.formats import coco, geojson, nimbus
+from napari_sam_suite.engine.formats import coco, dataloop, geojson, nimbus
 from napari_sam_suite.engine.formats.jsonfile import parse_json
 
 if TYPE_CHECKING:
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.objects import Objects
 
-_READERS = {"coco": coco.from_document, "nimbus": nimbus.from_document}
+_READERS = {
+    "coco": coco.from_document,
+    "nimbus": nimbus.from_document,
+    "dataloop": dataloop.from_document,
+}
 
 
 class FoundJson:
@@ -26,7 +30,8 @@ class FoundJson:
     Attributes
     ----------
     format : str
-        ``"coco"``, ``"nimbus"`` or ``"geojson"``; empty if it is none of them.
+        ``"coco"``, ``"nimbus"``, ``"dataloop"`` or ``"geojson"``; empty if it is
+        none of them.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def write(objects: Objects, path: Path) -> None:
 
 
 def read(path: Path) -> Objects:
-    """Read COCO, NimbusImage's JSON or GeoJSON.
+    """Read COCO, NimbusImage's or Dataloop's JSON, or GeoJSON.
 
     Raises
     ------
@@ -72,4 +77,6 @@ def _name_format(document: Any) -> str:
         return "coco"
     if nimbus.is_nimbus(document):
         return "nimbus"
+    if dataloop.is_dataloop(document):
+        return "dataloop"
     return "geojson" if geojson.is_geojson(document) else ""
