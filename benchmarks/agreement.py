@@ -53,7 +53,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     image = picture(args.size)
-    params = AutoParams(points_per_side=args.points, tile="off", overlap="allow")
+    params = AutoParams(
+        search="grid", points_per_side=args.points, tile="off", overlap="allow"
+    )
 
     def find(precision: Precision) -> Masks:
         model = load_model(args.model, device=args.device, precision=precision)

@@ -116,7 +116,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     )
     image = picture(args.size)
     params = AutoParams(
-        points_per_side=args.points, tile="off", overlap="allow"
+        search="grid", points_per_side=args.points, tile="off", overlap="allow"
     ).resolved(model.spec)
     theirs = upstream(model, params)
     scene = None if trained else Scene(model)

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 STRIDE = 4
 OFFSET_UNIT = 32.0
 
 
-class DenseHead(nn.Module):
-    """Auxiliary head on the stride-4 features; thrown away after training.
-
-    Answers five channels: foreground, boundary, and the (y, x) way to the centre
-    of the object in units of 32 px, as one logit, one logit and two numbers; the
-    last one is the logarithm of the object's diameter.
-    """
-
-    def __init__(self, width: int = 128) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, 48, 1), nn.GELU(), nn.Conv2d(48, 5, 3, padding=1)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, Y, X) features to (B, 5, Y, X)."""
-        return self.layers(features)
-
-
 def dense_targets(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Targets of ``DenseHead`` from (B, Y, X) instance ids.
+    """Targets of the model's ``Guide`` from (B, Y, X) instance ids.
 
     Returns
     -------

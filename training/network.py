@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from losses import DenseHead
+from napari_sam_suite.engine.models.nano.guide import Guide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +49,12 @@ class Encoded:
 
 
 class Trainee(nn.Module):
-    """The model and its auxiliary head."""
+    """The model and its guide, the dense head that also steers the encoder."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
         self.model = model
-        self.head = DenseHead(model.hidden_dim)
+        self.head = Guide(model.hidden_dim)
 
     def encode(self, images: Tensor, window: Window, frozen: bool = False) -> Encoded:
         """Encode (B, 3, size, size) crops lying at ``window``.
@@ -157,13 +157,12 @@ def save_atomic(value: object, path: Path) -> None:
 
 
 def export(network: Trainee, path: Path) -> None:
-    """Write the model (without the auxiliary head) as fp16 safetensors."""
+    """Write the model with its guide as fp16 safetensors."""
     from safetensors.torch import save_file
 
-    state = {
-        name: value.detach().half().cpu().contiguous()
-        for name, value in network.model.state_dict().items()
-    }
+    parts = dict(network.model.state_dict())
+    parts |= {f"guide.{name}": v for name, v in network.head.state_dict().items()}
+    state = {name: v.detach().half().cpu().contiguous() for name, v in parts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     save_file(state, temporary)

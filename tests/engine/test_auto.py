@@ -64,7 +64,7 @@ def compare(model, image, **settings) -> int:
     ours["refine"] = ours.pop("use_m2m", False)
     ours["multimask"] = ours.pop("multimask_output", True)
     masks = automatic_masks(
-        model, image, AutoParams(tile="off", overlap="allow", **ours)
+        model, image, AutoParams(search="grid", tile="off", overlap="allow", **ours)
     )
     assert len(masks) == len(expected)
     different = 0
@@ -127,7 +127,9 @@ def test_a_stability_just_at_the_threshold_passes_as_upstream(random_nano):
     image = photo((512, 512))
     settings = EVERYTHING | {"points_per_side": 4, "stability_score_offset": 0.02}
     everything = automatic_masks(
-        random_nano, image, AutoParams(tile="off", overlap="allow", **settings)
+        random_nano,
+        image,
+        AutoParams(search="grid", tile="off", overlap="allow", **settings),
     )
     middle = float(np.sort(everything.stability)[len(everything) // 2])
     # The next number above it is the same one in float32, in which upstream compares.

@@ -1,5 +1,8 @@
 """Automatic masks: a grid of points asks the model for everything in an image.
 
+A model with a guide, such as the embedded one, is asked where the guide expects objects
+instead: fewer prompts, and none between two objects.
+
 The method and its parameters are those of the generators of SAM and SAM 2 (Kirillov
 et al. 2023, Ravi et al. 2024), and in float32 so are the masks. The order of work is
 ours: logits stay at low resolution, a mask the model rates too low is never drawn, and
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam_suite.engine.asking import Asker
-from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.errors import Cancelled, ModelError
 from napari_sam_suite.engine.filters import Candidates, choose, merge, passing
 from napari_sam_suite.engine.finder import Found, Report, Stop
 from napari_sam_suite.engine.masks import MaskBuilder, Masks, measure, tighten
@@ -30,6 +33,7 @@ from napari_sam_suite.engine.models.protocol import (
     SamModel,
     to_numpy,
 )
+from napari_sam_suite.engine.proposals import propose
 from napari_sam_suite.engine.resample import Enlargement
 from napari_sam_suite.engine.tiles import (
     STANDARD_TILE,
@@ -109,7 +113,7 @@ def automatic_masks(
     params : AutoParams
         Thresholds left open are those recommended for the model.
     report, stop : callable, optional
-        Progress in points, and the wish to stop, looked at between batches.
+        Progress in points of the grid, and the wish to stop, looked at between batches.
 
     Returns
     -------
@@ -207,8 +211,11 @@ class _Search:
             image[region.y0 : region.y1, region.x0 : region.x1]
         )
         embedding = self._asker.encode(pixels)
+        planned, before = len(grid), self.done
+        if self._guided(embedding):
+            grid = propose(embedding.maps()["guide"], region.shape)
         drawn = [Masks.empty(shape)]
-        size = self.params.points_per_batch
+        size, asked = self.params.points_per_batch, 0
         for decoded, points in self._asker.decode(embedding, grid, self._ask, size):
             builder = MaskBuilder(shape)
             self._keep(decoded, points, embedding, region, builder)
@@ -218,9 +225,22 @@ class _Search:
                 self.lowest = self.params
                 drawn = [m.select(passing(m, self.params)) for m in drawn]
                 logger.info("too many candidates: only those that pass are kept")
-            self.done += len(points)
+            asked += len(points)
+            self.done = before + planned * asked // len(grid)
             self._pause("Finding objects")
+        self.done = before + planned
         return Masks.concat(drawn)
+
+    def _guided(self, embedding: Embedding) -> bool:
+        """Whether to ask where the model's guide says, and not a grid of points."""
+        search = self.params.search
+        able = "guide" in embedding.features
+        if search == "guided" and not able:
+            raise ModelError(
+                f"{self.model.spec.id} has no guide that says where objects are.",
+                "Set `search` to grid or auto.",
+            )
+        return able and search != "grid"
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         p = self.params

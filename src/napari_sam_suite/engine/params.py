@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from napari_sam_suite.engine.errors import ParameterError
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
     from napari_sam_suite.engine.models.registry import ModelSpec
 
 
@@ -68,11 +70,14 @@ class AutoParams(PolygonParams):
     """Automatic masks: a grid of points asks the model what is there.
 
     Names and meanings are those of the generators of SAM and SAM 2 (Kirillov et al.
-    2023, Ravi et al. 2024); `tile` and `overlap` are ours.
+    2023, Ravi et al. 2024); `search`, `tile` and `overlap` are ours.
     """
 
     groups: ClassVar[Groups] = (
-        ("Grid", ("points_per_side", "points_per_batch", "multimask", "refine")),
+        (
+            "Prompts",
+            ("search", "points_per_side", "points_per_batch", "multimask", "refine"),
+        ),
         (
             "Thresholds",
             (
@@ -99,12 +104,18 @@ class AutoParams(PolygonParams):
         ("Polygons", ("smoothing", "padding", "parts", "overlap")),
     )
 
+    search: Literal["auto", "grid", "guided"] = Field(
+        "auto",
+        title="Search",
+        description="A grid of points, or where the model's guide expects objects; "
+        "auto is guided where the model has one.",
+    )
     points_per_side: int = Field(
         32,
         ge=1,
         le=256,
         title="Points per side",
-        description="The grid has this many points squared.",
+        description="The grid has this many points squared; a guided search has none.",
     )
     points_per_batch: int | None = Field(
         None,
@@ -225,7 +236,7 @@ class AutoParams(PolygonParams):
         """The settings of one of `PRESETS`.
 
         ``"speed"`` asks fewer points of fewer, larger tiles; ``"quality"`` cleans small
-        holes and specks away; ``"coverage"`` asks more points, and again in crops.
+        holes and specks away; ``"coverage"`` asks a grid of more points, and crops.
 
         Raises
         ------
@@ -260,6 +271,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "speed": {"points_per_side": 16, "tile": 2048},
     "quality": {"points_per_side": 32, "min_mask_region_area": 25},
     "coverage": {
+        "search": "grid",
         "points_per_side": 64,
         "crop_n_layers": 1,
         "crop_n_points_downscale_factor": 2,
@@ -295,7 +307,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> ParameterError:
     # A field of several kinds has one error for each; together they say what may be.
     wanted = " or ".join(
         dict.fromkeys(
-            _wanted(e["type"], e["msg"])
+            _wanted(e)
             for e in error.errors(include_url=False)
             if e["loc"][:1] == first["loc"][:1]
         )
@@ -303,7 +315,25 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> ParameterError:
     return ParameterError(f"{name} cannot be {value!r}.", f"It should be {wanted}.")
 
 
-def _wanted(kind: str, text: str) -> str:
-    """What pydantic says a value should be; of one that is chosen, all there are."""
-    wanted = text.removeprefix("Input should be ")
-    return wanted if kind == "literal_error" else wanted.partition(",")[0]
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a number",
+    "bool_parsing": "yes or no",
+    "bool_type": "yes or no",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "literal_error": "{expected}",
+}
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """What a value should be; of one that is chosen, all there are."""
+    if error["type"] in _WANTED:
+        return _WANTED[error["type"]].format(**error.get("ctx", {}))
+    return error["msg"].removeprefix("Input should be ").partition(",")[0]

@@ -25,6 +25,7 @@ from napari_sam_suite.widgets.form import Form, fold, scrolled
 from napari_sam_suite.widgets.prototypes import PrototypeBox
 from napari_sam_suite.widgets.repeat import record_shapes
 from napari_sam_suite.widgets.similar import Similar
+from napari_sam_suite.widgets.soon import Soon
 from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.table import column
 
@@ -58,6 +59,7 @@ class FewShotTab(Tab):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._layer: Shapes | None = None
+        self._soon = Soon(self.refresh, self)
         self._why = ""
         self.choices: dict[str, QComboBox] = {}
         self.batch = BatchFields(self)
@@ -80,7 +82,7 @@ class FewShotTab(Tab):
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
-        self.parts.viewer.layers.selection.events.active.disconnect(self.refresh)
+        self.parts.viewer.layers.selection.events.active.disconnect(self._soon.ask)
         self._listen(None)
 
     def params(self) -> FewShotParams:
@@ -250,8 +252,8 @@ class FewShotTab(Tab):
         layout.addWidget(self.button)
 
     def _connect(self) -> None:
-        self.parts.viewer.layers.selection.events.active.connect(self.refresh)
-        self.parts.results.changed.connect(self.refresh)
+        self.parts.viewer.layers.selection.events.active.connect(self._soon.ask)
+        self.parts.results.changed.connect(self._soon.ask)
         self.similar.said.connect(self.said)
         self.similar.failed.connect(self.failed)
         self.similar.learnt.connect(self.prototypes.keep)

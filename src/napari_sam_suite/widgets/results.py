@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.widgets.bridge import Background
 from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.reveal import Reveal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +32,6 @@ in their own layer."""
 
 _MANY = 50  # objects of a new layer, from which on another thread makes the triangles
 _SHARE = 8  # pauses over the time that drawing takes
-_TURN = 40  # ms between adding a layer and showing it
 
 
 def nothing() -> Objects:
@@ -97,9 +97,9 @@ class Step(Protocol):
 class Results(QObject):
     """Puts objects into Shapes layers, and takes whole runs out and back in.
 
-    The shapes of a new layer are made on another thread. It is added hidden, and shown
-    a moment later, because either takes some 0.1 s, whatever is in it. While a run goes
-    on, drawing takes no more than a small share of the time.
+    The shapes of a new layer are made on another thread, and it is shown part by part,
+    by `Reveal`. While a run goes on, drawing takes no more than a small share of the
+    time.
 
     Signals
     -------
@@ -131,10 +131,8 @@ class Results(QObject):
         self._timer.timeout.connect(self._flush)
         self._waiting: list[Run] = []
         self._later: list[tuple[Run, Objects]] = []
-        self._hidden: Shapes | None = None
-        self._showing = QTimer(self)
-        self._showing.setSingleShot(True)
-        self._showing.timeout.connect(self._reveal)
+        self._reveal = Reveal(viewer, self)
+        self._reveal.done.connect(self.changed)
 
     @property
     def can_undo(self) -> bool:
@@ -149,7 +147,7 @@ class Results(QObject):
     @property
     def settled(self) -> bool:
         """Whether everything that was found is in the viewer."""
-        return self._work is None and not self._waiting and self._hidden is None
+        return self._work is None and not self._waiting and self._reveal.idle
 
     def begin(self, picture: Picture, recipe: dict[str, Any], mode: Mode) -> Run:
         """Start a run; its recipe goes into the layer's metadata.
@@ -335,18 +333,7 @@ class Results(QObject):
 
     def _attach(self, run: Run, layer: Shapes) -> None:
         run.layer = layer
-        self._reveal()
-        self._viewer.add_layer(layer)
-        self._hidden = layer
-        self._showing.start(_TURN)
-
-    def _reveal(self) -> None:
-        """Show the layer that was added last."""
-        self._showing.stop()
-        layer, self._hidden = self._hidden, None
-        if layer is not None and self._alive(layer):
-            layer.visible = True
-            self.changed.emit()
+        self._reveal.add(layer)
 
     def _append(self, layer: Shapes, picture: Picture, new: Objects) -> None:
         import pandas as pd

@@ -25,6 +25,7 @@ from napari_sam_suite.widgets.edits import Edits
 from napari_sam_suite.widgets.form import scrolled
 from napari_sam_suite.widgets.levels import LevelButton
 from napari_sam_suite.widgets.review import SELECT_FIRST, Review, bind
+from napari_sam_suite.widgets.soon import Soon
 from napari_sam_suite.widgets.tab import Tab
 from napari_sam_suite.widgets.table import about, column
 
@@ -51,6 +52,7 @@ class TagTab(Tab):
         super().__init__(parts)
         viewer = parts.viewer
         self._layer: Shapes | None = None
+        self._soon = Soon(self.refresh, self)
         self._edits = Edits(self)
         self.review = Review(viewer, self._edits)
         self.levels = LevelButton(parts, self._edits)
@@ -76,13 +78,13 @@ class TagTab(Tab):
         self.levels.said.connect(self.said)
         self.levels.failed.connect(self.failed)
         self._edits.changed.connect(self.refresh)
-        viewer.layers.selection.events.active.connect(self.refresh)
-        parts.results.changed.connect(self.refresh)
+        viewer.layers.selection.events.active.connect(self._soon.ask)
+        parts.results.changed.connect(self._soon.ask)
         self.refresh()
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
-        self.parts.viewer.layers.selection.events.active.disconnect(self.refresh)
+        self.parts.viewer.layers.selection.events.active.disconnect(self._soon.ask)
         self._listen(None)
         self.review.set_layer(None)
         self.levels.set_layer(None)

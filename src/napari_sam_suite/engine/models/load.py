@@ -158,6 +158,10 @@ def _needs(name: str, package: str) -> Iterator[None]:
 
 
 def _fill(network: Any, weights: dict[str, torch.Tensor], path: Path) -> None:
+    if any(name.startswith("guide.") for name in weights):
+        from napari_sam_suite.engine.models.nano.config import add_guide
+
+        add_guide(network)
     try:
         wrong = network.load_state_dict(
             {k: v.float() if v.is_floating_point() else v for k, v in weights.items()},

@@ -38,7 +38,8 @@ class Embedding:
     ----------
     features : dict of str to Array
         ``"image"`` of shape (1, C, h, w); SAM 2 adds ``"fine"`` (4h, 4w) and
-        ``"middle"`` (2h, 2w), the high-resolution features of its decoder.
+        ``"middle"`` (2h, 2w), the high-resolution features of its decoder. A model with
+        a guide adds ``"guide"`` (1, 5, 4h, 4w); see `proposals.propose`.
     shape : (int, int)
         Height and width of the image in pixels.
     scaled : (int, int)

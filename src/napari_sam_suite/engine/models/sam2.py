@@ -31,11 +31,8 @@ class Sam2Model(Adapter):
         """Embed RGB images of shape (H, W, 3), uint8, each stretched to a square."""
         with inference(self.device, self.dtype):
             batch = torch.stack([self._prepare(image) for image in images])
-            pyramid = self.network.forward_image(batch)["backbone_fpn"]
-            fine, middle, coarse = pyramid[-3:]
-            if self.network.directly_add_no_mem_embed:
-                coarse = coarse + self.network.no_mem_embed.view(1, -1, 1, 1)
-            levels = {"image": coarse, "middle": middle, "fine": fine}
+            pyramid = self.network.image_encoder(batch)["backbone_fpn"]
+            levels = self._levels(pyramid)
             return [
                 Embedding(
                     {name: level[i : i + 1].clone() for name, level in levels.items()},
@@ -64,14 +61,22 @@ class Sam2Model(Adapter):
         network = self.network
         stages = [seen.features[name] for name in sorted(seen.features)]
         levels = self.neck(stages)[0]
-        fine, middle, coarse = levels[: len(levels) - network.image_encoder.scalp][-3:]
+        pyramid = levels[: len(levels) - network.image_encoder.scalp]
+        return replace(seen, features=self._levels(pyramid))
+
+    def _levels(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What an embedding holds, from the features of the neck, the finest first."""
+        network = self.network
+        fine, middle, coarse = pyramid[-3:]
+        levels = {}
+        if hasattr(network, "guide"):
+            levels["guide"] = network.guide(fine)
         if network.directly_add_no_mem_embed:
             coarse = coarse + network.no_mem_embed.view(1, -1, 1, 1)
         if network.use_high_res_features_in_sam:
             fine = network.sam_mask_decoder.conv_s0(fine)
             middle = network.sam_mask_decoder.conv_s1(middle)
-        features = {"image": coarse, "middle": middle, "fine": fine}
-        return replace(seen, features=features)
+        return {"image": coarse, "middle": middle, "fine": fine, **levels}
 
     def video_memory(self, length: int) -> VideoMemory:
         """Begin to remember objects in a movie; see `SamModel.video_memory`."""

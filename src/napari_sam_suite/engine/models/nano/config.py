@@ -93,7 +93,16 @@ def load_weights(model: SAM2Base, path: Path) -> None:
             "Reinstall the package, or train them with training/train.py.",
         )
     state = {name: value.float() for name, value in load_file(path).items()}
+    if any(name.startswith("guide.") for name in state):
+        add_guide(model)
     model.load_state_dict(state)
+
+
+def add_guide(model: SAM2Base) -> None:
+    """Give a network the head that its weights know: ``model.guide``."""
+    from napari_sam_suite.engine.models.nano.guide import Guide
+
+    model.guide = Guide(model.hidden_dim)
 
 
 def read_card() -> dict[str, Any]:

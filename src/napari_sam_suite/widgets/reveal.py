@@ -1,0 +1,95 @@
+"""A new layer shown a part at a time, so that no turn of the event loop is long."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Shapes
+
+_TURN = 40  # ms between one part and the next
+
+
+class Reveal(QObject):
+    """Adds a Shapes layer hidden, and shows it a moment later, part by part.
+
+    Adding takes some 0.1 s, whatever is in the layer. Drawing it first takes as long
+    again, because each of its five parts (faces, highlights, their lines and corners,
+    text) brings a program for the graphics card that has to be built.
+
+    Signals
+    -------
+    done()
+        The layer can be seen as it will stay.
+    """
+
+    done = Signal()
+
+    def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._layer: Shapes | None = None
+        self._parts: list[Any] = []
+        self._timer = QTimer(self)
+        self._timer.setInterval(_TURN)
+        self._timer.timeout.connect(self._next)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing left to show."""
+        return self._layer is None and not self._parts
+
+    def add(self, layer: Shapes) -> None:
+        """Add a layer that is not visible yet to the viewer; shows it soon."""
+        self.finish()
+        self._viewer.add_layer(layer)
+        self._layer = layer
+        self._timer.start()
+
+    def finish(self) -> None:
+        """Show at once what is still to be shown."""
+        while not self.idle:
+            self._next()
+
+    def _next(self) -> None:
+        """Show the faces first, then one more part each time."""
+        if self._layer is not None:
+            layer, self._layer = self._layer, None
+            if layer in self._viewer.layers:
+                self._parts = self._hide_parts(layer)
+                layer.visible = True
+        elif self._parts:
+            _show(self._parts.pop(0))
+        if self.idle:
+            self._timer.stop()
+            self.done.emit()
+
+    def _hide_parts(self, layer: Shapes) -> list[Any]:
+        """All parts of the layer's drawing but its faces, hidden.
+
+        None where the viewer has no window, or one of another make: napari has no
+        public way to them, and they only save time.
+        """
+        with suppress(AttributeError, KeyError):
+            canvas = self._viewer.window._qt_viewer.canvas  # type: ignore[attr-defined]
+            node = canvas.layer_to_visual[layer].node
+            parts = [
+                node.text,
+                node.highlight_lines,
+                node.highlight_vertices,
+                node.shape_highlights,
+            ]
+            for part in parts:
+                part.visible = False
+            return parts
+        return []
+
+
+def _show(part: Any) -> None:
+    """Make a part visible; one of a layer that has been removed is no harm."""
+    with suppress(Exception):
+        part.visible = True

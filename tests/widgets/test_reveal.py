@@ -1,0 +1,90 @@
+"""A new layer is shown a part at a time, and in the end all of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Shapes
+
+from napari_sam_suite.widgets.reveal import Reveal
+
+SQUARE = np.array([[0, 0], [0, 9], [9, 9], [9, 0]])
+PARTS = ("shape_faces", "shape_highlights", "highlight_lines", "highlight_vertices")
+
+
+def hidden_layer() -> Shapes:
+    return Shapes([SQUARE], shape_type="polygon", visible=False)
+
+
+def drawing(viewer, layer):
+    return viewer.window._qt_viewer.canvas.layer_to_visual[layer].node
+
+
+def shown(viewer, layer) -> int:
+    node = drawing(viewer, layer)
+    return sum(getattr(node, part).visible for part in (*PARTS, "text"))
+
+
+def test_parts_come_one_by_one_until_all_are_there(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    reveal = Reveal(viewer)
+    layer = hidden_layer()
+    reveal.add(layer)
+    assert layer in viewer.layers
+    assert not layer.visible
+    assert not reveal.idle
+    counts = []
+    while not reveal.idle:
+        reveal._next()
+        counts.append(shown(viewer, layer))
+    assert counts == [1, 2, 3, 4, 5]
+    assert layer.visible
+
+
+def test_it_ends_by_itself_and_says_so(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    reveal = Reveal(viewer)
+    layer = hidden_layer()
+    with qtbot.waitSignal(reveal.done):
+        reveal.add(layer)
+    assert shown(viewer, layer) == len(PARTS) + 1
+    assert not reveal._timer.isActive()
+
+
+def test_the_next_layer_finishes_the_one_before(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    reveal = Reveal(viewer)
+    first, second = hidden_layer(), hidden_layer()
+    reveal.add(first)
+    reveal.add(second)
+    assert first.visible
+    assert shown(viewer, first) == len(PARTS) + 1
+    assert not second.visible
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_layer_that_was_removed_meanwhile_is_left_alone(
+    make_napari_viewer, qtbot, turns
+):
+    viewer = make_napari_viewer()
+    reveal = Reveal(viewer)
+    layer = hidden_layer()
+    reveal.add(layer)
+    for _ in range(turns):
+        reveal._next()
+    viewer.layers.remove(layer)
+    with qtbot.waitSignal(reveal.done):
+        pass
+    assert reveal.idle
+    assert layer.visible is (turns > 0)
+
+
+def test_a_viewer_without_a_window_shows_it_at_once(qtbot):
+    viewer = ViewerModel()
+    reveal = Reveal(viewer)
+    layer = hidden_layer()
+    with qtbot.waitSignal(reveal.done):
+        reveal.add(layer)
+    assert layer.visible
+    assert reveal.idle
