@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from shapely import MultiPolygon, Polygon
 
@@ -50,32 +52,88 @@ def complete(
     """
     if _is_complete(table):
         return table.reset_index(drop=True)
-    columns: dict[str, Any] = {}
-    for name, (dtype, unknown) in COLUMNS.items():
-        values = table[name] if name in table else [unknown] * len(polygons)
-        column = pd.Series(values)
-        if not isinstance(unknown, float) and column.isna().any():
-            column = pd.Series([unknown if pd.isna(v) else v for v in column])
-        columns[name] = column.astype(cast("Any", dtype)).to_numpy()
-    columns["area"] = [
-        max(1, round(polygon.area)) if area < 0 else area
-        for area, polygon in zip(columns["area"].tolist(), polygons, strict=True)
-    ]
-    columns["id"] = _unique(columns["id"].tolist())
-    for name in table.columns:
-        if name not in COLUMNS:
-            columns[name] = table[name].reset_index(drop=True)
-    types = {name: dtype for name, (dtype, _) in COLUMNS.items()}
-    return pd.DataFrame(columns, index=range(len(polygons))).astype(types)
+    return build_table({name: table[name].array for name in table.columns}, polygons)
+
+
+def build_table(
+    columns: Mapping[str, Any], polygons: Sequence[Polygon | MultiPolygon]
+) -> pd.DataFrame:
+    """A table that is complete, from single columns; quicker than from a table.
+
+    Parameters
+    ----------
+    columns : mapping of str to any
+        One value for all rows, or an array or list with one for each.
+    polygons : sequence of Polygon or MultiPolygon
+        One for each row.
+    """
+    count = len(polygons)
+    made = {
+        name: _typed(name, columns.get(name, unknown), count)
+        for name, (_, unknown) in COLUMNS.items()
+    }
+    areas = np.asarray(made["area"])
+    if (areas < 0).any():
+        pairs = zip(areas.tolist(), polygons, strict=True)
+        known = [max(1, round(one.area)) if area < 0 else area for area, one in pairs]
+        made["area"] = np.array(known, np.int64)
+    ids = made["id"].tolist()
+    if "" in ids or len(set(ids)) < count:
+        made["id"] = _typed("id", _unique(ids), count)
+    more = {name: column for name, column in columns.items() if name not in COLUMNS}
+    return pd.DataFrame(made | more, index=range(count))
+
+
+@cache
+def _types() -> dict[str, Any]:
+    """Types of `COLUMNS` as this version of pandas has them."""
+    return {
+        name: pd.Series([], dtype=cast("Any", dtype)).dtype
+        for name, (dtype, _) in COLUMNS.items()
+    }
+
+
+def _holds_all(dtype: Any) -> bool:
+    """Whether anything may be in a column of this type, as texts are in pandas 2."""
+    return isinstance(dtype, np.dtype) and dtype.hasobject
+
+
+@lru_cache(maxsize=64)
+def _texts(text: str, count: int) -> Any:
+    """The same text for all rows; tables take copies of it."""
+    return pd.Series([text] * count, dtype=_types()["id"]).array
+
+
+def _typed(name: str, values: Any, count: int) -> Any:
+    """One of `COLUMNS` as an array of its type, with nothing missing."""
+    wanted, unknown = _types()[name], COLUMNS[name][1]
+    text = isinstance(unknown, str)
+    if isinstance(values, str):
+        return _texts(values, count)
+    if not text and isinstance(values, int | float):
+        return np.full(count, values, wanted)
+    if np.ndim(values) == 0:
+        values = [values] * count
+    if getattr(values, "dtype", None) == wanted and not _holds_all(wanted):
+        if not (text and values.isna().any()):
+            return values
+    elif text and all(type(value) is str for value in values):
+        return pd.Series(values, dtype=wanted).array
+    column = pd.Series(values)
+    if not isinstance(unknown, float) and column.isna().any():
+        column = pd.Series([unknown if pd.isna(v) else v for v in column])
+    return column.astype(wanted).array
 
 
 def _is_complete(table: pd.DataFrame) -> bool:
-    if list(table.columns[: len(COLUMNS)]) != list(COLUMNS):
+    if list(table.columns)[: len(COLUMNS)] != list(COLUMNS):
         return False
-    wanted = (dtype for dtype, _ in COLUMNS.values())
-    types = all(a == b for a, b in zip(table.dtypes, wanted, strict=False))
-    known = not table["area"].lt(0).any() and not table["id"].eq("").any()
-    return types and known and table["id"].is_unique
+    if table.dtypes.tolist()[: len(COLUMNS)] != list(_types().values()):
+        return False
+    if _holds_all(_types()["id"]) or (table["area"].to_numpy() < 0).any():
+        return False
+    ids = table["id"].tolist()
+    return "" not in ids and len(set(ids)) == len(ids)
 
 
 def _unique(ids: list[str]) -> list[str]:

@@ -11,7 +11,12 @@ import pandas as pd
 from scipy import ndimage
 
 from napari_sam_suite.engine.errors import ParameterError
-from napari_sam_suite.engine.features import UNASSIGNED, complete
+from napari_sam_suite.engine.features import (
+    COLUMNS,
+    UNASSIGNED,
+    build_table,
+    complete,
+)
 from napari_sam_suite.engine.formats import find_format
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.losses import Losses
@@ -162,26 +167,29 @@ class Objects:
         ]
         kept = [i for i, one in enumerate(traced) if one.polygon is not None]
         polygons = [one.polygon for one in traced if one.polygon is not None]
-        features = pd.DataFrame(
+        features = build_table(
             {
                 "tag": tag,
                 "score": np.asarray(masks.scores, dtype=np.float64)[kept],
                 "stability": np.asarray(masks.stability, dtype=np.float64)[kept],
                 "level": np.asarray(masks.level, dtype=np.int64)[kept],
-                "area": [
-                    count_pixels(polygon, masks.shape)
-                    if padding
-                    else int(masks.area[i])
-                    - traced[i].dropped_pixels
-                    + traced[i].filled_pixels
-                    for i, polygon in zip(kept, polygons, strict=True)
-                ],
+                "area": np.array(
+                    [
+                        count_pixels(polygon, masks.shape)
+                        if padding
+                        else int(masks.area[i])
+                        - traced[i].dropped_pixels
+                        + traced[i].filled_pixels
+                        for i, polygon in zip(kept, polygons, strict=True)
+                    ],
+                    np.int64,
+                ),
                 **frame._asdict(),
                 "model": model,
                 "run": run,
                 **_pick(columns or {}, kept, len(masks)),
             },
-            index=range(len(kept)),
+            polygons,
         )
         return cls(polygons, features, dict(source or {})), Losses.count(traced)
 
@@ -377,7 +385,8 @@ class Objects:
                 "one.",
                 "Say which frame.",
             )
-        score = np.nan_to_num(self.features["score"].to_numpy(), nan=-np.inf)
+        score = self.features["score"].to_numpy()
+        score = np.where(np.isnan(score), -np.inf, score)
         order = np.lexsort((-self.features["area"].to_numpy(), score))
         numbers = order + 1
         if "track" in self.features:
@@ -395,6 +404,8 @@ def _pick(
                 f"{len(values)} values of {name!r} do not fit {count} masks."
             )
     return {
-        name: pd.Series(list(values)).iloc[list(kept)].array
+        name: [values[row] for row in kept]
+        if name in COLUMNS
+        else pd.Series(list(values)).iloc[list(kept)].array
         for name, values in columns.items()
     }

@@ -38,6 +38,7 @@ _KEY = b"napari_sam_suite"
 _GEO = b"geo"
 _VERSION = 1
 _CORNER = 0.5
+_FEW = 50
 _MANY = 1000
 """Objects from which dictionaries and statistics are worth the time they take."""
 
@@ -110,7 +111,7 @@ def pack(objects: Objects, more: Mapping[str, Any] | None = None) -> bytes:
     arrow, parquet = load_extra("pyarrow"), load_extra("pyarrow.parquet")
     geometry = _geometry_name(objects.features)
     shapes = shapely.transform(np.array(objects.polygons, dtype=object), _to_xy)
-    table = arrow.Table.from_pandas(_storable(arrow, objects.features), None, False)
+    table, plainly = _to_arrow(arrow, objects.features)
     table = table.append_column(
         geometry, arrow.array(shapely.to_wkb(shapes).tolist(), arrow.binary())
     )
@@ -132,20 +133,28 @@ def pack(objects: Objects, more: Mapping[str, Any] | None = None) -> bytes:
         },
     }
     metadata = {
-        **(table.schema.metadata or {}),
         _GEO: json.dumps(about).encode(),
         _KEY: json.dumps(ours, default=plain).encode(),
     }
-    buffer = io.BytesIO()
+    if not plainly:
+        table = table.replace_schema_metadata({**table.schema.metadata, **metadata})
+    sink = arrow.BufferOutputStream()
     many = len(objects) > _MANY
-    parquet.write_table(
-        table.replace_schema_metadata(metadata),
-        buffer,
-        compression="zstd",
+    with parquet.ParquetWriter(
+        sink,
+        table.schema,
+        # Beginning with zstd takes longer than writing a few rows.
+        compression="zstd" if len(objects) > _FEW else "snappy",
         use_dictionary=many,
         write_statistics=many,
-    )
-    return buffer.getvalue()
+        # Arrow's own schema says the types and the metadata a second time.
+        store_schema=not plainly,
+    ) as writer:
+        writer.write_table(table)
+        if plainly:
+            writer.add_key_value_metadata(metadata)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def unpack(content: bytes, name: str = "The file") -> Objects:
@@ -202,6 +211,29 @@ def _geometry_name(features: pd.DataFrame) -> str:
     while name in features:
         name += "_"
     return name
+
+
+def _to_arrow(arrow: Any, features: pd.DataFrame) -> tuple[Any, bool]:
+    """The table for Arrow, and whether it has only numbers and texts.
+
+    These go column by column; to ask pandas takes longer than all else for a few rows.
+    """
+    columns = []
+    text = features["id"].dtype
+    for name, column in features.items():
+        kind: Any = column.dtype
+        if isinstance(kind, np.dtype) and kind.kind in "iufb":
+            values: Any = column.to_numpy()
+        elif isinstance(kind, pd.StringDtype) and kind == text:
+            values = column.array
+        else:
+            break
+        if not isinstance(name, str):
+            break
+        columns.append(arrow.array(values, from_pandas=True))
+    if len(columns) < len(features.columns):
+        return arrow.Table.from_pandas(_storable(arrow, features), None, False), False
+    return arrow.Table.from_arrays(columns, names=features.columns.tolist()), True
 
 
 def _storable(arrow: Any, features: pd.DataFrame) -> pd.DataFrame:

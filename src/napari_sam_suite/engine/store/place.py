@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from napari_sam_suite.engine.errors import OutputError
-from napari_sam_suite.engine.formats.atomic import explain, replacing, sweep
+from napari_sam_suite.engine.formats.atomic import explain, put, sweep
 from napari_sam_suite.engine.formats.extras import load_extra
 
 _URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
@@ -107,8 +107,7 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place, folders included."""
-        with replacing(self.path / name) as part:
-            part.write_bytes(data)
+        put(self.path / name, data)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
