@@ -240,7 +240,9 @@ class _Search:
                 f"{self.model.spec.id} has no guide that says where objects are.",
                 "Set `search` to grid or auto.",
             )
-        return able and search != "grid"
+        if search == "auto":
+            search = self.model.spec.auto.search
+        return able and search == "guided"
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         p = self.params

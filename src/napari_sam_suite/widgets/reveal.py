@@ -75,7 +75,7 @@ class Reveal(QObject):
         public way to them, and they only save time.
         """
         with suppress(AttributeError, KeyError):
-            canvas = self._viewer.window._qt_viewer.canvas  # type: ignore[attr-defined]
+            canvas = self._viewer.window._qt_viewer.canvas
             node = canvas.layer_to_visual[layer].node
             parts = [
                 node.text,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.metrics import Scores
     from napari_sam_suite.engine.models.protocol import SamModel
-    from napari_sam_suite.engine.models.registry import ModelSpec
+    from napari_sam_suite.engine.models.registry import ModelSpec, Search
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,9 @@ class Comparison:
     before, after : Masks
         What each found in it.
     base, tuned : Scores
-        Over all frames that were looked at, each with its own best thresholds.
-    thresholds : dict
-        With which the tuned model is best.
+        Over all frames that were looked at, each with its own best settings.
+    suits : dict
+        Thresholds and search with which the tuned model is best, as a card has them.
     """
 
     sample: Sample
@@ -55,7 +55,7 @@ class Comparison:
     after: Masks
     base: Scores
     tuned: Scores
-    thresholds: dict[str, float]
+    suits: dict[str, float | str]
 
     @property
     def better(self) -> bool:
@@ -75,8 +75,9 @@ def compare(
 ) -> Comparison:
     """Segment validation frames with the base model and with the tuned one.
 
-    Both look at the same tiles, and for both the best thresholds are looked for on
-    these frames, so that what is gained is the training's and not the search's.
+    Both look at the same tiles, and for both the best thresholds and the best search
+    are looked for on these frames, so that what is gained is the training's and not
+    the search's.
 
     Parameters
     ----------
@@ -96,23 +97,41 @@ def compare(
     Cancelled
         If `stop` said so.
     """
-    params = auto_params(tile).resolved(trainee.spec)
-    lowest = lowest_thresholds(params)
 
     def told(done: int, total: int, _: str) -> None:
         report(done, total, "Comparing with the base model")
 
     trainee.refresh()
 
-    def judge(model: SamModel, guess: float) -> tuple[Masks, Scores, dict[str, float]]:
+    def judge(model: SamModel, guess: float, search: Search) -> _Judged:
+        params = auto_params(tile, search=search).resolved(trainee.spec)
+        lowest = lowest_thresholds(params)
         frames = draw_candidates(model, samples, lowest, report=told, stop=stop)
         thresholds, scores = find_thresholds(frames, params, guess)
         shown = refilter(frames[0][0], params.with_(**thresholds))
-        return shown, scores, thresholds
+        return _Judged(shown, scores, {**thresholds, "search": search})
 
-    before, base, _ = judge(trainee.base, guesses[0])
-    after, tuned, thresholds = judge(trainee, guesses[1])
-    return Comparison(samples[0], before, after, base, tuned, thresholds)
+    def judge_best(model: SamModel, guess: float) -> _Judged:
+        """With the search that suits: the guide does not know what was learnt."""
+        ways: tuple[Search, ...] = ("guided", "grid") if trainee.guided else ("grid",)
+        judged = [judge(model, guess, search) for search in ways]
+        return max(judged, key=lambda one: float(np.nan_to_num(one.scores.f1)))
+
+    before, after = (
+        judge_best(model, guess)
+        for model, guess in zip((trainee.base, trainee), guesses, strict=True)
+    )
+    return Comparison(
+        samples[0], before.shown, after.shown, before.scores, after.scores, after.suits
+    )
+
+
+class _Judged(NamedTuple):
+    """Masks of the first frame, agreement of all, and the settings it was with."""
+
+    shown: Masks
+    scores: Scores
+    suits: dict[str, float | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +169,10 @@ class Outcome:
     def summary(self) -> str:
         """One sentence for the user."""
         if not self.better:
-            return "The model did not become better; the base model is kept."
+            return (
+                "The model did not become better than the one it began with, so the "
+                "file has the weights of that one."
+            )
         if self.comparison is not None:
             base, tuned = np.nan_to_num(
                 [self.comparison.base.f1, self.comparison.tuned.f1]
@@ -228,11 +250,12 @@ def make_card(
 def keep_base(card: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
     """The card of a model that has the base model's weights, and so its settings."""
     auto = spec.auto
-    recommended = {
+    recommended: dict[str, float | str] = {
         "pred_iou_thresh": auto.pred_iou_thresh,
         "stability_score_thresh": auto.stability_score_thresh,
         "box_nms_thresh": auto.box_nms_thresh,
         "tile": auto.tile,
+        "search": auto.search,
     }
     return card | {"better_than_base": False, "recommended": recommended}
 
@@ -243,7 +266,7 @@ def calibrated(card: dict[str, Any], comparison: Comparison | None) -> dict[str,
         return card | {"better_than_base": True}
     return card | {
         "better_than_base": True,
-        "recommended": card["recommended"] | comparison.thresholds,
+        "recommended": card["recommended"] | comparison.suits,
         "automatic": {
             "base": comparison.base.as_dict(),
             "tuned": comparison.tuned.as_dict(),

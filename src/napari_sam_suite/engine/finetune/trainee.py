@@ -88,6 +88,11 @@ class Trainee:
     def batch(self, size: int) -> None:
         self.adapter.batch = size
 
+    @property
+    def guided(self) -> bool:
+        """Whether the model says where objects are; what it says does not change."""
+        return hasattr(self.adapter.network, "guide")
+
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images (H, W, 3), uint8."""
         return (self.adapter if self.neck else self.base).encode(images)

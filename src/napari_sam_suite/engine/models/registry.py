@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Family = Literal["sam1", "sam2"]
 Runtime = Literal["torch", "onnx"]
+Search = Literal["guided", "grid"]
 
 DEFAULT_MODEL = "sam2-nano"
 """The model that travels inside the package."""
@@ -42,6 +43,8 @@ class AutoDefaults:
     tile : float
         Side of the tiles of large images, as a multiple of the model's input side:
         below 1, tiles are enlarged.
+    search : {"guided", "grid"}
+        Whether the model's guide is asked, where it has one, or a grid of points.
     """
 
     pred_iou_thresh: float
@@ -49,6 +52,7 @@ class AutoDefaults:
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
     tile: float = 1.25
+    search: Search = "guided"
 
 
 _AUTO = {
