@@ -30,6 +30,39 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
+def test_commands_are_listed_in_the_order_in_which_they_are_needed() -> None:
+    said = run("--help").stdout
+    order = (
+        "Begin:",
+        "demo",
+        "Find objects:",
+        "segment",
+        "prompt",
+        "few-shot",
+        "propagate",
+        "Whole experiments:",
+        "run",
+        "Look at what was found:",
+        "evaluate",
+        "Models of your own:",
+        "finetune",
+    )
+    places = [said.index(f"\n  {n} " if n[-1] != ":" else f"\n{n}\n") for n in order]
+    assert places == sorted(places)
+    assert "Other:" not in said
+    assert "..." not in said.partition("Begin:")[2]
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [("--points-per-side", "a whole number"), ("--smoothing", "a number")],
+)
+def test_a_number_that_is_none_is_said_in_our_words(flag: str, words: str) -> None:
+    result = run("segment", "a.tif", "--out", "x", flag, "abc")
+    assert result.exit_code == 2
+    assert f"Invalid value for '{flag}': it should be {words}." in result.stderr
+
+
 def test_the_version_is_that_of_the_package() -> None:
     assert run("--version").stdout.strip() == f"napari-sam-suite {__version__}"
 

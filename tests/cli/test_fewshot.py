@@ -98,7 +98,8 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_model")
 class TestMistakes:
     def test_no_tag(self, image: Path, examples: Path) -> None:
-        explains(few_shot(image, "--examples", examples), "No tag was chosen")
+        result = few_shot(image, "--examples", examples)
+        explains(result, "No tag was chosen", "--tag", "The tags there are:", "dot")
 
     def test_a_tag_that_no_shape_has(self, image: Path, examples: Path) -> None:
         result = few_shot(image, "--examples", examples, "--tag", "mouse")

@@ -104,7 +104,7 @@ def test_existing_objects_are_drawn_again_where_they_are(image: Path) -> None:
         (["--points", "30"], "--points: '30' is not 2 numbers"),
         (["--boxes", "1,2,3,a"], "--boxes: '1,2,3,a' is not 4 numbers"),
         (["--points", "nowhere.csv"], "--points: there is no file 'nowhere.csv'"),
-        (["--points", "900,900"], "outside the image"),
+        (["--points", "900,900"], "counted from 0, y before x"),
         (["--whole", "--use", "shape"], "--use cannot be 'shape'"),
         (["--objects", "missing.geojson"], "missing.geojson"),
     ],
@@ -161,13 +161,37 @@ def test_a_way_that_leads_nowhere_is_said(image: Path) -> None:
     out = image.parent / "out"
     result = call("propagate", image, "--objects", given, "--out", out, "--axis", "z")
     assert result.exit_code == 1
-    assert "There is no frame forward" in " ".join(result.output.split())
+    said = " ".join(result.output.split())
+    assert "has only one plane, so there is no way along z" in said
+    assert "Set --axis to time: it has 2 time points" in said
+
+
+@pytest.mark.parametrize("command", ["prompt", "propagate"])
+def test_objects_of_an_image_of_another_size_are_refused(
+    image: Path, command: str
+) -> None:
+    labels = np.zeros((50, 70), np.uint8)
+    labels[20:40, 20:40] = 1
+    given = image.parent / "given.tif"
+    tifffile.imwrite(given, labels)
+    result = call(command, image, "--objects", given, "--out", image.parent / "out")
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert "of an image of 50 x 70 pixels, and 'discs' has 96 x 96" in said
 
 
 def test_embeddings_are_kept_where_asked(image: Path) -> None:
     folder = image.parent / "embeddings"
     run(image, "prompt", "--points", "30,30", "--embeddings", folder)
     assert len(list(folder.glob("*.safetensors"))) == 1
+
+
+def test_nothing_of_the_progress_is_in_a_pipe(image: Path) -> None:
+    out = image.parent / "out"
+    result = call("prompt", image, "--points", "30,30", "--out", out)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert "\n\n" not in result.stdout
 
 
 @pytest.mark.parametrize("command", ["prompt", "propagate"])

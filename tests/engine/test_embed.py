@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,6 +163,53 @@ def test_a_file_cut_short_is_made_again(tmp_path: Path) -> None:
     healed = FakeSam()
     remember(healed, tmp_path).encode([IMAGE])
     assert healed.encoded == []
+
+
+WRITER = """
+import sys
+import numpy as np
+from napari_sam_suite.engine.embed import EmbeddingCache
+from napari_sam_suite.engine.models.protocol import Embedding
+
+cache = EmbeddingCache(folder=sys.argv[1], quota=int(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+for turn in range(150):
+    value = np.full((64, 64), turn % 7, np.float32)
+    key = f"key{turn % 5}"
+    cache.put(key, "cpu", Embedding({"image": value}, (64, 64), (64, 64), False))
+    if cache.folder is None:
+        sys.exit("gave up")
+"""
+
+
+def test_two_processes_that_write_the_same_files_do_no_harm(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [sys.executable, "-c", WRITER, str(tmp_path), str(3 * 9000)]
+    writers = [
+        subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdin is not None
+        assert writer.stdout.readline() == b"ready\n"
+    for writer in writers:
+        writer.stdin.close()  # type: ignore[union-attr]
+    read = 0
+    while any(writer.poll() is None for writer in writers):
+        for number in range(5):
+            found = EmbeddingCache(folder=tmp_path).get(f"key{number}", CPU)
+            if found is not None:
+                assert len(np.unique(np.asarray(found.features["image"]))) == 1
+                read += 1
+    for writer in writers:
+        writer.stdout.close()  # type: ignore[union-attr]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert read > 0
+    assert "damaged" not in caplog.text
+    assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
+    assert sum(path.stat().st_size for path in files(tmp_path)) <= 3 * 9000
 
 
 def test_the_quota_removes_the_files_used_longest_ago(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_beyond_a_range_the_field_and_its_end_are_named(
 def test_a_word_that_cannot_be_chosen_is_answered_with_all_that_can() -> None:
     with pytest.raises(ParameterError) as caught:
         AutoParams(parts="some")
-    assert caught.value.hint == "It should be 'largest' or 'all'."
+    assert caught.value.hint == "It should be 'largest', 'main' or 'all'."
     with pytest.raises(ParameterError, match="'fraction', 'tertile' or 'token'"):
         HierarchyParams(by="size")
 
@@ -99,7 +99,7 @@ def test_another_tile_is_refused_with_all_that_may_be_said(tile: Any) -> None:
     with pytest.raises(ParameterError) as caught:
         AutoParams(tile=tile)
     assert caught.value.message == f"tile cannot be {tile!r}."
-    number = "greater than or equal to 32" if isinstance(tile, int) else "integer"
+    number = "at least 32" if isinstance(tile, int) else "a whole number"
     for kind in (number, "'auto'", "'off'"):
         assert kind in caught.value.hint
 
@@ -201,3 +201,12 @@ def test_every_field_says_what_it_is_for_a_form() -> None:
     for model in (PolygonParams, AutoParams):
         for name, field in model.model_fields.items():
             assert field.title and field.description, name
+
+
+def test_points_without_a_search_ask_for_a_grid() -> None:
+    assert AutoParams().search == "auto"
+    assert AutoParams(points_per_side=8).search == "grid"
+    assert AutoParams(points_per_side=8, search="auto").search == "auto"
+    assert AutoParams(search="guided").with_(points_per_side=8).search == "guided"
+    assert AutoParams.preset("speed").search == "auto"
+    assert AutoParams.preset("speed", points_per_side=8).search == "grid"

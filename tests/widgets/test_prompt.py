@@ -335,6 +335,38 @@ def test_opening_the_tab_encodes_the_frame_in_advance(
     assert (64, 64) in panel.session._engine._fake.encoded  # type: ignore[union-attr]
 
 
+def test_the_neighbouring_planes_are_encoded_in_advance(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs, monkeypatch: Any
+) -> None:
+    from engine.fakes import FakeSam
+
+    seen: list[int] = []
+    encode = FakeSam.encode
+
+    def spy(self: FakeSam, images: Any) -> Any:
+        seen.extend(int((image > 0).any(-1).sum()) // 256 for image in images)
+        return encode(self, images)
+
+    monkeypatch.setattr(FakeSam, "encode", spy)
+    # plane k has k squares of 256 pixels, and is known by them
+    stack = blobs(5)
+    for plane, squares in enumerate([(), ((8, 8),), ((8, 8), (8, 40))]):
+        stack[plane] = 0
+        for y, x in squares:
+            stack[plane, y : y + 16, x : x + 16] = 255
+    stack[3, 40:, 40:] = 0
+    viewer.add_image(stack, axis_labels=("z", "y", "x"), name="stack")
+    viewer.dims.set_current_step(0, 2)
+    Hand(panel, qtbot)
+    open_tab(panel, qtbot)
+    qtbot.waitUntil(lambda: len(seen) >= 3, timeout=LIMIT)
+    assert seen[0] == 2
+    assert sorted(seen[:3]) == [1, 2, 3]
+    viewer.dims.set_current_step(0, 3)
+    ready(panel, qtbot)
+    qtbot.waitUntil(lambda: 4 in seen, timeout=LIMIT)
+
+
 def test_a_click_outside_of_the_image_is_said(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:

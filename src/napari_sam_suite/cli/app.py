@@ -6,7 +6,6 @@ Nothing heavy is imported before a command needs it, so that ``--help`` is insta
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,30 +14,22 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from napari_sam_suite import __version__
-from napari_sam_suite.cli import export, fewshot, finetune, hierarchy, prompt
+from napari_sam_suite.cli import (
+    export,
+    fewshot,
+    finetune,
+    hierarchy,
+    prompt,
+    propagate,
+)
 from napari_sam_suite.cli import run as runs
-from napari_sam_suite.cli.colours import Colours, with_colours
+from napari_sam_suite.cli.asked import Asked, with_asked
+from napari_sam_suite.cli.commands import Commands
 from napari_sam_suite.cli.console import Json, errors, print_json, print_table
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.models import doctor_command, models_app
-from napari_sam_suite.cli.options import (
-    AsJson,
-    Axes,
-    Device,
-    Folder,
-    Formats,
-    Images,
-    Model,
-    Out,
-    Planes,
-    Positions,
-    Precision,
-    Random,
-    SaveRecipe,
-    Times,
-)
+from napari_sam_suite.cli.options import Device, Images, Out
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
-from napari_sam_suite.engine.outputs import parse_formats
 from napari_sam_suite.engine.params import AutoParams
 
 if TYPE_CHECKING:
@@ -46,6 +37,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="napari-sam-suite",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -54,6 +46,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.command("doctor")(doctor_command)
 prompt.register(app)
+propagate.register(app)
 fewshot.register(app)
 hierarchy.register(app)
 finetune.register(app)
@@ -109,25 +102,12 @@ def demo(
 
 @app.command(cls=GroupedCommand)
 @with_params(AutoParams)
-@with_colours
+@with_asked()
 def segment(
     images: Images,
     params: dict[str, Any],
     *,
-    positions: Positions = "all",
-    z: Planes = "all",
-    time_points: Times = "all",
-    axes: Axes = None,
-    colours: Colours,
-    out: Out,
-    formats: Formats = "labels,geojson",
-    save_recipe: SaveRecipe = None,
-    as_json: AsJson = False,
-    model: Model = DEFAULT_MODEL,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    folder: Folder = None,
-    random_weights: Random = False,
+    asked: Asked,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -138,23 +118,13 @@ def segment(
     ] = None,
 ) -> None:
     """Find everything in images: one label image and one GeoJSON file for each."""
-    from napari_sam_suite.cli.batch import Batch, Segmenting, check_names
-    from napari_sam_suite.engine.image import open_image
+    from napari_sam_suite.cli.batch import Segmenting, check_names
 
-    with errors(as_json=as_json):
+    with errors(as_json=asked.as_json):
         chosen = AutoParams.preset(preset, **params) if preset else AutoParams(**params)
         check_names(images)
-        batch = Batch(out, parse_formats(formats), Segmenting(chosen), as_json=as_json)
-        batch.selection = (positions, z, time_points)
-        batch.colours, batch.recipe = colours, save_recipe
-        batch.run(
-            [partial(open_image, path, axes=axes) for path in images],
-            model,
-            device=device,
-            precision=precision,
-            folder=folder,
-            random_weights=random_weights,
-        )
+        batch = asked.batch(Segmenting(chosen))
+        asked.run(batch, images)
     batch.finish()
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from napari_sam_suite.cli.flags import expand, flag
 from napari_sam_suite.engine.errors import ParameterError
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Callable
 
     from napari_sam_suite.engine.composite import Channel, Composite
@@ -78,25 +78,19 @@ class Colours:
 
 def with_colours(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags about channels; it is called with ``colours``."""
-
-    @wraps(command)
-    def call(*args: Any, **kwargs: Any) -> None:
-        names = ("channels", "channel", "blend", "composite")
-        channels, channel, blend, file = (kwargs.pop(name) for name in names)
-        colours = Colours(channels, tuple(channel or ()), blend, file)
-        command(*args, colours=colours, **kwargs)
-
-    own = inspect.signature(command, eval_str=True)
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in own.parameters.items():
-        parameters += _flags() if name == "colours" else [parameter]
-    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {p.name: p.annotation for p in parameters}
-    return call
+    return expand(command, "colours", colour_flags(), gather_colours)
 
 
-def _flags() -> list[inspect.Parameter]:
-    def flag(name: str, kind: Any, default: Any, text: str, meta: str = "") -> Any:
+def gather_colours(values: dict[str, Any]) -> Colours:
+    """What the flags of `colour_flags` say, by name."""
+    channel = tuple(values["channel"] or ())
+    return Colours(values["channels"], channel, values["blend"], values["composite"])
+
+
+def colour_flags() -> list[inspect.Parameter]:
+    """The flags about channels."""
+
+    def about(name: str, kind: Any, default: Any, text: str, meta: str = "") -> Any:
         option = typer.Option(
             f"--{name}",
             help=text,
@@ -104,16 +98,11 @@ def _flags() -> list[inspect.Parameter]:
             metavar=meta or None,
             show_default=bool(default),
         )
-        return inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[kind, option],
-        )
+        return flag(name, Annotated[kind, option], default)
 
     return [
-        flag("channels", str, "all", "Which channels to look at, counted from 1."),
-        flag(
+        about("channels", str, "all", "Which channels to look at, counted from 1."),
+        about(
             "channel",
             list[str] | None,
             None,
@@ -122,8 +111,8 @@ def _flags() -> list[inspect.Parameter]:
             "several times. What is left out is as usual.",
             "NUMBER:COLOUR:LOW-HIGH:GAMMA",
         ),
-        flag("blend", str, "", "How channels are mixed: lighten, add or screen."),
-        flag(
+        about("blend", str, "", "How channels are mixed: lighten, add or screen."),
+        about(
             "composite",
             Path | None,
             None,

@@ -121,8 +121,9 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool, download: bool = False) -> Iterator[Show | None]:
-    """A bar on standard error with the time left; nothing if `quiet`."""
-    if quiet:
+    """A bar on standard error with the time left; nothing if `quiet` or in a pipe."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
         yield None
         return
     from rich import progress as rich_progress
@@ -142,7 +143,6 @@ def progress_bar(*, quiet: bool, download: bool = False) -> Iterator[Show | None
         rich_progress.TimeElapsedColumn(),
         rich_progress.TimeRemainingColumn(),
     ]
-    console = Console(stderr=True)
     with rich_progress.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
 

@@ -9,29 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_sam_suite.cli.colours import Colours, with_colours
+from napari_sam_suite.cli.asked import Asked, with_asked
 from napari_sam_suite.cli.console import errors
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
-from napari_sam_suite.cli.options import (
-    AsJson,
-    Axes,
-    Device,
-    Folder,
-    Formats,
-    Images,
-    Model,
-    Out,
-    Planes,
-    Positions,
-    Precision,
-    Random,
-    SaveRecipe,
-    Times,
-)
+from napari_sam_suite.cli.options import Images
 from napari_sam_suite.engine.errors import OutputError, ParameterError
 from napari_sam_suite.engine.fewshot.params import FewShotParams
-from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
-from napari_sam_suite.engine.outputs import parse_formats, result_files
+from napari_sam_suite.engine.models.registry import find_model
+from napari_sam_suite.engine.outputs import result_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,7 +102,7 @@ class Finding:
 
 
 @with_params(FewShotParams)
-@with_colours
+@with_asked()
 def few_shot_command(
     images: Images,
     params: dict[str, Any],
@@ -147,38 +132,26 @@ def few_shot_command(
         Path | None,
         _examples("--save-prototypes", help="Where to save what was learnt."),
     ] = None,
-    positions: Positions = "all",
-    z: Planes = "all",
-    time_points: Times = "all",
-    axes: Axes = None,
-    colours: Colours,
-    out: Out,
-    formats: Formats = "labels,geojson",
-    save_recipe: SaveRecipe = None,
-    as_json: AsJson = False,
-    model: Model = DEFAULT_MODEL,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    folder: Folder = None,
-    random_weights: Random = False,
+    asked: Asked,
 ) -> None:
     """Find objects like the examples: one label image and one GeoJSON file for each."""
-    from napari_sam_suite.cli.batch import Batch, check_names
+    from napari_sam_suite.cli.batch import check_names
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.image import open_image
 
-    with errors(as_json=as_json):
+    with errors(as_json=asked.as_json):
         chosen = FewShotParams(**params)
-        chosen.resolved(find_model(model, folder=folder))
+        spec = find_model(asked.model, folder=asked.engine["folder"])
+        chosen.resolved(spec)
         check_names(images)
-        written = parse_formats(formats)
-        check_inputs(images, out, written, examples, prototypes, save_prototypes)
+        inputs = (examples, prototypes, save_prototypes)
+        check_inputs(images, asked.out, asked.formats, *inputs)
         learnt = shapes = None
         if prototypes is not None and examples is None:
             learnt = Prototypes.load(prototypes)
-            learnt.check(find_model(model, folder=folder).id, chosen.mode)
+            learnt.check(spec.id, chosen.mode)
         elif examples is not None and prototypes is None:
-            image = open_image(images[0], axes=axes)
+            image = open_image(images[0], axes=asked.axes)
             shapes = read_examples(examples, image, tags or (), negatives or ())
         else:
             raise ParameterError(
@@ -186,17 +159,8 @@ def few_shot_command(
                 "Give one of --examples and --prototypes.",
             )
         task = Finding(chosen, shapes, learnt, saved=prototypes)
-        batch = Batch(out, written, task, as_json=as_json)
-        batch.selection = (positions, z, time_points)
-        batch.colours, batch.recipe = colours, save_recipe
-        batch.run(
-            [partial(open_image, path, axes=axes) for path in images],
-            model,
-            device=device,
-            precision=precision,
-            folder=folder,
-            random_weights=random_weights,
-        )
+        batch = asked.batch(task)
+        asked.run(batch, images)
         if save_prototypes is not None and task.learnt is not None:
             task.learnt.save(save_prototypes)
     batch.finish()
@@ -264,16 +228,10 @@ def read_examples(
     from napari_sam_suite.engine.features import UNASSIGNED
     from napari_sam_suite.engine.fewshot.examples import choose_examples
     from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.provenance import check_size
 
     objects = Objects.load(path)
-    if path.suffix.lower() in (".tif", ".tiff"):
-        sizes = objects.source["sizes"]
-        if (sizes["y"], sizes["x"]) != (image.sizes.y, image.sizes.x):
-            raise ParameterError(
-                f"{path.name} has {sizes['y']} x {sizes['x']} pixels and "
-                f"{image.name!r} has {image.sizes.y} x {image.sizes.x}.",
-                "The examples must be those of the first image.",
-            )
+    check_size(objects.source, image)
     if len(tags) == 1 and (objects.features["tag"] == UNASSIGNED).all():
         objects = objects.with_tags(tags[0])
     return choose_examples(image, objects, tags, negatives)

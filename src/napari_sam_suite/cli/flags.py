@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -37,6 +37,54 @@ class GroupedCommand(TyperCommand):
                 formatter.write_dl(rows)
 
 
+def flag(
+    name: str, annotation: Any, default: Any = inspect.Parameter.empty
+) -> inspect.Parameter:
+    """A parameter of a command; without a default it has to be given."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def expand(
+    command: Callable[..., None],
+    into: str,
+    flags: Sequence[inspect.Parameter],
+    gather: Callable[[dict[str, Any]], Any],
+    *,
+    last: bool = False,
+) -> Callable[..., None]:
+    """Give a command several flags in the place of one parameter.
+
+    Parameters
+    ----------
+    command : callable
+        Called with what `gather` makes of the flags.
+    into : str
+        The parameter that the flags stand for.
+    flags : sequence of inspect.Parameter
+        See `flag`.
+    gather : callable
+        Takes all values of the flags by name.
+    last : bool
+        Put the flags behind all others, and not where the parameter is.
+    """
+
+    @wraps(command)
+    def call(*args: Any, **kwargs: Any) -> None:
+        given = {one.name: kwargs.pop(one.name) for one in flags}
+        command(*args, **{into: gather(given)}, **kwargs)
+
+    own = inspect.signature(command, eval_str=True)
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.parameters.items():
+        here = [] if last else list(flags)
+        parameters += here if name == into else [parameter]
+    parameters += flags if last else []
+    call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    return call
+
+
 def with_params(
     model: type[Params], *, without: Collection[str] = (), into: str = "params"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -47,35 +95,24 @@ def with_params(
     no flag.
     """
     fields = {n: f for n, f in model.model_fields.items() if n not in without}
+    groups = {name: title for title, names in model.groups for name in names}
+    order = sorted(fields.items(), key=lambda f: [*groups, f[0]].index(f[0]))
+    flags = [
+        _flag(name, field, groups.get(name, "Settings"), model.left_open)
+        for name, field in order
+    ]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def call(*args: Any, **kwargs: Any) -> None:
-            given = {name: kwargs.pop(name) for name in fields}
-            given = {name: value for name, value in given.items() if value is not None}
-            command(*args, **{into: given}, **kwargs)
+    def gather(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: values[name] for name in fields if values[name] is not None}
 
-        own = inspect.signature(command, eval_str=True)
-        parameters = [p for n, p in own.parameters.items() if n != into]
-        groups = {name: title for title, names in model.groups for name in names}
-        parameters += [
-            _flag(name, field, groups.get(name, "Settings"), model.left_open)
-            for name, field in sorted(
-                fields.items(), key=lambda f: [*groups, f[0]].index(f[0])
-            )
-        ]
-        call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in parameters}
-        return call
-
-    return decorate
+    return partial(expand, into=into, flags=flags, gather=gather, last=True)
 
 
 def _flag(name: str, field: FieldInfo, group: str, left_open: str) -> inspect.Parameter:
-    flag = "--" + name.replace("_", "-")
+    spelt = "--" + name.replace("_", "-")
     kind, choices = _kind(field.annotation)
     if kind is bool:
-        flag = f"{flag}/--no-{flag[2:]}"
+        spelt = f"{spelt}/--no-{spelt[2:]}"
     default = _said(field.default, left_open)
     bounds = _bounds(field)
     text = " ".join(
@@ -87,13 +124,8 @@ def _flag(name: str, field: FieldInfo, group: str, left_open: str) -> inspect.Pa
         )
         if part
     )
-    option = typer.Option(flag, help=text, show_default=False, rich_help_panel=group)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, option],
-    )
+    option = typer.Option(spelt, help=text, show_default=False, rich_help_panel=group)
+    return flag(name, Annotated[kind | None, option], None)
 
 
 def _said(default: object, left_open: str) -> str:

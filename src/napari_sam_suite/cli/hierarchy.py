@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_sam_suite.cli.batch import Batch, Row, Segmenting
-from napari_sam_suite.cli.colours import Colours, with_colours
+from napari_sam_suite.cli.asked import Asked, with_asked
+from napari_sam_suite.cli.batch import Row, Segmenting
 from napari_sam_suite.cli.console import error_as_dict, errors, print_error
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
-from napari_sam_suite.cli.options import (
-    AsJson,
-    Axes,
-    Device,
-    Folder,
-    Model,
-    Out,
-    Planes,
-    Positions,
-    Precision,
-    Random,
-    Times,
-)
 from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.hierarchy.params import HierarchyParams
-from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
 from napari_sam_suite.engine.outputs import check_folder, parse_formats, result_files
 from napari_sam_suite.engine.params import AutoParams
 
@@ -104,61 +89,35 @@ class Nesting(Segmenting):
 
 @with_params(HierarchyParams, into="levels")
 @with_params(AutoParams, without=("overlap",))
-@with_colours
+@with_asked(formats="", recipe=False)
 def hierarchy_command(
     inputs: Inputs,
     params: dict[str, Any],
     levels: dict[str, Any],
     *,
-    positions: Positions = "all",
-    z: Planes = "all",
-    time_points: Times = "all",
-    axes: Axes = None,
-    colours: Colours,
-    out: Out,
+    asked: Asked,
     formats: Formats = "geojson",
-    as_json: AsJson = False,
-    model: Model = DEFAULT_MODEL,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    folder: Folder = None,
     cache: Cache = None,
-    random_weights: Random = False,
 ) -> None:
     """Sort objects into small, part and whole, and find what lies in what.
 
     Images are segmented first, with masks that may overlap. Each input gives the
     objects with levels as tags, and the tree as JSON, CSV and text.
     """
-    with errors(as_json=as_json):
+    with errors(as_json=asked.as_json):
         settings = HierarchyParams(**levels)
         chosen = AutoParams(**params, overlap="allow")
         wanted = _parse(formats)
         _check_names(inputs)
-        check_folder(out)
+        check_folder(asked.out)
         images = [path for path in inputs if not _is_result(path)]
-        writer = _Writer(out, wanted, settings, inputs, as_json)
-        batch = Batch(out, (), Nesting(chosen, cache), as_json=as_json)
+        writer = _Writer(asked.out, wanted, settings, inputs, asked.as_json)
+        batch = asked.batch(Nesting(chosen, cache))
         batch.row, batch.after = LevelRow, writer.of_image
-        batch.selection = (positions, z, time_points)
-        batch.colours = colours
         if images:
-            batch.run(
-                [partial(_open, path, axes=axes) for path in images],
-                model,
-                device=device,
-                precision=precision,
-                folder=folder,
-                random_weights=random_weights,
-            )
+            asked.run(batch, images)
         batch.rows += writer.of_results(inputs)
     batch.finish()
-
-
-def _open(path: Path, axes: str | None) -> ImageSource:
-    from napari_sam_suite.engine.image import open_image
-
-    return open_image(path, axes=axes)
 
 
 @dataclass(frozen=True)

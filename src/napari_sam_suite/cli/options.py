@@ -63,4 +63,12 @@ Folder = Annotated[
     Path | None,
     _model("--checkpoints", help="Folder of public weights.", show_default=False),
 ]
+Embeddings = Annotated[
+    Path | None,
+    _model(
+        "--embeddings",
+        help="Keep what the image encoder says in this folder, for the next time.",
+        show_default=False,
+    ),
+]
 Random = Annotated[bool, _model("--random-weights", hidden=True)]

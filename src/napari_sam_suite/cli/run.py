@@ -79,6 +79,8 @@ def run_command(
     A frame or an image that fails is recorded and does not stop the others; run the
     same command again to try it again.
     """
+    from napari_sam_suite.engine.batch.run import all_done
+
     with errors(as_json=as_json):
         if dask is not None and workers is not None:
             raise ParameterError(
@@ -87,7 +89,10 @@ def run_command(
             )
         asked = read_recipe(recipe, images or (), store, device)
         with progress_bar(quiet=as_json) as show:
-            if dask is None and workers is None:
+            done = all_done(asked)
+            if done is not None:
+                summary, stopped = done, False
+            elif dask is None and workers is None:
                 summary, stopped = _run_here(asked, show)
             else:
                 summary, stopped = _run_there(asked, dask, workers, show)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
@@ -146,13 +147,15 @@ class EmbeddingCache:
             }
             shape, scaled = json.loads(told["shape"]), json.loads(told["scaled"])
             padded: bool = json.loads(told["padded"])
+        except FileNotFoundError:
+            return None  # another process has made room
         except Exception as error:  # noqa: BLE001 - readers raise many types
             logger.warning("%s is damaged and is made again: %s", path.name, error)
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
         with suppress(OSError):
-            path.touch()  # used last
+            os.utime(path)  # used last; unlike touch, it makes no new file
         return Embedding(features, tuple(shape), tuple(scaled), padded)
 
     def _write(

@@ -36,12 +36,16 @@ class Found:
         All masks before they were filtered, for filtering them again.
     notices : sequence of str
         Sentences that the user should see.
+    state : callable, optional
+        Gives, as a file keeps it, what the next frame needs of those before, where
+        frames follow from each other.
     """
 
     masks: Masks
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     candidates: Candidates | Masks | None = None
     notices: Sequence[str] = ()
+    state: Callable[[], bytes] | None = None
 
 
 class Finder(Protocol):

@@ -19,7 +19,12 @@ from engine.batch.experiments import (
     write_stack,
 )
 from napari_sam_suite.engine.batch import run as batch_run
-from napari_sam_suite.engine.batch.run import open_engine, run_recipe, start_run
+from napari_sam_suite.engine.batch.run import (
+    all_done,
+    open_engine,
+    run_recipe,
+    start_run,
+)
 from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import ImageError, ModelError, OutputError
 from napari_sam_suite.engine.frames import FrameIndex
@@ -54,6 +59,38 @@ def test_finished_frames_are_not_done_again(tmp_path: Path, model: FakeSam) -> N
     seen = len(model.encoded)
     again = run_recipe(recipe)
     assert (again.done, again.skipped) == (0, 4) and len(model.encoded) == seen
+
+
+def test_with_nothing_to_do_no_model_is_loaded(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 2)
+    recipe = recipe_of(path, store=tmp_path / "store")
+    assert all_done(recipe) is None
+    run_recipe(recipe)
+    monkeypatch.setattr(batch_run, "open_engine", lambda _: pytest.fail("a model"))
+    summary = run_recipe(recipe)
+    assert (summary.images, summary.skipped, summary.complete) == (1, 2, True)
+
+
+def test_what_may_have_to_be_done_is_looked_into(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 2)
+    place = tmp_path / "store"
+    recipe = recipe_of(path, store=place)
+    run_recipe(recipe)
+    assert all_done(recipe) is not None
+    write_stack(tmp_path / "b.tif", 2)
+    more = recipe_of(path, tmp_path / "b.tif", store=place)
+    assert all_done(more) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_run, "_stamp", lambda _: "weights of another day")
+        assert all_done(recipe) is None
+    other = Auto(params=AutoParams(points_per_side=4))
+    assert all_done(recipe_of(path, store=place, capability=other)) is None
+    (place / "images" / "a" / "objects" / "p1_t2_z1.parquet").unlink()
+    assert all_done(recipe) is None
 
 
 def test_what_is_missing_is_done_and_is_the_same(

@@ -25,7 +25,7 @@ PLACES = [(40, 60), (130, 150)]
 SIZE = (200, 240)
 
 
-def build(video: bool) -> Any:
+def build(video: bool, side: int = SIDE) -> Any:
     """The published architecture with seeded random weights at a small input."""
     from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
@@ -35,7 +35,7 @@ def build(video: bool) -> Any:
         TINY.config,
         device="cpu",
         apply_postprocessing=video,
-        hydra_overrides_extra=[f"++model.image_size={SIDE}"],
+        hydra_overrides_extra=[f"++model.image_size={side}"],
     )
     # Random weights would say that there is nothing: every object is there.
     network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.data.fill_(5.0)
@@ -83,6 +83,7 @@ def upstream(
     frames: list[NDArray[np.uint8]],
     start: int,
     reverse: bool,
+    objects: int = 2,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Logits (objects, 1, H, W) of the video predictor, frame by frame."""
     from sam2 import sam2_video_predictor
@@ -93,7 +94,7 @@ def upstream(
             sam2_video_predictor, "load_video_frames", lambda **_: (pixels, *SIZE)
         )
         state = predictor.init_state("")
-    for number, mask in enumerate(masks()):
+    for number, mask in enumerate(masks()[:objects]):
         predictor.add_new_mask(state, start, number, mask)
     for place, _, logits in predictor.propagate_in_video(state, reverse=reverse):
         if place != start:
@@ -101,27 +102,53 @@ def upstream(
 
 
 def follow(
-    model: Sam2Model, frames: list[NDArray[np.uint8]], start: int, reverse: bool
+    model: Sam2Model,
+    frames: list[NDArray[np.uint8]],
+    start: int,
+    reverse: bool,
+    objects: int = 2,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     memory = model.video_memory(len(frames))
     (embedding,) = model.encode([frames[start]])
-    for number, mask in enumerate(masks()):
+    for number, mask in enumerate(masks()[:objects]):
         memory.give(start, embedding, number, mask)
     memory.turn(backward=reverse)
     order = range(start - 1, -1, -1) if reverse else range(start + 1, len(frames))
     for place in order:
         (embedding,) = model.encode([frames[place]])
-        yield place, memory.step(place, embedding, [0, 1]).logits[:, None]
+        yield place, memory.step(place, embedding, [*range(objects)]).logits[:, None]
 
 
 @pytest.mark.parametrize(("length", "start", "reverse"), [(9, 0, False), (4, 3, True)])
 def test_logits_are_those_of_the_video_predictor(
     model: Sam2Model, predictor: Any, length: int, start: int, reverse: bool
 ) -> None:
-    frames = movie(length)
-    theirs = dict(upstream(predictor, model, frames, start, reverse))
+    compare(model, predictor, movie(length), start, reverse)
+
+
+@pytest.mark.slow
+def test_so_they_are_at_the_size_that_the_models_are_made_for() -> None:
+    load_model("sam2-nano", device="cpu")  # sets torch and sam2 up
+    cpu = torch.device("cpu")
+    model = Sam2Model(build(False, 1024), TINY, cpu, torch.float32)
+    predictor = build(True, 1024)
+    predictor.load_state_dict(model.network.state_dict())
+    predictor.fill_hole_area = 0
+    compare(model, predictor, movie(3), 0, False, objects=1)
+
+
+def compare(
+    model: Sam2Model,
+    predictor: Any,
+    frames: list[NDArray[np.uint8]],
+    start: int,
+    reverse: bool,
+    objects: int = 2,
+) -> None:
+    """Assert that both give the same logits for every frame."""
+    theirs = dict(upstream(predictor, model, frames, start, reverse, objects))
     seen = []
-    for place, logits in follow(model, frames, start, reverse):
+    for place, logits in follow(model, frames, start, reverse, objects):
         large = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear")
         seen.append(place)
         spread = float(theirs[place].std())

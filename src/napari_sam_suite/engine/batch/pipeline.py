@@ -246,7 +246,11 @@ def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
     again = frame in work.finished
     if not again:
         work.store.write(
-            frame, result.objects, notices=notices, seconds=round(seconds, 3)
+            frame,
+            result.objects,
+            state=None if found.state is None else found.state(),
+            notices=notices,
+            seconds=round(seconds, 3),
         )
         if frame in work.failed:
             work.store.forgive(frame)

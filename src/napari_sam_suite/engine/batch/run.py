@@ -20,7 +20,7 @@ from napari_sam_suite.engine.errors import (
     OutputError,
 )
 from napari_sam_suite.engine.models.protocol import weights_of
-from napari_sam_suite.engine.recipe import FewShot
+from napari_sam_suite.engine.recipe import FewShot, first_difference
 from napari_sam_suite.engine.store.images import told
 from napari_sam_suite.engine.store.store import Store
 
@@ -61,6 +61,9 @@ def run_recipe(recipe: Recipe) -> Summary:
     >>> run_recipe(recipe).done  # doctest: +SKIP
     384
     """
+    summary = all_done(recipe)
+    if summary is not None:
+        return summary
     with open_engine(recipe) as engine:
         job = start_run(engine, recipe)
         try:
@@ -69,6 +72,46 @@ def run_recipe(recipe: Recipe) -> Summary:
             job.cancel()
             job.wait()
             raise
+
+
+def all_done(recipe: Recipe) -> Summary | None:
+    """The summary of a run that has nothing to do; None if there may be something.
+
+    No model is loaded for it: its weights are known by the file's size and date.
+    """
+    address, stamp = recipe.outputs.store, _stamp(recipe)
+    if not address or not stamp:
+        return None
+    try:
+        store = Store.open(address)
+        images = list_images(recipe, store)
+        frames = [remaining(store.image(name)) for name in images]
+    except EngineError:
+        return None  # the run itself says what is wrong
+    other = first_difference(store.recipe, recipe)
+    if other or store.made_with.get("file") != stamp or set(images) - {*store.images}:
+        return None
+    if any(left or not there for there, left in frames):
+        return None
+    return Summary(images=len(images), skipped=sum(there for there, _ in frames))
+
+
+def _stamp(recipe: Recipe) -> str:
+    """Size and date of the weights, or nothing if that does not tell them."""
+    from napari_sam_suite.engine.models.checkpoints import checkpoint_path
+    from napari_sam_suite.engine.models.registry import find_model
+
+    capability, model = recipe.capability, recipe.model
+    learnt = isinstance(capability, FewShot) and capability.prototypes
+    if learnt or model.random_weights:
+        return ""
+    try:
+        spec = find_model(model.id, folder=model.folder)
+        status = checkpoint_path(spec, model.folder).stat()
+    except (EngineError, OSError):
+        return ""
+    known = spec.runtime == "torch"  # an exported model is several files
+    return f"{status.st_size} {status.st_mtime_ns}" if known else ""
 
 
 def open_engine(recipe: Recipe) -> Engine:
@@ -112,7 +155,7 @@ def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
 
     def task(model: SamModel, job: Job[Summary]) -> Summary:
         with store.alone():
-            store.begin(images, weights_of(model))
+            store.begin(images, weights_of(model), _stamp(recipe))
             tally = Tally(job, len(images))
             stopped = False
             try:

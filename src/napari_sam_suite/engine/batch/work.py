@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from napari_sam_suite.engine.composite import Composite
 from napari_sam_suite.engine.errors import ImageError, ParameterError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Finder
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.prompts.prompt import Prompt
+    from napari_sam_suite.engine.propagation.finder import Propagated
     from napari_sam_suite.engine.recipe import Recipe
     from napari_sam_suite.engine.store.images import ImageStore
     from napari_sam_suite.engine.store.store import Store
@@ -125,14 +126,38 @@ def begin_image(
         )
     done = frozenset(place.done() & set(record.frames))
     if isinstance(recipe.capability, Propagate):
-        # The way up to the last frame that is missing has to be gone again.
-        missing = [i for i, f in enumerate(record.frames) if f not in done]
-        todo = record.frames[: missing[-1] + 1] if missing else ()
+        todo = _way(cast("Propagated", finder), place, record.frames, done)
     else:
         todo = tuple(frame for frame in record.frames if frame not in done)
     failed = frozenset(frame for frame in place.failures() if frame is not None)
     finished = done & set(todo)
     return ImageWork(name, image, place, record, finder, todo, finished, failed, naming)
+
+
+def _way(
+    finder: Propagated,
+    place: ImageStore,
+    route: tuple[FrameIndex, ...],
+    done: frozenset[FrameIndex],
+) -> tuple[FrameIndex, ...]:
+    """What is left of the way up to the last frame that is missing.
+
+    It begins where an earlier run was broken off, with the frames that the next one
+    follows from; or at the beginning, if that run left nothing to go on with.
+    """
+    from napari_sam_suite.engine.propagation.stage import Stage
+
+    missing = [i for i, frame in enumerate(route) if frame not in done]
+    if not missing:
+        return ()
+    for last in range(missing[0] - 1, -1, -1):
+        data = place.state(route[last])
+        stage = None if data is None else Stage.unpack(data)
+        if stage is not None:
+            axis = finder.params.axis
+            again = [route[0]._replace(**{axis: n}) for n in finder.resume(stage)]
+            return (*again, *route[last + 1 : missing[-1] + 1])
+    return route[: missing[-1] + 1]
 
 
 def choose_frames(recipe: Recipe, image: ImageSource) -> list[FrameIndex]:

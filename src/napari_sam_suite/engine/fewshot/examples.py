@@ -91,7 +91,7 @@ def choose_examples(
     """
     wanted = tuple(dict.fromkeys(t.strip() for t in tags if t.strip()))
     others = tuple(dict.fromkeys(t.strip() for t in negatives if t.strip()))
-    _check_tags(wanted, others)
+    _check_tags(wanted, others, objects)
     tag = objects.features["tag"]
     for one in (*wanted, *others):
         if not (tag == one).any():
@@ -124,10 +124,13 @@ def draw_masks(objects: Objects, shape: tuple[int, int]) -> Masks:
     return builder.build()
 
 
-def _check_tags(wanted: tuple[str, ...], others: tuple[str, ...]) -> None:
+def _check_tags(
+    wanted: tuple[str, ...], others: tuple[str, ...], objects: Objects
+) -> None:
     if not wanted:
         raise ParameterError(
-            "No tag was chosen.", "Choose the tag of the shapes that are examples."
+            "No tag was chosen.",
+            f"Give that of the examples with `tag`. {_name_tags(objects)}",
         )
     both = set(wanted) & set(others)
     if both:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import zipfile
 import zlib
 from contextlib import suppress
@@ -142,5 +143,5 @@ def _read(path: Path) -> Masks | None:
             path.unlink(missing_ok=True)
         return None
     with suppress(OSError):
-        path.touch()  # used last
+        os.utime(path)  # used last; unlike touch, it makes no new file
     return Masks(shape=(height, width), packed=packed, **arrays)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import (
     FrameIndex,
@@ -26,12 +26,13 @@ from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt, mask_of
 from napari_sam_suite.engine.propagation.frames import ByFrames
 from napari_sam_suite.engine.propagation.memory import ByMemory, why_not_memory
 from napari_sam_suite.engine.propagation.params import PropagateParams
+from napari_sam_suite.engine.propagation.stage import Stage
 from napari_sam_suite.engine.propagation.track import Track, mark
 from napari_sam_suite.engine.provenance import check_size
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -91,6 +92,22 @@ class Propagated:
         self._tracks = list(self._given)
         self._follower: Follower | None = None
         self._side = 0
+        self._recalled: frozenset[int] = frozenset()
+
+    def resume(self, stage: Stage) -> list[int]:
+        """Go on from what a run left that was broken off.
+
+        Returns
+        -------
+        list of int
+            Places along the axis whose frames are to be shown again, in this order,
+            before the next one; they answer with nothing.
+        """
+        self._tracks = [going.track() for going in stage.tracks]
+        self._side = stage.side
+        self._follower = ByFrames(self.params)
+        self._recalled = frozenset(track.seen for track in self._tracks)
+        return [self._begin, *sorted(self._recalled - {self._begin})]
 
     def __call__(
         self,
@@ -109,6 +126,10 @@ class Propagated:
         if place == self._begin:
             self._follower.begin(model, rgb, place, self._given)
             return self._show_given(shape, notices)
+        if place in self._recalled:
+            self._follower.recall(rgb, place)
+            return Found(MaskBuilder(shape).build())
+        self._end_recall()
         self._turn(self._follower, 1 if place > self._begin else -1)
         lost = self._give_up(place)
         seen: list[Sighting] = []
@@ -133,7 +154,26 @@ class Propagated:
         ]
         self._follower.keep(place, self._tracks)
         notices += self._tell(lost, again)
-        return Found(masks.select(kept), _columns(rows), notices=tuple(notices))
+        found = masks.select(kept)
+        return Found(found, _columns(rows), None, tuple(notices), self._state())
+
+    def _end_recall(self) -> None:
+        """Make sure that all was shown again that the next frame follows from."""
+        shown = getattr(self._follower, "pictures", {})
+        for place in sorted(self._recalled - {self._begin, *shown}):
+            raise ImageError(
+                f"This frame follows from {self.params.axis} {place + 1}, which could "
+                "not be read again.",
+                "Put the image back as it was, and run again.",
+            )
+        self._recalled = frozenset()
+
+    def _state(self) -> Callable[[], bytes] | None:
+        """What the next frame needs; of the video memory there is no file."""
+        if not isinstance(self._follower, ByFrames):
+            return None
+        side, tracks = self._side, tuple(self._tracks)
+        return lambda: Stage.of(side, tracks).pack()
 
     def _place(self, frame: FrameIndex) -> int:
         return int(getattr(frame, self.params.axis))
@@ -157,7 +197,8 @@ class Propagated:
             builder.add(track.mask.crop, track.mask.origin)
         columns = self._marked.features[list(_COLUMNS)]
         rows = list(columns.itertuples(index=False, name=None))
-        return Found(builder.build(), _columns(rows), notices=tuple(notices))
+        given = builder.build()
+        return Found(given, _columns(rows), None, tuple(notices), self._state())
 
     def _turn(self, follower: Follower, side: int) -> None:
         """Begin again when the frames go on at the other side of the first."""

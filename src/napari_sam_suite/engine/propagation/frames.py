@@ -61,6 +61,10 @@ class ByFrames:
         self._first = {place: grey(rgb)}
         self.pictures = dict(self._first)
 
+    def recall(self, rgb: NDArray[np.uint8], place: int) -> None:
+        """Keep the picture of a frame that was gone through in an earlier run."""
+        self.pictures[place] = grey(rgb)
+
     def turn(self, *, backward: bool) -> None:
         """Go on from the first frame."""
         self.pictures = dict(self._first)

@@ -99,6 +99,9 @@ class ByMemory:
                 "Set `method` to frames, or follow fewer of them.",
             ) from error
 
+    def recall(self, rgb: NDArray[np.uint8], place: int) -> None:
+        """Nothing: a run that was broken off begins again, see `Propagated`."""
+
     def turn(self, *, backward: bool) -> None:
         """Go on from the first frame, in this direction."""
         if self.memory is not None:

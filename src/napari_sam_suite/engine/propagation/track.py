@@ -75,6 +75,9 @@ class Follower(Protocol):
     ) -> None:
         """Look at the objects where they were given."""
 
+    def recall(self, rgb: NDArray[np.uint8], place: int) -> None:
+        """See a frame again that was gone through in an earlier run."""
+
     def turn(self, *, backward: bool) -> None:
         """Go on from the first frame, in this direction."""
 

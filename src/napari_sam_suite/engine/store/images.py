@@ -144,8 +144,17 @@ class ImageStore:
                 found[frame] = json.loads(data)
         return found
 
-    def write(self, frame: FrameIndex, objects: Objects, **notes: Any) -> None:
+    def write(
+        self,
+        frame: FrameIndex,
+        objects: Objects,
+        *,
+        state: bytes | None = None,
+        **notes: Any,
+    ) -> None:
         """Keep the objects of a finished frame, and what else is to be said of it.
+
+        `state` is what the next frame needs of this one, where it follows from it.
 
         Raises
         ------
@@ -155,6 +164,8 @@ class ImageStore:
         sizes = self._known().sizes
         labels = objects.to_labels((sizes.y, sizes.x))
         self.labels(frame.position).write(frame, labels)
+        if state is not None:
+            self.place.write(f"states/{self._name(frame)}.json.z", state)
         # Last: a frame with this file is finished.
         content = pack(objects, {_NOTES: notes})
         self.place.write(f"objects/{self._name(frame)}.parquet", content)
@@ -177,6 +188,10 @@ class ImageStore:
         notes = source.pop(_NOTES, {})
         return Objects(found.polygons, found.features, source), dict(notes)
 
+    def state(self, frame: FrameIndex) -> bytes | None:
+        """What the frame after this one needs of it, if that is kept."""
+        return self.place.read(f"states/{self._name(frame)}.json.z")
+
     def fail(self, frame: FrameIndex | None, failure: dict[str, str]) -> None:
         """Keep why a frame, or the whole image, failed: message and hint."""
         name = "image" if frame is None else self._name(frame)
@@ -189,7 +204,7 @@ class ImageStore:
 
     def tidy(self) -> None:
         """Remove what a killed run left half-written."""
-        for folder in ("", "objects", "failed"):
+        for folder in ("", "objects", "states", "failed"):
             (self.place / folder if folder else self.place).tidy()
 
     def _known(self) -> ImageRecord:

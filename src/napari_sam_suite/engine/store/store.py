@@ -129,7 +129,7 @@ class Store:
                 "Give the folder of a run, such as plate.store.",
             ) from error
 
-    def begin(self, images: Mapping[str, str], weights: str) -> None:
+    def begin(self, images: Mapping[str, str], weights: str, stamp: str = "") -> None:
         """List the images of a run, and keep which model its results come from.
 
         Parameters
@@ -138,6 +138,8 @@ class Store:
             See `Store`.
         weights : str
             Of the loaded model; see `weights_of`.
+        stamp : str
+            Of their file, by which the next run knows it unread.
 
         Raises
         ------
@@ -146,7 +148,7 @@ class Store:
             prototypes in a file of the same name.
         """
         self.check_weights(weights)
-        made_with = {"weights": weights}
+        made_with = {"weights": weights, "file": stamp}
         capability = self.recipe.capability
         if isinstance(capability, FewShot) and capability.prototypes:
             made_with["prototypes"] = _digest_prototypes(capability.prototypes)
