@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_sam_suite.engine.polygons import Traced
     from napari_sam_suite.engine.prompts.answers import Answer
     from napari_sam_suite.engine.prompts.prompt import Prompt
 
@@ -126,7 +127,7 @@ def click(model: Remembering, count: int = 40) -> Row:
         start = time.process_time()
         (found,) = answer(model, rgb, from_points([point]), params)
         for one in found:
-            polygonise(one.crop, one.origin, shape=(1024, 1024))
+            _outline(one, (1024, 1024), params)
         took.append(1000 * (time.process_time() - start))
     return {
         "part": "click",
@@ -141,11 +142,12 @@ def boxes(model: Remembering, count: int = 1000) -> Iterator[Row]:
     model.cache.forget()
     corner = np.random.default_rng(1).uniform(10, 970, (count, 2))
     prompts = from_boxes(np.concatenate([corner, corner + 40], 1))
+    params = PromptParams()
     for what in ("with encoding", "after it"):
         start = time.process_time()
-        found = answer(model, rgb, prompts, PromptParams())
+        found = answer(model, rgb, prompts, params)
         for (one,) in found:
-            polygonise(one.crop, one.origin, shape=(1024, 1024))
+            _outline(one, (1024, 1024), params)
         took = time.process_time() - start
         yield {"part": "boxes", "boxes": count, "what": what, "seconds": took}
 
@@ -198,11 +200,12 @@ def _ious(
     prompts: list[Prompt],
     truth: list[NDArray[np.bool_]],
 ) -> list[tuple[float, float]]:
+    params = PromptParams()
     raw = answer(model, rgb, prompts, PromptParams(parts="all"))
-    ours = answer(model, rgb, prompts, PromptParams())
+    ours = answer(model, rgb, prompts, params)
     found = []
     for (one,), (other,), mask in zip(raw, ours, truth, strict=True):
-        traced = polygonise(other.crop, other.origin, shape=mask.shape)
+        traced = _outline(other, mask.shape, params)
         drawn = np.zeros_like(mask)
         if traced.polygon is not None:
             pixels = mask_of(traced.polygon)
@@ -290,6 +293,18 @@ def remember(frames: int = 8) -> Row:
         memory.step(place, embedding, [1])
         took = time.process_time() - start
     return {"part": "memory", "seconds": took, "megabytes": memory.nbytes / 1e6}
+
+
+def _outline(one: Answer, shape: tuple[int, int], params: PromptParams) -> Traced:
+    """The polygon of an answer, as the engine makes it."""
+    return polygonise(
+        one.crop,
+        one.origin,
+        smoothing=params.smoothing,
+        padding=params.padding,
+        parts=params.parts,
+        shape=shape,
+    )
 
 
 def _said(value: object) -> str:
