@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.formats.labels import LabelWriter
     from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
+    from napari_sam_suite.engine.formats.zarr_inside import InsideWriter
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.run import FrameResult
@@ -32,6 +33,7 @@ _WHOLE = {
     "nimbus": ".nimbus.json",
 }
 _DRAWN = {"labels": ".tif", "zarr": ".labels.ome.zarr"}
+_INSIDE = "zarr-inside"
 _SINGLE = {**_DRAWN, "csv": ".csv", **_WHOLE}
 FORMATS = (
     "labels",
@@ -40,6 +42,7 @@ FORMATS = (
     "csv",
     *(n for n in _WHOLE if n != "geojson"),
     "zarr",
+    _INSIDE,
 )
 """Names of what a run can write."""
 
@@ -118,8 +121,10 @@ class ImageOutput:
         self._composite = composite
         self._names = names or {}
         self._results: list[FrameResult] = []
-        self._labels: list[LabelWriter | ZarrWriter] = []
+        self._labels: list[LabelWriter | ZarrWriter | InsideWriter] = []
         self._measured: list[DataFrame] = []
+        if _INSIDE in self.formats:
+            self._labels.append(_open_inside(image))
         own = () if image.path is None else (image.path,)
         _spare(dict.fromkeys((*own, *inputs)), self._targets())
         for name, suffix in _DRAWN.items():
@@ -192,7 +197,9 @@ class ImageOutput:
         for writer in self._labels:
             writer.discard()
 
-    def _closer(self, writer: LabelWriter | ZarrWriter) -> Callable[[], None]:
+    def _closer(
+        self, writer: LabelWriter | ZarrWriter | InsideWriter
+    ) -> Callable[[], None]:
         return lambda: self.files.append(writer.close())
 
     def _save_measured(self) -> None:
@@ -247,6 +254,18 @@ class ImageOutput:
         rgb = compose(self.image.frame(result.frame), self._composite)
         write_overlay(path, rgb, result.objects)
         self.files.append(path)
+
+
+def _open_inside(image: ImageSource) -> InsideWriter:
+    """Labels that are written into their image."""
+    from napari_sam_suite.engine.formats.zarr_inside import InsideWriter
+
+    if image.path is None or not image.path.is_dir():
+        raise OutputError(
+            f"{image.name} is no OME-Zarr that labels can be written into.",
+            "Choose the format zarr, which is written as a folder of its own.",
+        )
+    return InsideWriter(image.path, image.sizes)
 
 
 def check_folder(folder: Path) -> None:

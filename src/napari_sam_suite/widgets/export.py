@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_sam_suite.engine.errors import EngineError, ParameterError
+from napari_sam_suite.engine.errors import EngineError, ParameterError, reworded
 from napari_sam_suite.engine.formats import FORMATS
 from napari_sam_suite.engine.onnx.params import ExportParams
 from napari_sam_suite.engine.outputs import FORMATS as WRITTEN
@@ -92,7 +92,7 @@ class Exporting(Task):
                 stop=job.stopping,
             )
             for notice in done.notices:
-                job.notice(notice)
+                job.notice(reworded(notice, str))
             return done
 
         return engine.submit(work, f"export {self.spec.id}")
@@ -106,7 +106,7 @@ class Exporting(Task):
     def summary(self) -> str:
         """What is in the folder."""
         if self._result is None:
-            return "nothing was written"
+            return "nothing"
         return f"{self._result.summary()}, in {self.folder}"
 
 
@@ -130,7 +130,8 @@ class ExportTab(Tab):
         self._exported: Path | None = None
         self.format = QComboBox()
         for name in WRITTEN:
-            if name != "overlay":  # a picture of image and results, not of a layer
+            # Not what is drawn on the image, or written into it.
+            if any(known.name == name for known in FORMATS):
                 self.format.addItem(_TITLES.get(name, name), name)
         self.save = QPushButton("Save results...")
         names = [name for _, group in ExportParams.groups for name in group]

@@ -91,6 +91,26 @@ def put(path: Path, data: bytes) -> None:
         raise
 
 
+def swap(part: Path, path: Path) -> None:
+    """Put a complete folder in the place of an old one, which comes back if that fails.
+
+    Raises
+    ------
+    OSError
+        If it cannot be moved.
+    """
+    old = part_of(path)
+    if path.exists():
+        os.replace(path, old)
+    try:
+        os.replace(part, path)
+    except OSError:
+        if old.exists():
+            os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def part_of(path: Path) -> Path:
     """Name beside a file or folder for what is not complete yet.
 

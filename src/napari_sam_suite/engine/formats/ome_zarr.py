@@ -8,15 +8,20 @@ were searched, and whether numbers are those of tracks.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.errors import ImageError, OutputError, ParameterError
-from napari_sam_suite.engine.formats.atomic import explain, part_of
-from napari_sam_suite.engine.formats.zarr_labels import ZarrLabels, list_series
+from napari_sam_suite.engine.formats.atomic import explain, part_of, swap
+from napari_sam_suite.engine.formats.zarr_labels import (
+    KEY,
+    OBJECTS,
+    TRACK,
+    ZarrLabels,
+    list_series,
+    read_attributes,
+)
 from napari_sam_suite.engine.frames import checked_frame
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.provenance import (
@@ -30,9 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.frames import FrameIndex, Sizes
-
-_KEY = "napari_sam_suite"
-_TRACK = "track"
 
 
 class ZarrWriter:
@@ -83,7 +85,7 @@ class ZarrWriter:
         self._place = open_place(self._part)
         self._positions: list[ZarrLabels] = []
         # Only what was written here is ever replaced.
-        if self.path.exists() and _KEY not in _attributes(self.path):
+        if self.path.exists() and KEY not in read_attributes(self.path):
             raise OutputError(
                 f"{self.path} cannot be written: there is something else of that name.",
                 "Choose another folder or name.",
@@ -115,12 +117,12 @@ class ZarrWriter:
         self._begin()
         about = mark_searched({"sizes": self.sizes._asdict()}, self._frames)
         ours = {SEARCHED: about[SEARCHED]}
-        ours |= {"numbers": _TRACK} if self.tracked else {}
+        ours |= {"numbers": TRACK} if self.tracked else {}
         try:
             known = json.loads(self._place.read(".zattrs") or b"{}")
-            content = json.dumps({**known, _KEY: ours}, indent=1)
+            content = json.dumps({**known, KEY: ours}, indent=1)
             self._place.write(".zattrs", content.encode())
-            self._move()
+            swap(self._part, self.path)
         except OSError as error:
             raise explain(error, self.path) from error
         finally:
@@ -151,19 +153,6 @@ class ZarrWriter:
             raise
         self._positions = positions
 
-    def _move(self) -> None:
-        """Put the new folder in the place of the old one, which comes back if not."""
-        old = part_of(self.path)
-        if self.path.exists():
-            os.replace(self.path, old)
-        try:
-            os.replace(self._part, self.path)
-        except OSError:
-            if old.exists():
-                os.replace(old, self.path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-
 
 def write(objects: Objects, path: Path) -> None:
     """Write objects as label images of their image's size, whole or not at all.
@@ -187,7 +176,7 @@ def write(objects: Objects, path: Path) -> None:
         scale=scale_in(objects.source),
         units=str(objects.source.get("units", "")),
     )
-    writer.tracked = _TRACK in objects.features
+    writer.tracked = TRACK in objects.features
     try:
         for frame in objects.searched():
             writer.write(frame, objects.at(frame).to_labels((sizes.y, sizes.x)))
@@ -204,7 +193,8 @@ def read(path: Path) -> Objects:
     Parameters
     ----------
     path : Path
-        OME-Zarr with whole numbers and one channel.
+        OME-Zarr with whole numbers and one channel, or an image into which labels
+        called ``objects`` were written.
 
     Raises
     ------
@@ -213,6 +203,11 @@ def read(path: Path) -> Objects:
     """
     from napari_sam_suite.engine.image import open_image
 
+    inside = path / "labels" / OBJECTS
+    if KEY in read_attributes(inside):
+        found = read(inside)
+        source = {**found.source, "image": path.name, "path": str(path)}
+        return Objects(found.polygons, found.features, source)
     image = open_image(path)
     if image.dtype.kind not in "ui" or image.sizes.channel > 1:
         raise ImageError(
@@ -220,7 +215,7 @@ def read(path: Path) -> Objects:
             f"{image.dtype}.",
             "A label image has one whole number per pixel, 0 for background.",
         )
-    ours = _attributes(path).get(_KEY) or {}
+    ours = read_attributes(path).get(KEY) or {}
     source = {
         "image": path.name,
         "path": str(path),
@@ -238,13 +233,6 @@ def read(path: Path) -> Objects:
             ),
         ]
     )
-    if ours.get("numbers") == _TRACK and len(objects):
+    if ours.get("numbers") == TRACK and len(objects):
         objects = objects.with_features(track=objects.features["label"])
     return objects
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        known = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
-        return known if isinstance(known, dict) else {}
-    return {}

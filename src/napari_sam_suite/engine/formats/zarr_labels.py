@@ -7,6 +7,7 @@ processes at once. Frames that never came are zero.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,19 @@ import numpy as np
 from napari_sam_suite.engine.errors import ParameterError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.frames import FrameIndex, Sizes
     from napari_sam_suite.engine.store.place import Place
 
+KEY = "napari_sam_suite"
+"""Where attributes say what OME-Zarr has no place for."""
+OBJECTS = "objects"
+"""Name of the labels inside an image."""
+TRACK = "track"
+"""What numbers are of, if they are those of tracks."""
 _CHUNK = 2048
 _DTYPE = "<u4"
 _UNITS = {"um": "micrometer", "µm": "micrometer", "nm": "nanometer", "mm": "millimeter"}
@@ -183,6 +192,16 @@ def list_series(group: Place, count: int) -> None:
     series = {"series": [str(n) for n in range(count)]}
     group.write("OME/.zgroup", _json({"zarr_format": 2}))
     group.write("OME/.zattrs", _json(series))
+
+
+def read_attributes(group: Path) -> dict[str, Any]:
+    """Attributes of a Zarr group of version 2 or 3; none if there are none."""
+    for name, inner in (("zarr.json", "attributes"), (".zattrs", "")):
+        with suppress(OSError, ValueError):
+            known = json.loads((group / name).read_text(encoding="utf-8"))
+            found = known.get(inner) if inner and isinstance(known, dict) else known
+            return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _json(content: Any) -> bytes:

@@ -37,9 +37,8 @@ def open_zarr(path: Path, axes: str | None) -> Contents:
         If it has no OME-Zarr metadata, or its images differ.
     """
     import bioio_ome_zarr
-    import zarr
 
-    places = _zarr_images(zarr.open_group(path, mode="r"))
+    places = find_places(path)
     if not places:
         raise ImageError(
             f"{path.name!r} has no OME-Zarr metadata.",
@@ -67,6 +66,13 @@ def open_zarr(path: Path, axes: str | None) -> Contents:
         _log.info("The scale of %s is not understood", path, exc_info=True)
         scale = Calibration()
     return Contents(len(places), stack, names, scale)
+
+
+def find_places(path: Path) -> list[tuple[str, int]]:
+    """Folder and scene number of every position of an image, plate or series."""
+    import zarr
+
+    return _zarr_images(zarr.open_group(path, mode="r"))
 
 
 def _ome(attributes: Any) -> dict[str, Any]:
