@@ -17,6 +17,7 @@ OTHERS: dict[str, Any] = {
     "smoothing": 1.25,
     "padding": -2.0,
     "parts": "all",
+    "search": "grid",
     "points_per_side": 64,
     "points_per_batch": 128,
     "pred_iou_thresh": 0.0,
@@ -63,6 +64,23 @@ def test_the_seeds_ranges_are_shown(tab: AutoTab) -> None:
     assert (points.minimum(), points.maximum(), points.value()) == (16, 128, 32)
     assert (smoothing.minimum(), smoothing.maximum()) == (0, 3)
     assert smoothing.value() == pytest.approx(0.3)
+
+
+def test_points_of_a_grid_are_for_a_search_by_grid(tab: AutoTab, qtbot: Any) -> None:
+    points = tab.form.rows["points_per_side"].control
+    assert tab.parts.models.spec.guided
+    assert not points.isEnabled()
+    assert "Set Search" in points.toolTip()
+    tab.advanced.set_values({"search": "grid"})
+    assert points.isEnabled()
+    assert "squared" in points.toolTip()
+    tab.advanced.set_values({"search": "auto"})
+    assert not points.isEnabled()
+    tab.parts.models.choose("sam2.1_hiera_tiny")
+    tab.show_state(State(None, Sizes(), FrameIndex(), ""))
+    assert points.isEnabled()
+    tab.advanced.set_values({"search": "guided"})
+    assert not points.isEnabled()
 
 
 def test_an_open_value_is_one_step_below_the_smallest(qtbot: Any) -> None:

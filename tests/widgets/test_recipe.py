@@ -82,7 +82,7 @@ def test_a_saved_recipe_finds_the_same_in_the_file(
         str(tmp_path / "cells.tif"), plugin="napari", axis_labels=("t", "y", "x")
     )
     panel.auto.batch["time"].text.setText("1, 3")
-    panel.auto.set_params(AutoParams(points_per_side=16, min_area=5))
+    panel.auto.set_params(AutoParams(search="auto", points_per_side=16, min_area=5))
     layer = run(panel, qtbot)
     panel.outcome.save(tmp_path / "run.json")
     recipe = Recipe.load(tmp_path / "run.json")

@@ -146,12 +146,17 @@ class Segmenting:
         """Name the thresholds as they were."""
         params = self.params.resolved(spec)
         limited = params.min_area or params.max_area
+        guided = params.search == "guided" or (params.search == "auto" and spec.guided)
+        more = (
+            "--search grid"
+            if guided
+            else f"more --points-per-side (now {params.points_per_side})"
+        )
         return (
             "Nothing was found. Try "
             f"{'other --min-area and --max-area, ' if limited else ''}"
-            f"a lower --pred-iou-thresh (now {params.pred_iou_thresh:g}) or more "
-            f"--points-per-side (now {params.points_per_side}); --format overlay shows "
-            "what the model sees."
+            f"a lower --pred-iou-thresh (now {params.pred_iou_thresh:g}) or {more}; "
+            "--format overlay shows what the model sees."
         )
 
 
@@ -381,8 +386,17 @@ class Batch:
             console.print(f"  {escape(text)}", soft_wrap=True, highlight=False)
 
 
-def check_names(images: Sequence[Path]) -> None:
+def check_names(
+    images: Sequence[Path], stem: Callable[[Path], str] | None = None
+) -> None:
     """Make sure that no two images would write the same file.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        What is read.
+    stem : callable, optional
+        Names the files of each; without it they have the image's name.
 
     Raises
     ------
@@ -393,13 +407,13 @@ def check_names(images: Sequence[Path]) -> None:
 
     seen: dict[str, Path] = {}
     for path in images:
-        stem = plain_name(path).lower()
-        if stem in seen:
+        name = (stem or plain_name)(path).lower()
+        if name in seen:
             raise ParameterError(
-                f"{seen[stem]} and {path} would write the same file.",
-                "Run them one at a time, each with its own --out.",
+                f"{seen[name]} and {path} would write the same file.",
+                "Run them one at a time, each with its own `out`.",
             )
-        seen[stem] = path
+        seen[name] = path
 
 
 def _raise(job: Job[Any]) -> None:

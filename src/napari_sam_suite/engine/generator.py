@@ -117,7 +117,6 @@ box_nms_thresh, crop_n_layers, stability_score_offset
             f"Choose one of: {', '.join(SIZES)}.",
         )
     params = AutoParams(
-        search="grid",
         points_per_side=points_per_side,
         points_per_batch=points_per_batch,
         pred_iou_thresh=pred_iou_thresh,

@@ -115,7 +115,8 @@ class AutoParams(PolygonParams):
         ge=1,
         le=256,
         title="Points per side",
-        description="The grid has this many points squared; a guided search has none.",
+        description="The grid has this many points squared. Given without a search, "
+        "it asks for a grid.",
     )
     points_per_batch: int | None = Field(
         None,
@@ -226,6 +227,11 @@ class AutoParams(PolygonParams):
         description="Larger ones are dropped, in pixels; 0 is no limit.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return _grid_if_points(values)
+
     @model_validator(mode="after")
     def _check_areas(self) -> Self:
         check_areas(self.min_area, self.max_area)
@@ -248,7 +254,7 @@ class AutoParams(PolygonParams):
             raise ParameterError(
                 f"There is no preset called {name!r}.", f"Choose one of: {known}."
             )
-        return cls(**(PRESETS[name] | values))
+        return cls(**(PRESETS[name] | _grid_if_points(values)))
 
     def resolved(self, spec: ModelSpec) -> Self:
         """A copy in which everything left open is what suits the model `spec`."""
@@ -268,8 +274,8 @@ class AutoParams(PolygonParams):
 # Thresholds are not part of them: what is strict for one model is lax for another.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "speed": {"points_per_side": 16, "tile": 2048},
-    "quality": {"points_per_side": 32, "min_mask_region_area": 25},
+    "speed": {"search": "auto", "points_per_side": 16, "tile": 2048},
+    "quality": {"min_mask_region_area": 25},
     "coverage": {
         "search": "grid",
         "points_per_side": 64,
@@ -278,6 +284,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """What each preset of automatic masks sets; the rest is as by default."""
+
+
+def _grid_if_points(values: dict[str, Any]) -> dict[str, Any]:
+    """Who says how many points there are, and nothing of the search, wants a grid."""
+    if "points_per_side" in values and "search" not in values:
+        return values | {"search": "grid"}
+    return values
 
 
 def check_areas(least: int, most: int) -> None:
@@ -324,10 +337,10 @@ _WANTED = {
     "finite_number": "a number",
     "bool_parsing": "yes or no",
     "bool_type": "yes or no",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
 }
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _SLIDERS = {"points_per_side": (16, 128), "smoothing": (0, 3)}
 _OWN = "Own settings"
+_GUIDED = (
+    "This model says itself where objects are. Set Search, under Advanced, to grid to "
+    "ask a grid of points."
+)
 
 
 class AutoTab(Tab):
@@ -164,6 +168,7 @@ class AutoTab(Tab):
             self.params()
         except EngineError as error:
             wrong = str(error)
+        self._show_search()
         self.warning.setText(wrong)
         self.warning.setVisible(bool(wrong) and not self._why)
         self.button.setText(
@@ -173,6 +178,16 @@ class AutoTab(Tab):
         self.button.setEnabled(not why)
         self.button.setToolTip(why or f"Finds everything in {self.batch.describe()}.")
         self.changed.emit()
+
+    def _show_search(self) -> None:
+        """A guided search has no use for the points of a grid."""
+        search = self.advanced.rows["search"].value()
+        spec = self.parts.models.spec
+        guided = search == "guided" or (search == "auto" and spec.guided)
+        control = self.form.rows["points_per_side"].control
+        control.setEnabled(not guided)
+        described = AutoParams.model_fields["points_per_side"].description or ""
+        control.setToolTip(_GUIDED if guided else described)
 
 
 def _preset_of(values: Mapping[str, Any]) -> str:

@@ -73,7 +73,10 @@ def as_python(recipe: dict[str, Any]) -> str:
     if recipe["capability"] == "propagate":
         return _propagation_as_python(recipe)
     opened, imports = _open(recipe["image"])
-    params = ", ".join(f"{k}={v!r}" for k, v in _changed(recipe["params"]).items())
+    changed = _changed(recipe["params"])
+    if "points_per_side" in changed:
+        changed["search"] = recipe["params"]["search"]
+    params = ", ".join(f"{k}={v!r}" for k, v in changed.items())
     frames = [f"FrameIndex{tuple(frame)}" for frame in recipe["frames"]]
     return f"""\
 {imports}from napari_sam_suite.engine import (

@@ -191,7 +191,6 @@ def exact_candidates(
     """
     own = model.spec.auto if model.spec.embedded else None
     auto = AutoParams(
-        search="grid",
         points_per_side=params.points_per_side,
         pred_iou_thresh=own.pred_iou_thresh if own else QUALITY,
         stability_score_thresh=own.stability_score_thresh if own else STABILITY,

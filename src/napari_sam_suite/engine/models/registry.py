@@ -123,6 +123,15 @@ class ModelSpec:
         return self.file.name if self.file else self.url.rsplit("/", 1)[-1]
 
     @property
+    def guided(self) -> bool:
+        """Whether its automatic masks ask where its guide says, unless told otherwise.
+
+        The embedded model and what is tuned from it have a guide.
+        """
+        able = self.runtime == "torch" and self.config == "nano"
+        return able and self.auto.search == "guided"
+
+    @property
     def has_memory(self) -> bool:
         """Whether it knows objects again from frame to frame: SAM 2's video memory.
 
