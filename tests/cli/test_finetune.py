@@ -15,6 +15,7 @@ from commands import answer, explains, names, run
 from engine.finetune.tiny import sample
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.registry import find_model
+from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,15 @@ def test_the_new_model_is_a_file_that_every_command_takes(
     done = run("segment", image, "--model", out, "--out", results, *few)
     assert done.exit_code == 0, done.output
     assert "img_0.tif" in names(results)
+
+    examples = Objects.from_labels(tifffile.imread(fields[1] / "lab_0.tif"))
+    few_shot = tmp_path / "few-shot"
+    drawn = tmp_path / "examples.geojson"
+    examples.with_features(tag="square").save(drawn)
+    learnt = ("--examples", drawn, "--tag", "square", "--out", few_shot)
+    done = run("few-shot", image, "--model", out, *learnt, "--points-per-side", "16")
+    assert done.exit_code == 0, done.output
+    assert "img_0.tif" in names(few_shot)
 
 
 def test_a_model_in_the_checkpoint_folder_is_listed_and_known_by_its_name(

@@ -222,6 +222,18 @@ def test_labels_are_learnt_from_as_they_were_when_the_button_was_pressed(
     assert len(make()) == 8
 
 
+def test_what_becomes_of_earlier_results_is_asked_only_where_there_are_new_ones(
+    panel: Panel,
+) -> None:
+    box = panel.bar.mode_box
+    panel.tabs.setCurrentWidget(panel.finetune)
+    assert not box.isEnabled()
+    assert "makes no objects" in box.toolTip()
+    panel.tabs.setCurrentWidget(panel.auto)
+    assert box.isEnabled()
+    assert "earlier results" in box.toolTip()
+
+
 def test_without_outlines_it_says_what_to_do(panel: Panel, viewer: Any) -> None:
     viewer.add_image(np.zeros((64, 64), np.uint8))
     assert "Draw the outlines" in panel.finetune.hint.text()

@@ -49,6 +49,7 @@ class FinetuneTab(Tab):
     """Controls of fine-tuning; the ticked layers hold the objects to learn from."""
 
     title = "Fine-tune"
+    draws = False
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)

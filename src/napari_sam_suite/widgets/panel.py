@@ -141,6 +141,7 @@ class Panel(QWidget):
             chosen.changed.connect(self._refresh)
         self.viewer.dims.events.point.connect(self._refresh)
         self.preview_box.toggled.connect(self._refresh)
+        self.tabs.currentChanged.connect(self._show_tab)
         self.preview.failed.connect(self.footer.say)
         self.preview.removed.connect(lambda: self.preview_box.setChecked(False))
         self.runner.placed.connect(self._show_device)
@@ -198,6 +199,10 @@ class Panel(QWidget):
             result=self.parts.result_layer() is not None,
             busy=self.busy,
         )
+
+    def _show_tab(self, _: int) -> None:
+        tab = self.tabs.currentWidget()
+        self.bar.show_tab(draws=isinstance(tab, Tab) and tab.draws)
 
     def _show_device(self, used: str) -> None:
         wanted = preferences().device

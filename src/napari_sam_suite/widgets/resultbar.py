@@ -45,7 +45,6 @@ class ResultBar(QWidget):
         for mode, (text, tip) in _MODES.items():
             self.mode_box.addItem(text, mode)
             self.mode_box.setItemData(self.mode_box.count() - 1, tip, 3)
-        self.mode_box.setToolTip("What becomes of earlier results of this image.")
         self.undo = QPushButton("Undo run")
         self.redo = QPushButton("Bring back")
         self.more = QPushButton("More")
@@ -66,11 +65,21 @@ class ResultBar(QWidget):
         layout.addWidget(self.mode_box)
         layout.addLayout(line)
         self.show_state(undo=False, redo=False, result=False, busy=False)
+        self.show_tab(draws=True)
 
     @property
     def mode(self) -> Mode:
         """What becomes of earlier objects."""
         return cast("Mode", self.mode_box.currentData())
+
+    def show_tab(self, *, draws: bool) -> None:
+        """Say what becomes of earlier results, where the shown tab makes new ones."""
+        self.mode_box.setEnabled(draws)
+        self.mode_box.setToolTip(
+            "What becomes of earlier results of this image."
+            if draws
+            else "This tab makes no objects, so nothing is replaced."
+        )
 
     def show_state(self, *, undo: bool, redo: bool, result: bool, busy: bool) -> None:
         """Enable what can be done now, and say why the rest cannot."""

@@ -126,6 +126,8 @@ class Tab(QWidget):
     ----------
     title : str
         Its name on the panel.
+    draws : bool
+        Whether it puts objects into result layers.
 
     Signals
     -------
@@ -134,6 +136,7 @@ class Tab(QWidget):
     """
 
     title: ClassVar[str] = ""
+    draws: ClassVar[bool] = True
     said = Signal(str)
     failed = Signal(object)
 

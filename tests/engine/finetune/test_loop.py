@@ -12,7 +12,7 @@ import torch
 
 from engine.finetune.tiny import Heard, masks_of, sample, square, tiny_model
 from napari_sam_suite.engine.errors import Cancelled, OutputError, ParameterError
-from napari_sam_suite.engine.finetune import loop
+from napari_sam_suite.engine.finetune import epochs, loop
 from napari_sam_suite.engine.finetune.data import Sample
 from napari_sam_suite.engine.finetune.files import read_state, run_folder
 from napari_sam_suite.engine.finetune.loop import finetune
@@ -166,7 +166,8 @@ def test_a_model_that_does_not_become_better_is_the_one_it_began_with(
     base, written = model.network.state_dict(), weights(out)
     assert not outcome.better
     assert not outcome.card["better_than_base"]
-    assert "did not become better" in " ".join(heard.notices)
+    assert "did not become better" in outcome.summary()
+    assert not heard.notices, "it is said once"
     assert all(torch.equal(base[n], written[n]) for n in base)
     auto = model.spec.auto
     assert outcome.card["recommended"]["pred_iou_thresh"] == auto.pred_iou_thresh
@@ -229,12 +230,13 @@ def test_a_cancelled_training_leaves_the_best_so_far(out: Path, script: Any) -> 
     assert all(torch.equal(t, written[n]) for n, t in best.items())
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
 def test_steps_without_a_finite_loss_change_nothing_and_end_the_training(
-    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     script(0.5, 0.6, 0.7, 0.8)
-    monkeypatch.setattr(loop, "_UNSTABLE", 2)
-    monkeypatch.setattr(Teacher, "teach", lambda *_: math.nan)
+    monkeypatch.setattr(epochs, "_UNSTABLE", 2)
+    monkeypatch.setattr(Teacher, "teach", lambda *_: wrong)
     model, heard = tiny_model(), Heard()
     params = QUICK.with_(batch_size=1)
     outcome = finetune(model, SAMPLES, params, out, heard)
@@ -242,6 +244,26 @@ def test_steps_without_a_finite_loss_change_nothing_and_end_the_training(
     assert "unstable" in " ".join(heard.notices)
     base, written = model.network.state_dict(), weights(out)
     assert all(torch.equal(base[n], written[n]) for n in base)
+
+
+def test_gradients_that_are_no_numbers_are_not_taken(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.1, 0.2)
+    teach = Teacher.teach
+
+    def spoilt(self: Any, *args: Any) -> float:
+        loss = teach(self, *args)
+        if not spoilt.__dict__.get("done"):
+            next(iter(self.trainee.parameters.values())).grad.fill_(math.nan)
+            spoilt.__dict__["done"] = True
+        return loss
+
+    monkeypatch.setattr(Teacher, "teach", spoilt)
+    params = QUICK.with_(epochs=1, batch_size=2)
+    outcome = finetune(tiny_model(), SAMPLES, params, out, Heard())
+    assert outcome.better, "the other steps count"
+    assert all(t.isfinite().all() for t in weights(out).values())
 
 
 def test_when_memory_runs_out_fewer_prompts_are_asked_at_once(
@@ -310,6 +332,26 @@ def test_a_full_disk_stops_no_training_but_is_told(
     assert out.is_file()
 
 
+def test_a_disk_that_is_full_in_the_end_costs_no_epoch(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+
+    def full(*_: object) -> None:
+        raise OutputError("There is no room left.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_model", full)
+        with pytest.raises(OutputError, match="no room"):
+            finetune(tiny_model(), SAMPLES, QUICK, out, Heard())
+    assert not out.exists()
+    heard = Heard()
+    outcome = finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    assert heard.epochs == [], "nothing is learnt again"
+    assert outcome.better and outcome.best_epoch == 3
+    assert out.is_file()
+
+
 @pytest.mark.parametrize("loss", ["instances", "seed"])
 def test_the_loss_falls(out: Path, loss: str) -> None:
     heard = Heard()
@@ -337,19 +379,27 @@ def test_it_trains_in_bfloat16(out: Path) -> None:
     assert all(t.dtype == torch.float32 for t in weights(out).values())
 
 
-def test_odd_frames_are_learnt_from_without_a_complaint(out: Path) -> None:
-    shape = (40, 70)
-    grey = np.random.default_rng(0).integers(0, 255, (*shape, 3)).astype(np.uint8)
-    odd = [
-        Sample("whole", grey, masks_of(shape, np.ones(shape, bool))),
-        Sample("one", grey, masks_of(shape, square(shape, 3, 5, 4))),
-        SAMPLES[0],
-    ]
-    for kind in ("instances", "seed"):
-        heard = Heard()
-        params = QUICK.with_(epochs=1, loss=kind)
-        finetune(tiny_model(), odd, params, out.with_stem(kind), heard)
-        assert math.isfinite(heard.epochs[-1].loss)
+ODD = (40, 70)
+GREY = np.random.default_rng(0).integers(0, 255, (*ODD, 3)).astype(np.uint8)
+WHOLE = Sample("whole", GREY, masks_of(ODD, np.ones(ODD, bool)))
+ONE = Sample("one", GREY, masks_of(ODD, square(ODD, 3, 5, 4)))
+EMPTY = Sample("empty", GREY, masks_of(ODD))
+
+
+@pytest.mark.parametrize("loss", ["instances", "seed"])
+@pytest.mark.parametrize(
+    "odd",
+    [[WHOLE, ONE, EMPTY, SAMPLES[0]], [ONE, EMPTY], [ONE], [WHOLE]],
+    ids=["mixed", "one and none", "one object", "whole frame"],
+)
+def test_odd_frames_are_learnt_from_without_a_complaint(
+    out: Path, odd: list[Sample], loss: str
+) -> None:
+    heard = Heard()
+    params = QUICK.with_(epochs=1, views=2, loss=loss)
+    outcome = finetune(tiny_model(), odd, params, out, heard)
+    assert math.isfinite(heard.epochs[-1].loss)
+    assert math.isfinite(outcome.best.value)
 
 
 def test_one_frame_alone_is_told_to_be_judged_by_itself(out: Path, script: Any) -> None:
@@ -362,8 +412,9 @@ def test_one_frame_alone_is_told_to_be_judged_by_itself(out: Path, script: Any) 
 def test_what_cannot_be_trained_is_said_before_anything_is_loaded(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ParameterError, match="no frame"):
-        finetune(tiny_model(), [], QUICK, tmp_path / "a.safetensors", Heard())
+    for none in ([], [EMPTY, EMPTY]):
+        with pytest.raises(ParameterError, match="no frame with objects"):
+            finetune(tiny_model(), none, QUICK, tmp_path / "a.safetensors", Heard())
     with pytest.raises(OutputError, match="safetensors"):
         finetune(tiny_model(), SAMPLES, QUICK, tmp_path / "a.pt", Heard())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from napari_sam_suite.engine.finetune.data import Sample
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.models.registry import AutoDefaults, ModelSpec
+from napari_sam_suite.engine.models.sam1 import Sam1Model
 from napari_sam_suite.engine.models.sam2 import Sam2Model
 
 if TYPE_CHECKING:
@@ -75,6 +77,44 @@ def tiny_model(dtype: torch.dtype = torch.float32, seed: int = 0) -> CountedSam2
             iou_prediction_use_sigmoid=True,
         )
     return CountedSam2(network, SPEC, torch.device("cpu"), dtype)
+
+
+def tiny_sam1(seed: int = 0) -> Sam1Model:
+    """SAM 1 for images of 128 px with seeded random weights."""
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        Sam,
+        TwoWayTransformer,
+    )
+
+    width, grid = 32, SIDE // 16
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = Sam(
+            image_encoder=ImageEncoderViT(
+                img_size=SIDE,
+                embed_dim=16,
+                depth=2,
+                num_heads=2,
+                out_chans=width,
+                use_rel_pos=True,
+                window_size=4,
+                global_attn_indexes=(1,),
+            ),
+            prompt_encoder=PromptEncoder(width, (grid, grid), (SIDE, SIDE), 16),
+            mask_decoder=MaskDecoder(
+                num_multimask_outputs=3,
+                transformer=TwoWayTransformer(
+                    depth=2, embedding_dim=width, num_heads=2, mlp_dim=32
+                ),
+                transformer_dim=width,
+                iou_head_hidden_dim=32,
+            ),
+        )
+    spec = replace(SPEC, id="tiny-sam1", family="sam1")
+    return Sam1Model(network, spec, torch.device("cpu"), torch.float32)
 
 
 class Heard:

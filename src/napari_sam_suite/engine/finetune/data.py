@@ -100,38 +100,37 @@ def gather_samples(
 def split_samples(
     samples: Sequence[Sample], share: float, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
-    """Draw frames for validation.
+    """Draw frames for validation, of those that have objects.
 
     Parameters
     ----------
     samples : sequence of Sample
         All frames.
     share : float
-        Part that is held out: at least one frame where there are two, and never all.
-        0 holds out none.
+        Part that is held out: at least one frame where two have objects, and never
+        all of these. 0 holds out none.
     seed : int
         Of the lot.
 
     Returns
     -------
     train, held_out : list of Sample
-        Each in the order given. `held_out` is empty where there is one frame only.
+        Each in the order given. `held_out` is empty where one frame only has objects.
 
     Raises
     ------
     ParameterError
-        If there is no frame.
+        If there is no frame with objects.
     """
-    if not samples:
+    full = sum(len(sample.masks) > 0 for sample in samples)
+    if not full:
         raise ParameterError(
             "There is no frame with objects to learn from.",
             "Draw or load the outlines of some objects first.",
         )
-    count = min(max(1, round(share * len(samples))), len(samples) - 1)
-    if share == 0:
-        count = 0
-    order = np.random.default_rng(seed).permutation(len(samples))
-    held = set(order[:count].tolist())
+    count = min(max(1, round(share * len(samples))), full - 1) if share else 0
+    order = np.random.default_rng(seed).permutation(len(samples)).tolist()
+    held = set([i for i in order if len(samples[i].masks)][:count])
     train = [s for i, s in enumerate(samples) if i not in held]
     return train, [s for i, s in enumerate(samples) if i in held]
 

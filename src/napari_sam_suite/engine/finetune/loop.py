@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from napari_sam_suite.engine.asking import is_out_of_memory, release_memory
 from napari_sam_suite.engine.errors import Cancelled, OutputError
 from napari_sam_suite.engine.finetune.calibrate import suit_tile
 from napari_sam_suite.engine.finetune.data import hash_samples, split_samples
+from napari_sam_suite.engine.finetune.epochs import Epochs
 from napari_sam_suite.engine.finetune.files import (
     check_own,
     check_target,
@@ -30,7 +28,7 @@ from napari_sam_suite.engine.finetune.files import (
     write_state,
 )
 from napari_sam_suite.engine.finetune.lessons import Lessons
-from napari_sam_suite.engine.finetune.optimiser import Optimiser, rate_at
+from napari_sam_suite.engine.finetune.optimiser import Optimiser
 from napari_sam_suite.engine.finetune.outcome import (
     Comparison,
     Outcome,
@@ -42,7 +40,6 @@ from napari_sam_suite.engine.finetune.outcome import (
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.finetune.progress import Epoch, Progress
 from napari_sam_suite.engine.finetune.scoring import Exam
-from napari_sam_suite.engine.finetune.teaching import Teacher
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.finetune.views import View, inference_views, vary
 
@@ -57,13 +54,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.run import Listener
 
-logger = logging.getLogger(__name__)
-
 _LAST = "last.safetensors"
 _EXAM_VIEWS = 16
-_CLIP = 1.0
-_UNSTABLE = 20
-"""Steps in a row without a finite gradient after which training ends."""
 
 
 def finetune(
@@ -126,6 +118,7 @@ class _Training:
         overwrite: bool,
     ) -> None:
         self.params = params.resolved()
+        self.total = self.params.epochs or 1
         self.out = check_target(out, model.spec)
         self.folder = run_folder(self.out)
         self.job = job
@@ -136,8 +129,6 @@ class _Training:
         self.key = self._key()
         if not overwrite:
             check_own(self.out, self.key)
-        most = min(model.batch, self.params.prompts)
-        self.teacher = Teacher(self.trainee, self.params, most)
         self.optimiser = Optimiser(
             self.trainee.parameters,
             self.params.weight_decay,
@@ -149,11 +140,11 @@ class _Training:
     def run(self) -> Outcome:
         self._resume()
         try:
-            self._encode()
+            epochs = self._encode()
             if not self.progress.scores:
                 self._examine(math.nan)
             while not self.progress.is_over(self.params):
-                self._examine(self._epoch(self.progress.epoch + 1))
+                self._teach(epochs)
                 self._save()
             return self._finish()
         except Cancelled:
@@ -182,7 +173,9 @@ class _Training:
             f"Going on after epoch {self.progress.epoch} of an interrupted training."
         )
 
-    def _encode(self) -> None:
+    def _encode(self) -> Epochs:
+        """Look at all views once: those to learn from, and those to judge by."""
+
         def report(done: int, total: int, text: str) -> None:
             self.job.report(done, total, text)
 
@@ -200,9 +193,8 @@ class _Training:
 
         spec, p = self.trainee.spec, self.params
         own = inference_views(self.train, spec, self.tile)
-        self.slots = len(own)
         varied = vary(own, self.train, p.variants, p.seed)
-        self.lessons = encode("training", self.train, own + varied)
+        lessons = encode("training", self.train, own + varied)
         judged = self.held or self.train
         if not self.held:
             self.job.notice(
@@ -213,81 +205,25 @@ class _Training:
         chosen = np.random.default_rng([p.seed, 2]).permutation(len(views))
         some = [views[i] for i in sorted(chosen[:_EXAM_VIEWS].tolist())]
         self.exam = Exam(encode("validation", judged, some))
+        return Epochs(self.trainee, self.optimiser, p, lessons, len(own), self.job)
 
     # -- an epoch ----------------------------------------------------------------
 
-    def _epoch(self, number: int) -> float:
-        """Go through all views, each as it is or as one of its variants."""
-        p = self.params
-        rng = np.random.default_rng([p.seed, 3, number])
-        rounds = math.ceil(p.views / self.slots)
-        order = np.concatenate([rng.permutation(self.slots) for _ in range(rounds)])
-        which = rng.integers(p.variants + 1, size=len(order))
-        drawn = [self._lesson_of(*pair) for pair in zip(order, which, strict=True)]
-        size = p.batch_size
-        steps = [drawn[i : i + size] for i in range(0, len(drawn), size)]
-        losses, lost = [], 0
-        for k, lessons in enumerate(steps):
-            if self.job.stopping():
-                raise Cancelled
-            done = (number - 1) * len(steps) + k
-            left = p.epochs * len(steps)
-            self.job.report(done, left, f"Epoch {number} of {p.epochs}")
-            loss = self._step(lessons, [p.seed, 4, number, k], done / left)
-            lost = 0 if math.isfinite(loss) else lost + 1
-            if lost >= _UNSTABLE:
-                self.progress.ended = "the loss is no number any more"
-                self.job.notice(
-                    "Training became unstable; a lower learning rate may help."
-                )
-                break
-            if math.isfinite(loss):
-                losses.append(loss)
-        return float(np.mean(losses)) if losses else math.nan
-
-    def _lesson_of(self, slot: int, which: int) -> int:
-        if which == 0:
-            return int(slot)
-        return self.slots + int(slot) * self.params.variants + int(which) - 1
-
-    def _step(self, numbers: list[int], seed: list[int], done: float) -> float:
-        """One step; the mean loss, or NaN where it or its gradients are no numbers."""
-        while True:
-            try:
-                loss = self._gradients(numbers, seed)
-                break
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.teacher.most == 1:
-                    raise self.trainee.too_little_memory() from error
-            self.teacher.most = max(1, self.teacher.most // 2)
-            logger.warning("out of memory: %d prompts at a time", self.teacher.most)
-            release_memory()
-        values = list(self.trainee.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(values, _CLIP)
-        if not (math.isfinite(loss) and bool(torch.isfinite(norm))):
-            return math.nan
-        self.optimiser.step(rate_at(done, self.params.learning_rate or 0.0))
-        self.trainee.refresh()
-        return loss
-
-    def _gradients(self, numbers: list[int], seed: list[int]) -> float:
-        self.optimiser.forget_gradients()
-        share, total = 1 / len(numbers), 0.0
-        for k, number in enumerate(numbers):
-            rng = np.random.default_rng([*seed, k])
-            total += share * self.teacher.teach(self.lessons[number], rng, share)
-        return total
+    def _teach(self, epochs: Epochs) -> None:
+        loss = epochs.run(self.progress.epoch + 1)
+        if epochs.unstable:
+            self.progress.ended = "the loss is no number any more"
+            self.job.notice("Training became unstable; a lower learning rate may help.")
+        self._examine(loss)
 
     def _examine(self, loss: float) -> None:
         p = self.progress
-        self.job.report(p.epoch, self.params.epochs, "Validating")
+        self.job.report(p.epoch, self.total, "Validating")
         score = self.exam.score(self.trainee, self.job.stopping)
         best = p.add(loss, score)
         if best:
             self.best = self.trainee.weights()
-        self.job.give(Epoch(p.epoch, self.params.epochs, loss, score, best))
+        self.job.give(Epoch(p.epoch, self.total, loss, score, best))
 
     # -- files -------------------------------------------------------------------
 
@@ -351,10 +287,6 @@ class _Training:
         else:
             self.trainee.load(self.start)
             card = keep_base(self._card(), self.trainee.spec)
-            self.job.notice(
-                "The model did not become better than the one it began with, so the "
-                "file has the weights of that one."
-            )
         write_model(self.out, self.trainee, card)
         ended = p.is_over(self.params)
         self._save(last)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from napari_sam_suite.engine.params import Groups, Params
 
 _RATES = {"instances": 1e-3, "seed": 1e-5}
+_EPOCHS = {"instances": 30, "seed": 100}
 
 
 class FinetuneParams(Params):
     """Fine-tuning: teach a model the shapes of one's own images.
 
-    Names and defaults of what Dataloop's SAM 2 adapter has too are its own, but for
-    the learning rate and epochs, which suit the loss.
+    Names and defaults of what Dataloop's SAM 2 adapter has too are its own; learning
+    rate and epochs suit the loss, and with ``loss="seed"`` they are its own as well.
+    ``num_epochs`` is another name of `epochs`. For the adapter's whole configuration,
+    see `seed.read_config`.
     """
 
     left_open: ClassVar[str] = "suits the loss"
@@ -36,12 +39,14 @@ class FinetuneParams(Params):
         ("Data", ("validation", "complete", "tile", "seed")),
     )
 
-    epochs: int = Field(
-        60,
+    epochs: int | None = Field(
+        None,
         ge=1,
         le=100_000,
+        validation_alias=AliasChoices("epochs", "num_epochs"),
         title="Epochs",
-        description="At most this often all training images are gone through.",
+        description="At most this often all training images are gone through; 30, or "
+        "100 with the loss 'seed'.",
     )
     learning_rate: float | None = Field(
         None,
@@ -139,7 +144,9 @@ class FinetuneParams(Params):
     )
 
     def resolved(self) -> Self:
-        """A copy in which the learning rate is filled in."""
-        if self.learning_rate is not None:
-            return self
-        return self.with_(learning_rate=_RATES[self.loss])
+        """A copy in which nothing is left open."""
+        rate, epochs = self.learning_rate, self.epochs
+        return self.with_(
+            learning_rate=_RATES[self.loss] if rate is None else rate,
+            epochs=_EPOCHS[self.loss] if epochs is None else epochs,
+        )

@@ -90,7 +90,7 @@ class Progress:
         """Why there is no further epoch; empty if there is."""
         if self.ended:
             return self.ended
-        if self.epoch >= params.epochs:
+        if self.epoch >= (params.epochs or 0):
             return f"all {params.epochs} epochs are done"
         if self.epoch - self.best_epoch >= params.patience:
             return f"no better score in {params.patience} epochs"
