@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_sam_suite.cli.console import errors, print_json, progress_bar
+from napari_sam_suite.cli.console import errors, flag, print_json, progress_bar
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.options import AsJson, Folder, Model, Out, Random
+from napari_sam_suite.engine.errors import reworded
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
 from napari_sam_suite.engine.onnx.params import ExportParams
 
@@ -76,20 +77,21 @@ def export_command(
 
 
 def _tell(done: Exported, *, as_json: bool) -> None:
+    notices = [reworded(notice, flag) for notice in done.notices]
     if as_json:
         print_json(
             {
                 "folder": str(done.folder),
                 "files": done.files,
                 "parity": done.parity.as_dict(),
-                "notices": done.notices,
+                "notices": notices,
             }
         )
         return
     typer.echo(done.parity.as_table())
     for name, size in done.files.items():
         typer.echo(f"{done.folder / name}: {size / 1e6:.1f} MB")
-    for notice in done.notices:
+    for notice in notices:
         typer.echo(notice, err=True)
 
 

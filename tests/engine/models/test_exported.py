@@ -30,6 +30,7 @@ CARD = {
     "mean": [0.5] * 3,
     "std": [0.5] * 3,
     "masks": "three",
+    "guide": False,
     "precision": "float32",
     "licence": "MIT",
     "auto": {"pred_iou_thresh": 0.5},

@@ -25,6 +25,25 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export_onnx("sam2-nano", folder, params, images={"tissue": TISSUE})
 
 
+@pytest.fixture(scope="session", params=["float16", "int8"])
+def smaller(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Exported:
+    """The embedded model with a smaller encoder, compared on the usual images.
+
+    One has its weights in files beside it, the other is in the format for browsers.
+    """
+    folder = tmp_path_factory.mktemp(request.param)
+    half = request.param == "float16"
+    params = ExportParams(
+        page=False,
+        precision=request.param,
+        ort=not half,
+        external_data="always" if half else "auto",
+    )
+    return export_onnx("sam2-nano", folder, params)
+
+
 @pytest.fixture(scope="session")
 def runtime() -> Path:
     """A folder with onnxruntime-web."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
 
 from engine.onnx.conftest import TISSUE
 from napari_sam_suite.engine.auto import automatic_masks
@@ -23,10 +23,13 @@ from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.onnx.export import Exported
 
 EVERYTHING = AutoParams(
+    search="grid",
     points_per_side=6,
     pred_iou_thresh=0,
     stability_score_thresh=0,
@@ -62,11 +65,19 @@ def overlaps(a: Masks, b: Masks) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize(
+    "params",
+    [
+        EVERYTHING,
+        EVERYTHING.with_(refine=True, points_per_side=3),
+        EVERYTHING.with_(search="guided"),
+        AutoParams(),
+    ],
+    ids=["grid", "refined", "guided", "default"],
+)
 def test_automatic_masks_are_those_of_torch(
-    both: tuple[Any, Any], refine: bool
+    both: tuple[Any, Any], params: AutoParams
 ) -> None:
-    params = EVERYTHING.with_(refine=refine, points_per_side=3 if refine else 6)
     ours, theirs = (automatic_masks(model, TISSUE, params) for model in both[::-1])
     assert abs(len(ours) - len(theirs)) <= 1 < len(theirs)
     assert np.mean(overlaps(theirs, ours)) >= 0.999
@@ -111,25 +122,59 @@ def test_its_embeddings_are_remembered_in_files(
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = sys.modules["torchvision"] = None
+from typer.testing import CliRunner
+from napari_sam_suite.cli.app import app
+for command in json.loads(sys.argv[1]):
+    result = CliRunner().invoke(app, command)
+    print(json.dumps([result.exit_code, result.stdout]))
+"""
+
+
+def dots(places: list[tuple[int, int]]) -> NDArray[np.uint16]:
+    """A label image of discs."""
+    y, x = np.mgrid[:128, :128]
+    labels = np.zeros((128, 128), np.uint16)
+    for number, (cy, cx) in enumerate(places, 1):
+        labels[(y - cy) ** 2 + (x - cx) ** 2 <= 64] = number
+    return labels
+
+
 def test_commands_run_where_torch_is_not(exported: Exported, tmp_path: Path) -> None:
-    Image.fromarray(TISSUE).save(tmp_path / "tissue.png")
-    code = (
-        "import sys\n"
-        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
-        "from napari_sam_suite.cli.app import app\n"
-        "app()"
+    picture, labels, movie = (
+        str(tmp_path / name) for name in ("dots.tif", "objects.tif", "movie.tif")
     )
-    picture = str(tmp_path / "tissue.png")
+    objects = dots([(20, 20), (20, 60), (20, 100), (60, 20)])
+    bright = dots([(y, x) for y in (20, 60, 100) for x in (20, 60, 100)]) > 0
+    pixels = np.where(bright, 220, 40).astype(np.uint8)
+    tifffile.imwrite(picture, pixels)
+    tifffile.imwrite(labels, objects)
+    tifffile.imwrite(movie, np.stack([pixels] * 2), metadata={"axes": "TYX"})
+    auto = "--points-per-side 4 --tile off --search grid"
+    shapes = "--tag unassigned --points-per-side 16"
+    commands = [
+        ["segment", picture, *auto.split()],
+        ["segment", picture],
+        ["prompt", picture, "--points", "20,20; 60,60"],
+        ["prompt", picture, "--points", "20,20", "--outside", "40,40", "--together"],
+        ["prompt", picture, "--boxes", "12,12,28,28"],
+        ["prompt", picture, "--objects", labels, "--use", "mask"],
+        ["prompt", picture, "--objects", labels, "--use", "both"],
+        ["prompt", picture, "--whole"],
+        ["few-shot", picture, "--examples", labels, *shapes.split()],
+        ["propagate", movie, "--objects", labels],
+        ["propagate", movie, "--objects", labels, "--method", "memory"],
+    ]
     given = ["--model", str(exported.folder), "--json", "--out", str(tmp_path / "out")]
-    auto = ["--points-per-side", "4", "--tile", "off", "--pred-iou-thresh", "0"]
-    auto += ["--stability-score-thresh", "0"]
-    for command in (
-        ["segment", picture, *auto, *given],
-        ["prompt", picture, "--boxes", "60,200,130,290", "--tile", "off", *given],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr + done.stdout
-        (told,) = json.loads(done.stdout)["images"]
-        assert told["objects"] > 0
+    code = [sys.executable, "-c", WITHOUT_TORCH]
+    asked = json.dumps([[*command, *given] for command in commands])
+    done = subprocess.run([*code, asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [status for status, _ in answers] == [0] * 10 + [1], done.stdout
+    told = [json.loads(text)["images"][0] for _, text in answers]
+    assert all(image["objects"] > 0 for image in told[:-1])
+    assert told[-2]["frames"] == 2
+    assert "no video memory" in told[-1]["error"]["message"]

@@ -15,7 +15,12 @@ from engine.onnx.conftest import TISSUE
 from napari_sam_suite.engine import Engine, Objects, PromptParams, from_points
 from napari_sam_suite.engine.errors import MissingExtra, OutputError
 from napari_sam_suite.engine.image import open_image
-from napari_sam_suite.engine.onnx.page import RUNTIME_FILES, find_runtime, write_page
+from napari_sam_suite.engine.onnx.page import (
+    PAGE,
+    RUNTIME_FILES,
+    find_runtime,
+    write_page,
+)
 from napari_sam_suite.engine.onnx.serve import serving
 from napari_sam_suite.engine.prompts.finder import start_prompts
 
@@ -140,6 +145,59 @@ def test_a_click_in_the_browser_gives_the_engines_polygon(
         (polygon,) = saved(page, tmp_path / "objects.geojson")
     assert iou(polygon, expected) >= 0.95
     assert all(url.startswith((site, "blob:")) for url in requested)
+
+
+@needs_chromium
+def test_a_smaller_model_draws_the_engines_polygon_too(
+    browser: Any,
+    smaller: Exported,
+    runtime: Path,
+    picture: Path,
+    clearest: tuple[tuple[int, int], Polygon],
+    tmp_path: Path,
+) -> None:
+    place, expected = clearest
+    write_page(smaller.folder, runtime)
+    with serving(smaller.folder) as address, opened(browser, address) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        click(page, *place)
+        (polygon,) = saved(page, tmp_path / "objects.geojson")
+    assert iou(polygon, expected) >= 0.95
+
+
+@needs_chromium
+def test_a_page_without_its_files_says_which(
+    browser: Any, exported: Exported, tmp_path: Path
+) -> None:
+    shutil.copytree(PAGE, tmp_path, dirs_exist_ok=True)
+    for name, words in (("", "no model beside"), ("model.json", "onnxruntime-web")):
+        if name:
+            shutil.copy(exported.folder / name, tmp_path)
+        with (
+            serving(tmp_path) as address,
+            opened(browser, address) as page,
+            pytest.raises(AssertionError) as told,
+        ):
+            wait(page, "Open an image")
+        assert words in str(told.value)
+
+
+@needs_chromium
+def test_a_half_that_is_missing_is_named(
+    browser: Any, exported: Exported, runtime: Path, tmp_path: Path
+) -> None:
+    write_page(tmp_path, runtime)
+    for name in ("model.json", "encoder.ort"):
+        shutil.copy(exported.folder / name, tmp_path)
+    with (
+        serving(tmp_path) as address,
+        opened(browser, address) as page,
+        pytest.raises(AssertionError) as told,
+    ):
+        wait(page, "Open an image")
+    assert "decoder.ort cannot be loaded" in str(told.value)
 
 
 @needs_chromium

@@ -44,6 +44,7 @@ _PARTS = {
     "image_embeddings": "image",
     "high_res_feats_1": "middle",
     "high_res_feats_0": "fine",
+    "guide": "guide",
 }
 """What the files call the parts of an embedding, and what they are here."""
 

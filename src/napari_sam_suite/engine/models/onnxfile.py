@@ -32,6 +32,7 @@ _NEEDED = {
     "mean",
     "std",
     "masks",
+    "guide",
     "precision",
     "licence",
     "auto",

@@ -30,13 +30,19 @@ class Ports(NamedTuple):
     outputs: Mapping[str, Shape]
 
 
-def encoder_ports(family: str, side: int, width: int) -> Ports:
-    """Inputs and outputs of an encoder with `width` channels and `side` pixels."""
+def encoder_ports(family: str, side: int, width: int, *, guide: bool = False) -> Ports:
+    """Inputs and outputs of an encoder with `width` channels and `side` pixels.
+
+    What a `guide` says comes after all that a decoder takes.
+    """
     image = (1, 3, side, side)
     coarse = (1, width, side // 16, side // 16)
     if family == "sam1":
         return Ports({"input_image": image}, {"image_embeddings": coarse})
-    return Ports({"image": image}, {**_fine(side, width), "image_embed": coarse})
+    outputs: dict[str, Shape] = {**_fine(side, width), "image_embed": coarse}
+    if guide:
+        outputs["guide"] = (1, 5, side // 4, side // 4)
+    return Ports({"image": image}, outputs)
 
 
 def decoder_ports(family: str, side: int, width: int, masks: str) -> Ports:

@@ -130,7 +130,8 @@ class Sessions:
     def _ports(self, part: str) -> Ports:
         side: int = self.card["input_size"]
         if part == ENCODER:
-            return encoder_ports(self._family, side, self.width)
+            guide: bool = self.card["guide"]
+            return encoder_ports(self._family, side, self.width, guide=guide)
         return decoder_ports(self._family, side, self.width, self._masks[part])
 
 

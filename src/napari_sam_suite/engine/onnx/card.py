@@ -17,8 +17,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of each channel of an image whose values are in 0..1, as all SAM models expect."""
 
 
-def make_card(spec: ModelSpec, params: ExportParams, sha256: str) -> dict[str, Any]:
-    """What travels in the metadata of every file: all that is needed to use it."""
+def make_card(
+    spec: ModelSpec, params: ExportParams, sha256: str, *, guide: bool
+) -> dict[str, Any]:
+    """What travels in the metadata of every file: all that is needed to use it.
+
+    `guide` is whether the model has one, which says where objects are.
+    """
     sam1 = spec.family == "sam1"
     return {
         "format": FORMAT,
@@ -34,6 +39,7 @@ def make_card(spec: ModelSpec, params: ExportParams, sha256: str) -> dict[str, A
         "padding": "zeros, right and below" if sam1 else "none",
         "padding_point": "client, where there is no box" if sam1 else "in the decoder",
         "masks": decoders(spec.family, single_mask=params.single_mask)[DECODER],
+        "guide": guide,
         "precision": params.precision,
         "opset": params.opset,
         "licence": spec.licence,

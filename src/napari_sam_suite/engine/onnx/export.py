@@ -50,7 +50,7 @@ class Exported:
     parity : Parity
         How close it is to the model.
     notices : list of str
-        Sentences for the user.
+        Sentences for the user, settings in them as in an `EngineError`.
     """
 
     folder: Path
@@ -148,7 +148,8 @@ def write_model(
             f"{model.spec.id} is over 2 GB, which files of the ORT format cannot be.",
             "Leave out `ort`, or set `precision` to float16 or int8.",
         )
-    card = make_card(model.spec, params, sha256)
+    guide = hasattr(model.network, "guide")
+    card = make_card(model.spec, params, sha256, guide=guide)
     shown = images or sample_images()
     parts = decoders(model.spec.family, single_mask=params.single_mask)
     steps = _Steps(3 + len(parts), report, stop)
@@ -212,7 +213,8 @@ def _check(spec: ModelSpec) -> None:
 
 def _is_large(model: Adapter, params: ExportParams) -> bool:
     """Whether the encoder's weights are more than one file can hold."""
-    count = sum(value.numel() for value in model.network.image_encoder.parameters())
+    weights = model.network.image_encoder.parameters()
+    count: int = sum(value.numel() for value in weights)
     return count * _BYTES[params.precision] > LARGEST
 
 

@@ -63,15 +63,19 @@ def save(model: Any, path: Path, *, external: bool = False) -> None:
     """Write a model; too many weights, or all if asked to, go into ``<name>.data``."""
     import onnx
 
-    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     onnx.save_model(
         model,
         path,
-        save_as_external_data=external or weights > LARGEST,
+        save_as_external_data=external or _weight(model) > LARGEST,
         all_tensors_to_one_file=True,
         location=f"{path.name}.data",
         size_threshold=1024,
     )
+
+
+def _weight(model: Any) -> int:
+    """Bytes of a model's weights; a whole model over 2 GB cannot be measured."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
 def write_ort(path: Path, target: Path) -> None:
@@ -96,7 +100,7 @@ def _halved(model: Any) -> Any:
     from onnxconverter_common import float16
 
     casts = {node.name for node in model.graph.node if node.op_type == "Cast"}
-    large = model.ByteSize() > LARGEST
+    large = _weight(model) > LARGEST
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numbers too small for 16 bits
         half = float16.convert_float_to_float16(

@@ -47,7 +47,7 @@ def add_page(scratch: Path, runtime: Path | str | None) -> list[str]:
         write_page(scratch, runtime)
     except MissingExtra as error:
         # the model itself is whole
-        return [str(error)]
+        return [" ".join(error.worded("`{}`".format))]
     return []
 
 

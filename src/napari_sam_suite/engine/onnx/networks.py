@@ -28,22 +28,23 @@ class Encoder(nn.Module):
 
     A normalised image (1, 3, S, S) goes in. SAM 1 gives its embedding
     (1, C, S/16, S/16), SAM 2 the high-resolution features (1, C/8, S/4, S/4) and
-    (1, C/4, S/8, S/8) first.
+    (1, C/4, S/8, S/8) first, and last what its guide says, (1, 5, S/4, S/4), if it has
+    one.
     """
 
     def __init__(self, model: Adapter) -> None:
         super().__init__()
-        self.network = model.network
-        self.family = model.spec.family
+        self.network = model.network  # all of it: what is not in here is no weight
+        self.model: Any = model
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Embed an image."""
-        if self.family == "sam1":
+        if self.model.spec.family == "sam1":
             return (self.network.image_encoder(image),)
-        fine, middle, coarse = self.network.forward_image(image)["backbone_fpn"][-3:]
-        if self.network.directly_add_no_mem_embed:
-            coarse = coarse + self.network.no_mem_embed.view(1, -1, 1, 1)
-        return fine, middle, coarse
+        pyramid = self.network.image_encoder(image)["backbone_fpn"]
+        levels = self.model._levels(pyramid)
+        order = ("fine", "middle", "image", "guide")
+        return tuple(levels[name] for name in order if name in levels)
 
 
 class Decoder(nn.Module):

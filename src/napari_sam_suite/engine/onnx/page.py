@@ -34,7 +34,8 @@ RUNTIME_FILES = (
 RUNTIME = "ort"
 """Folder of them beside the page."""
 
-_PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "page"
+"""The page as it comes with this package."""
 _SECONDS = 300
 
 
@@ -53,7 +54,7 @@ def write_page(folder: Path, runtime: Path | str | None = None) -> None:
     MissingExtra
         If onnxruntime-web is not to be had; the page itself is written before.
     """
-    for file in _PAGE.iterdir():
+    for file in PAGE.iterdir():
         if file.suffix in (".html", ".css", ".js"):
             shutil.copyfile(file, folder / file.name)
     source = find_runtime(runtime)
@@ -123,5 +124,6 @@ def _fetch(target: Path) -> None:
 def _missing(why: str) -> MissingExtra:
     return MissingExtra(
         f"The demo page needs onnxruntime-web {VERSION}, and {why}.",
-        "Install npm and be online, or name a folder that has it with `runtime`.",
+        "Install npm and be online, or give export-onnx a folder that has it as "
+        "`runtime`.",
     )

@@ -41,7 +41,7 @@ def write_parts(
     family, side = model.spec.family, model.input_size
     width = int(model._prompt_encoder.embed_dim)
     kind = networks.Sam1Decoder if family == "sam1" else networks.Sam2Decoder
-    ports = encoder_ports(family, side, width)
+    ports = encoder_ports(family, side, width, guide=card["guide"])
     parts: list[tuple[str, Callable[[], Any], Ports]] = [
         (ENCODER, partial(networks.Encoder, model), ports)
     ]

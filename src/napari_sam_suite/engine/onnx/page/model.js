@@ -110,7 +110,10 @@ class Model {
     const clear = real.length !== 1 || real[0].label !== 1;
     const feed = this.feed(embedding, points, shape);
     const part = clear && this.sessions.decoder_single ? "decoder_single" : "decoder";
-    const found = await this.sessions[part].run(feed);
+    const session = this.sessions[part];
+    // an encoder may say more than decoders take
+    const taken = session.inputNames.map((name) => [name, feed[name]]);
+    const found = await session.run(Object.fromEntries(taken));
     const masks = found.low_res_masks ?? found.masks;
     const scores = Array.from(found.iou_predictions.data);
     const size = this.low * this.low;
