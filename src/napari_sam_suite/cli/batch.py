@@ -174,6 +174,8 @@ class Batch:
         File stem by format, if not the image's name.
     recipe : Path, optional
         Where to write what is asked as a recipe, before anything is done.
+    said : sequence of str
+        Formats that the recipe names, where `after` writes them and not the batch.
     read : sequence of Path
         Files that are read besides the images, and so never written over.
     row : callable
@@ -191,6 +193,7 @@ class Batch:
     colours: Colours = field(default_factory=Colours)
     names: dict[str, str] = field(default_factory=dict)
     recipe: Path | None = None
+    said: Sequence[str] = ()
     read: Sequence[Path] = ()
     row: Callable[[str], Row] = Row
     after: Callable[[Row, Job[Objects]], object] | None = None

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_sam_suite.cli.asked import Asked, with_asked
-from napari_sam_suite.cli.batch import Row, Segmenting
+from napari_sam_suite.cli.batch import Row, Segmenting, check_names
 from napari_sam_suite.cli.console import error_as_dict, errors, print_error
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.engine.errors import EngineError, ParameterError
-from napari_sam_suite.engine.hierarchy.params import HierarchyParams
+from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE, HierarchyParams
 from napari_sam_suite.engine.outputs import check_folder, parse_formats, result_files
 from napari_sam_suite.engine.params import AutoParams
 
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.recipe import Capability
 
 _RESULTS = (".geojson", ".json", ".parquet", ".geoparquet", ".zip", ".roi")
-_OBJECTS = ".levels"
-_TREE = tuple(f".hierarchy{ending}" for ending in (".json", ".csv", ".txt"))
 
 Inputs = Annotated[
     list[Path],
@@ -69,6 +68,7 @@ class LevelRow(Row):
 class Nesting(Segmenting):
     """Automatic masks that may lie in each other, as a `Task`."""
 
+    levels: HierarchyParams = field(default_factory=HierarchyParams)
     cache: Path | None = None
 
     def start(
@@ -86,10 +86,16 @@ class Nesting(Segmenting):
         finder = RememberedAutomatic(self.params, self.cache)
         return engine.start(finder, image, frames=frames, composite=composite)
 
+    def capability(self) -> Capability:
+        """As a recipe has it."""
+        from napari_sam_suite.engine.recipe import Nested
+
+        return Nested(params=self.levels, masks=self.params)
+
 
 @with_params(HierarchyParams, into="levels")
 @with_params(AutoParams, without=("overlap",))
-@with_asked(formats="", recipe=False)
+@with_asked(formats="")
 def hierarchy_command(
     inputs: Inputs,
     params: dict[str, Any],
@@ -108,12 +114,18 @@ def hierarchy_command(
         settings = HierarchyParams(**levels)
         chosen = AutoParams(**params, overlap="allow")
         wanted = _parse(formats)
-        _check_names(inputs)
+        check_names(inputs, _stem)
         check_folder(asked.out)
         images = [path for path in inputs if not _is_result(path)]
         writer = _Writer(asked.out, wanted, settings, inputs, asked.as_json)
-        batch = asked.batch(Nesting(chosen, cache))
+        batch = asked.batch(Nesting(chosen, settings, cache))
+        batch.said = wanted
         batch.row, batch.after = LevelRow, writer.of_image
+        if asked.recipe is not None and len(images) < len(inputs):
+            raise ParameterError(
+                "A recipe is of images, and there are files of objects.",
+                "Leave them out, or leave out --save-recipe.",
+            )
         if images:
             asked.run(batch, images)
         batch.rows += writer.of_results(inputs)
@@ -172,12 +184,12 @@ class _Writer:
             if not self.as_json:
                 typer.echo(format_statistics(statistics))
             tagged = hierarchy.tagged()
-            files = result_files(self.out, f"{stem}{_OBJECTS}", self.formats)
+            files = result_files(self.out, f"{stem}{LEVELLED}", self.formats)
             for name, path in zip(self.formats, files, strict=True):
                 self._spare(path)
                 tagged.save(path, name)
                 row.files.append(str(path))
-            for ending in _TREE:
+            for ending in TREE:
                 path = self.out / f"{stem}{ending}"
                 self._spare(path)
                 hierarchy.save(path)
@@ -215,26 +227,14 @@ def _stem(path: Path) -> str:
     return path.name[: -len(max(fitting, key=len))]
 
 
-def _check_names(inputs: Sequence[Path]) -> None:
-    """Make sure that no two inputs would write the same files."""
-    seen: dict[str, Path] = {}
-    for path in inputs:
-        stem = _stem(path).lower()
-        if stem in seen:
-            raise ParameterError(
-                f"{seen[stem]} and {path} would write the same file.",
-                "Run them one at a time, each with its own `out`.",
-            )
-        seen[stem] = path
-
-
 def _parse(formats: str) -> tuple[str, ...]:
     names = parse_formats(formats)
-    if "overlay" in names:
-        raise ParameterError(
-            "`format` cannot be overlay here.",
-            "Open the GeoJSON file in napari, or leave overlay out.",
-        )
+    for name in names:
+        if not result_files(Path(), "", [name]):
+            raise ParameterError(
+                f"`format` cannot be {name} here.",
+                f"Open the GeoJSON file in napari, or leave {name} out.",
+            )
     return names
 
 
