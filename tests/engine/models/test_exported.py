@@ -33,7 +33,7 @@ CARD = {
     "guide": False,
     "precision": "float32",
     "licence": "MIT",
-    "auto": {"pred_iou_thresh": 0.5},
+    "auto": {"pred_iou_thresh": 0.5, "not known yet": 1},
 }
 
 
@@ -94,7 +94,7 @@ def test_a_folder_is_a_model_by_what_its_files_say(tmp_path: Path) -> None:
         assert (spec.id, spec.runtime, spec.family) == ("mine-onnx", "onnx", "sam2")
         assert (spec.input_size, spec.licence) == (64, "MIT")
         assert spec.auto.pred_iou_thresh == 0.5
-        assert not spec.has_memory
+        assert spec.guided and not spec.has_memory
 
 
 def test_metadata_are_found_behind_gigabytes_of_weights(tmp_path: Path) -> None:
@@ -208,7 +208,9 @@ def test_models_that_differ_in_a_weight_alone_share_nothing(
     assert one.endswith("-onnx-float32")
 
 
-@pytest.mark.parametrize("change", [{"format": 99}, {"format": 1, "model": None}])
+@pytest.mark.parametrize(
+    "change", [{"format": 99}, {"model": None}, {"family": "sam9"}]
+)
 def test_another_version_of_the_card_is_refused(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:

@@ -38,6 +38,7 @@ _NEEDED = {
     "auto",
 }
 """What is read of it."""
+_FAMILIES = ("sam1", "sam2")
 _METADATA = 14  # ModelProto.metadata_props
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -73,7 +74,8 @@ def read_card(path: Path) -> dict[str, Any]:
         raise damaged(path) from error
     if not isinstance(card, dict):
         raise damaged(path)
-    if card.get("format") != FORMAT or not card.keys() >= _NEEDED:
+    known = card.get("format") == FORMAT and card.keys() >= _NEEDED
+    if not known or card["family"] not in _FAMILIES:
         raise ModelError(
             f"{path} was written by another version of this package.",
             "Export the model again.",

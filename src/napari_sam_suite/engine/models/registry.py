@@ -126,10 +126,9 @@ class ModelSpec:
     def guided(self) -> bool:
         """Whether its automatic masks ask where its guide says, unless told otherwise.
 
-        The embedded model and what is tuned from it have a guide.
+        The embedded model, what is tuned from it, and their exports have a guide.
         """
-        able = self.runtime == "torch" and self.config == "nano"
-        return able and self.auto.search == "guided"
+        return self.config == "nano" and self.auto.search == "guided"
 
     @property
     def has_memory(self) -> bool:
@@ -351,7 +350,7 @@ def _exported_model(folder: Path) -> ModelSpec:
         input_size=card["input_size"],
         size_mb=sum(f.stat().st_size for f in folder.glob("*.onnx*")) / 1e6,
         licence=card["licence"],
-        auto=AutoDefaults(**card["auto"]),
+        auto=_auto(_AUTO[card["family"]], {"recommended": card["auto"]}),
         file=file.absolute(),
         runtime="onnx",
     )
