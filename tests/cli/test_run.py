@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
@@ -30,7 +31,7 @@ def same(one: Path, other: Path) -> None:
     first, second = Objects.load(one), Objects.load(other)
     assert len(first)
     assert [p.wkb for p in first.polygons] == [p.wkb for p in second.polygons]
-    columns = [c for c in first.features.columns if c not in ("id", "parent")]
+    columns = [c for c in first.features.columns if c not in ("id", "parent", "inside")]
     assert first.features[columns].equals(second.features[columns])
 
 
@@ -92,6 +93,31 @@ def test_a_recipe_repeats_few_shot_with_its_examples(tmp_path: Path, out: Path) 
     result = run("run", tmp_path / "run.json")
     assert result.exit_code == 0, result.output
     same(tmp_path / "first.geojson", out / "dots.geojson")
+
+
+def test_a_recipe_repeats_hierarchy(tmp_path: Path, out: Path, model: FakeSam) -> None:
+    path = stack(tmp_path / "a.tif", 2)
+    command = ("hierarchy", path, "--out", out, "--by", "tertile", *FEW)
+    recipe = saved(tmp_path / "run.json", *command, "--format", "geojson,parquet")
+    assert recipe.outputs.formats == ("geojson", "parquet")
+    first = tmp_path / "first"
+    out.rename(first)
+    result = run("run", tmp_path / "run.json")
+    assert result.exit_code == 0, result.output
+    assert names(first) == [name for name in names(out) if name != "run.store"]
+    same(first / "a.levels.geojson", out / "a.levels.geojson")
+    trees = [
+        pd.read_csv(folder / "a.hierarchy.csv").drop(columns="id")
+        for folder in (first, out)
+    ]
+    pd.testing.assert_frame_equal(*trees)
+    objects = Objects.load(out / "a.levels.parquet").features
+    assert set(objects["inside"]) - {""} <= set(objects["id"])
+    assert set(objects["tag"]) <= {"small", "part", "whole"}
+    objects = Objects.load(out / "a.levels.geojson")
+    objects.save(tmp_path / "b.geojson")
+    mixed = ("hierarchy", path, tmp_path / "b.geojson", "--out", out)
+    explains(run(*mixed, "--save-recipe", tmp_path / "x.json"), "files of objects")
 
 
 def test_a_recipe_names_a_model_of_a_folder_in_full(

@@ -12,6 +12,7 @@ from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import OutputError, ParameterError
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.hierarchy.params import HierarchyParams
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt
@@ -20,6 +21,7 @@ from napari_sam_suite.engine.recipe import (
     FewShot,
     Frames,
     Model,
+    Nested,
     Outputs,
     Prompted,
     Propagate,
@@ -56,6 +58,7 @@ def recipes() -> list[Recipe]:
         FewShot(prototypes="learnt.safetensors"),
         Prompted(prompts=prompts),
         Propagate(objects=shapes[:1]),
+        Nested(params=HierarchyParams(by="tertile")),
     )
     return [
         Recipe(
@@ -128,6 +131,15 @@ def test_addresses_are_left_as_they_are(tmp_path: Path) -> None:
             {"capability": {"name": "auto", "params": {"points_per_side": 0}}},
             "points_per_side cannot be 0",
         ),
+        (
+            {"capability": {"name": "hierarchy", "masks": {"overlap": "exclusive"}}},
+            "overlap must be 'allow'",
+        ),
+        (
+            {"capability": {"name": "hierarchy", "params": {"small_below": 2}}},
+            "small_below cannot be 2",
+        ),
+        ({"capability": {"name": "hierarchy", "cache": "x"}}, "'capability.cache'"),
         ({"capability": {"name": "prompt"}}, "'capability.prompts'"),
         ({"capability": {"name": "few-shot"}}, "either examples or prototypes"),
         ({"capability": {"name": "propagate", "objects": []}}, "'capability.objects'"),

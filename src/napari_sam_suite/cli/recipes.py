@@ -63,7 +63,7 @@ def write_recipe(
         outputs=Outputs(
             store=str(out / f"{path.stem}.store"),
             folder=str(out),
-            formats=tuple(batch.formats),
+            formats=tuple(batch.said or batch.formats),
         ),
     ).save(path)
 

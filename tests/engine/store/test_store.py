@@ -97,3 +97,20 @@ def test_a_damaged_record_is_the_images_own_failure(
     assert "image.json is damaged" in again.failures[0]["message"]
     collected = collect(Store.open(tmp_path / "store"), tmp_path / "out", ("geojson",))
     assert (collected.images, len(collected.failures)) == (1, 1)
+
+
+def test_a_frame_whose_file_is_empty_is_done_again_and_a_damaged_one_is_named(
+    recipe: Recipe, tmp_path: Path, model: FakeSam
+) -> None:
+    run_recipe(recipe)
+    files = sorted((tmp_path / "store" / "images" / "a" / "objects").iterdir())
+    whole = files[0].read_bytes()
+    files[0].write_bytes(b"")
+    again = run_recipe(recipe)
+    assert (again.done, again.skipped) == (1, 3)
+    assert files[0].read_bytes()[:4] == whole[:4] == b"PAR1"
+    files[1].write_bytes(whole[:50])
+    found = collect(Store.open(tmp_path / "store"), tmp_path / "out", ["geojson"])
+    [failure] = found.failures
+    assert files[1].name in failure["message"] and "run again" in failure["hint"]
+    assert found.images == 1

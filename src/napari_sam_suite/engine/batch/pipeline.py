@@ -243,11 +243,12 @@ def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
     notices = [*found.notices]
     if result.losses:
         notices.append(result.losses.summary())
+    objects = work.sort(result.objects)
     again = frame in work.finished
     if not again:
         work.store.write(
             frame,
-            result.objects,
+            objects,
             state=None if found.state is None else found.state(),
             notices=notices,
             seconds=round(seconds, 3),
@@ -255,7 +256,7 @@ def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
         if frame in work.failed:
             work.store.forgive(frame)
     label = frame.label(work.image.sizes)
-    count = len(result.objects)
+    count = len(objects)
     return Told(work.name, frame, label, count, tuple(notices), again=again)
 
 

@@ -10,7 +10,13 @@ from napari_sam_suite.engine.composite import Composite
 from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex, select_frames
 from napari_sam_suite.engine.image import open_image
-from napari_sam_suite.engine.recipe import Auto, FewShot, Prompted, Propagate
+from napari_sam_suite.engine.recipe import (
+    Auto,
+    FewShot,
+    Nested,
+    Prompted,
+    Propagate,
+)
 from napari_sam_suite.engine.recorded import to_objects
 from napari_sam_suite.engine.sources import find_images, name_images
 from napari_sam_suite.engine.store.images import ImageRecord
@@ -21,7 +27,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.examples import Examples
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.finder import Finder
+    from napari_sam_suite.engine.hierarchy.params import HierarchyParams
     from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.prompt import Prompt
     from napari_sam_suite.engine.propagation.finder import Propagated
     from napari_sam_suite.engine.recipe import Recipe
@@ -46,6 +54,8 @@ class ImageWork:
         Those that an earlier run could not do.
     naming : str
         Text that the ids of objects follow from.
+    levels : HierarchyParams, optional
+        Objects get levels by these.
     """
 
     name: str
@@ -57,6 +67,21 @@ class ImageWork:
     finished: frozenset[FrameIndex]
     failed: frozenset[FrameIndex]
     naming: str
+    levels: HierarchyParams | None = None
+
+    def sort(self, objects: Objects) -> Objects:
+        """Objects of a frame with their levels, if these are asked for.
+
+        Raises
+        ------
+        ParameterError
+            If the way to find levels does not suit them.
+        """
+        if self.levels is None:
+            return objects
+        from napari_sam_suite.engine.hierarchy.hierarchy import build_hierarchy
+
+        return build_hierarchy(objects, self.levels).tagged()
 
 
 def list_images(recipe: Recipe, store: Store) -> dict[str, str]:
@@ -131,7 +156,11 @@ def begin_image(
         todo = tuple(frame for frame in record.frames if frame not in done)
     failed = frozenset(frame for frame in place.failures() if frame is not None)
     finished = done & set(todo)
-    return ImageWork(name, image, place, record, finder, todo, finished, failed, naming)
+    capability = recipe.capability
+    levels = capability.params if isinstance(capability, Nested) else None
+    return ImageWork(
+        name, image, place, record, finder, todo, finished, failed, naming, levels
+    )
 
 
 def _way(
@@ -174,10 +203,12 @@ def plan_image(
 ) -> tuple[Finder, list[FrameIndex], Sequence[str]]:
     """The finder for an image, the frames it has to see, and what is to be told."""
     capability, chosen = recipe.capability, choose_frames(recipe, image)
-    if isinstance(capability, Auto):
+    if isinstance(capability, Auto | Nested):
         from napari_sam_suite.engine.auto import Automatic
 
-        return Automatic(capability.params), chosen, ()
+        plain = isinstance(capability, Auto)
+        params = capability.params if plain else capability.masks
+        return Automatic(params), chosen, ()
     if isinstance(capability, Prompted):
         return _plan_prompts(capability, image, chosen)
     if isinstance(capability, Propagate):

@@ -12,6 +12,11 @@ from napari_sam_suite.engine.params import Params
 if TYPE_CHECKING:
     from napari_sam_suite.engine.params import Groups
 
+LEVELLED = ".levels"
+"""What files of objects with levels are called, after the image's name."""
+TREE = (".hierarchy.json", ".hierarchy.csv", ".hierarchy.txt")
+"""Files of what lies in what, the same."""
+
 
 class HierarchyParams(Params):
     """How objects get their level, and when one lies in another.

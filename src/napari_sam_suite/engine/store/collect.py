@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam_suite.engine.errors import EngineError, ImageError
+from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.outputs import ImageOutput, check_folder
+from napari_sam_suite.engine.recipe import Nested
 from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.engine.store.images import told
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.hierarchy.params import HierarchyParams
     from napari_sam_suite.engine.store.images import ImageRecord, ImageStore
     from napari_sam_suite.engine.store.store import Store
 
@@ -89,7 +94,12 @@ def collect(
             frames = [frame for frame in record.frames if frame in done]
             collected.missing += len(record.frames) - len(frames)
             image = _image(record, name, store.recipe.source.axes)
-            output = ImageOutput(folder, image, formats, record.composite)
+            asked = store.recipe.capability
+            levels = asked.params if isinstance(asked, Nested) else None
+            stems = (
+                {} if levels is None else dict.fromkeys(formats, f"{name}{LEVELLED}")
+            )
+            output = ImageOutput(folder, image, formats, record.composite, names=stems)
             _write(place, output, frames)
         except (EngineError, MemoryError) as error:
             collected.failures.append({"image": name} | told(error))
@@ -98,6 +108,8 @@ def collect(
         collected.frames += output.frames
         collected.objects += output.found
         collected.files += [str(path) for path in output.files]
+        if levels is not None and frames:
+            _write_tree(place, folder / name, frames, levels, collected)
     return collected
 
 
@@ -110,6 +122,27 @@ def _write(place: ImageStore, output: ImageOutput, frames: Sequence[Any]) -> Non
         output.discard()
         raise
     output.close()
+
+
+def _write_tree(
+    place: ImageStore,
+    stem: Path,
+    frames: Sequence[FrameIndex],
+    params: HierarchyParams,
+    collected: Collected,
+) -> None:
+    """What lies in what, as the command ``hierarchy`` writes it."""
+    from napari_sam_suite.engine.hierarchy.hierarchy import build_hierarchy
+
+    objects = Objects.concat(place.read(frame)[0] for frame in frames)
+    try:
+        hierarchy = build_hierarchy(objects, params)
+        for ending in TREE:
+            path = stem.with_name(f"{stem.name}{ending}")
+            hierarchy.save(path)
+            collected.files.append(str(path))
+    except (EngineError, MemoryError) as error:
+        collected.failures.append({"image": stem.name} | told(error))
 
 
 def _image(record: ImageRecord, name: str, axes: str | None) -> ImageSource:

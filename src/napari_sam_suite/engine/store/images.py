@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from napari_sam_suite.engine.composite import Composite
-from napari_sam_suite.engine.errors import EngineError, ImageError, OutputError
+from napari_sam_suite.engine.errors import (
+    EngineError,
+    ImageError,
+    OutputError,
+    ParameterError,
+)
 from napari_sam_suite.engine.formats.parquet import pack, unpack
 from napari_sam_suite.engine.formats.zarr_labels import ZarrLabels, list_series
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
@@ -176,14 +181,19 @@ class ImageStore:
         Raises
         ------
         OutputError
-            If it is not finished.
+            If it is not finished, or its file is damaged.
         """
         name = f"objects/{self._name(frame)}.parquet"
         data = self.place.read(name)
         if data is None:
             where = f"{frame.label(self._known().sizes)} of {self._known().name}"
             raise OutputError(f"There is no result for {where}.", "Run it first.")
-        found = unpack(data, name)
+        try:
+            found = unpack(data, name)
+        except ParameterError as error:
+            raise OutputError(
+                f"{self.place.address}/{name} is damaged.", "Delete it, and run again."
+            ) from error
         source = dict(found.source)
         notes = source.pop(_NOTES, {})
         return Objects(found.polygons, found.features, source), dict(notes)

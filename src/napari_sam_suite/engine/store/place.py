@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -117,9 +118,18 @@ class Folder:
             raise explain(error, self.path / name) from error
 
     def names(self) -> set[str]:
-        """Names of what is directly in it, without what is half-written."""
+        """Names of what is directly in it, without what is half-written.
+
+        Files of no bytes are that too: a machine that loses its power leaves them.
+        """
         try:
-            return {p.name for p in self.path.iterdir() if p.suffix != _PART}
+            with os.scandir(self.path) as entries:
+                return {
+                    entry.name
+                    for entry in entries
+                    if not entry.name.endswith(_PART)
+                    and (not entry.is_file() or entry.stat().st_size)
+                }
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
