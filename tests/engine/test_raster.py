@@ -41,6 +41,25 @@ def test_an_edge_of_a_hole_belongs_to_the_object():
     assert rasterise(frame, (9, 9)).sum() == 81 - 9
 
 
+def test_many_are_drawn_as_each_alone_in_the_smallest_crop(monkeypatch):
+    monkeypatch.setattr(raster, "_BATCH", 200)
+    rng = np.random.default_rng(1)
+    polygons = [
+        shapely.Point(rng.uniform(-4, 34, 2)).buffer(rng.uniform(0.1, 9))
+        for _ in range(40)
+    ]
+    polygons.append(shapely.MultiPolygon([polygons[0], shapely.box(20, 20, 28, 28)]))
+    drawn = list(raster.rasterise_each(polygons, (30, 28)))
+    assert len(drawn) == len(polygons)
+    for polygon, (mask, (top, left)) in zip(polygons, drawn, strict=True):
+        whole = np.zeros((30, 28), dtype=bool)
+        whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        np.testing.assert_array_equal(whole, rasterise(polygon, (30, 28)))
+        if mask.size:
+            assert all(edge.any() for edge in (mask[0], mask[-1], *mask.T[[0, -1]]))
+    assert not list(raster.rasterise_each([], (30, 28)))
+
+
 def test_window_holds_all_pixels_and_is_cut_at_the_image():
     rows, columns = pixel_window(shapely.box(-3, 15.5, 12, 40), (20, 20))
     assert (rows, columns) == (slice(0, 13), slice(16, 20))

@@ -101,6 +101,43 @@ def draw_labels(
     return labels
 
 
+def rasterise_each(
+    polygons: Sequence[Polygon | MultiPolygon], shape: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.bool_], tuple[int, int]]]:
+    """Draw many polygons, each as the smallest crop that holds all its pixels.
+
+    Parameters
+    ----------
+    polygons : sequence of Polygon or MultiPolygon
+        In ``(y, x)`` pixel centres.
+    shape : tuple of int
+        ``(H, W)`` of the image.
+
+    Yields
+    ------
+    (h, w) array of bool
+        The mask; ``(0, 0)`` for a polygon without pixels.
+    tuple of int
+        ``(y, x)`` of its first pixel.
+    """
+    for batch in _batches(polygons, shape):
+        spans = _find_spans(polygons[batch], shape)
+        ends = np.searchsorted(spans.owner, np.arange(batch.stop - batch.start + 1))
+        for begin, end in itertools.pairwise(ends.tolist()):
+            own = _Spans(*(column[begin:end] for column in spans))
+            if begin == end:
+                yield np.zeros((0, 0), dtype=bool), (0, 0)
+                continue
+            top, left = int(own.row.min()), int(own.start.min())
+            size = (int(own.row.max()) + 1 - top, int(own.stop.max()) - left)
+            moved = own._replace(
+                row=own.row - top, start=own.start - left, stop=own.stop - left
+            )
+            mask = np.zeros(size, dtype=bool)
+            mask.ravel()[_pixels(moved, size[1])] = True
+            yield mask, (top, left)
+
+
 def pixel_window(
     polygon: Polygon | MultiPolygon, shape: tuple[int, int]
 ) -> Window | None:

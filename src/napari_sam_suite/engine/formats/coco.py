@@ -42,11 +42,12 @@ from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.polygons import polygonise
 from napari_sam_suite.engine.provenance import mark_searched, sizes_in
-from napari_sam_suite.engine.raster import pixel_window, rasterise
+from napari_sam_suite.engine.raster import rasterise_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
     from shapely import MultiPolygon, Polygon
 
 log = logging.getLogger(__name__)
@@ -218,10 +219,11 @@ def _annotations(
     masks: bool,
 ) -> Iterator[dict[str, Any]]:
     records = objects.features.to_dict("records")
-    for number, (polygon, row) in enumerate(
-        zip(objects.polygons, records, strict=True), 1
+    drawn = rasterise_each(objects.polygons, shape)
+    for number, (polygon, row, (mask, origin)) in enumerate(
+        zip(objects.polygons, records, drawn, strict=True), 1
     ):
-        segmentation, area, box = _segment(polygon, shape, masks)
+        segmentation, area, box = _segment(mask, origin, shape, masks)
         frame = FrameIndex(*(int(row[axis]) for axis in FrameIndex._fields))
         values = known_values({k: v for k, v in row.items() if k not in _PLACED})
         annotation = {
@@ -241,26 +243,21 @@ def _annotations(
 
 
 def _segment(
-    polygon: Polygon | MultiPolygon, shape: tuple[int, int], encoded: bool
+    mask: NDArray[np.bool_],
+    origin: tuple[int, int],
+    shape: tuple[int, int],
+    encoded: bool,
 ) -> tuple[Any, int, list[int]]:
     """Segmentation, area and box of the pixels that an object has."""
-    window = pixel_window(polygon, shape)
-    if window is None:
-        return rle.encode(np.zeros((0, 0), dtype=bool), (0, 0), shape), 0, [0] * 4
-    rows, columns = window
-    origin = (rows.start, columns.start)
-    size = (rows.stop - rows.start, columns.stop - columns.start)
-    mask = rasterise(polygon, size, origin)
-    if not mask.any():
+    if not mask.size:
         return rle.encode(mask, origin, shape), 0, [0] * 4
     rings = None if encoded else pixel_edges(mask, origin)
-    y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = [x[0] + origin[1], y[0] + origin[0], x[-1] - x[0] + 1, y[-1] - y[0] + 1]
     if rings is None:
         segmentation: Any = rle.encode(mask, origin, shape)
     else:
         segmentation = [_to_xy(r)[:-1].astype(int).ravel().tolist() for r in rings]
-    return segmentation, int(mask.sum()), [int(value) for value in box]
+    box = [origin[1], origin[0], mask.shape[1], mask.shape[0]]
+    return segmentation, int(mask.sum()), box
 
 
 def _to_xy(ring: Any) -> Any:

@@ -101,14 +101,16 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
     An edge changes sides where four pixels meet in a checkerboard, and so it ends.
     """
-    padded = np.pad(mask.astype(np.int8), ((1, 1), (0, 0)))
-    side = np.pad(np.diff(padded, axis=0), ((0, 0), (1, 1)))
-    change = np.diff(side, axis=1) != 0
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), np.int8)
+    padded[1:-1, 1:-1] = mask
+    side = padded[1:] - padded[:-1]
+    change = side[:, 1:] != side[:, :-1]
     row, first = np.nonzero(change & (side[:, 1:] != 0))
     _, last = np.nonzero(change & (side[:, :-1] != 0))
-    return np.stack(
-        [np.column_stack([row, first]), np.column_stack([row, last])], axis=1
-    ).astype(np.float64)
+    ends = np.empty((len(row), 2, 2))
+    ends[..., 0], ends[:, 0, 1], ends[:, 1, 1] = row[:, None], first, last
+    return ends
 
 
 def _part(ring: Ring) -> Polygon | MultiPolygon | None:
