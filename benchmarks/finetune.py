@@ -39,13 +39,12 @@ from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.models.load import load_model
-from napari_sam_suite.engine.models.protocol import Embedding
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.tiles import Region
 
 if TYPE_CHECKING:
-    from napari_sam_suite.engine.models.protocol import SamModel
+    from napari_sam_suite.engine.models.protocol import Embedding, SamModel
 
 _SMALLEST = 20
 """Objects below this many pixels do not count, as in the scorer."""
@@ -102,7 +101,8 @@ def judge(model: SamModel, samples: list[Sample], points: int) -> Scores:
     """Automatic masks against the truth, with the model's own settings."""
     total = Scores()
     for sample in samples:
-        masks = automatic_masks(model, sample.rgb, AutoParams(points_per_side=points))
+        params = AutoParams(points_per_side=points, search="auto")
+        masks = automatic_masks(model, sample.rgb, params)
         truth = to_labels(sample.masks)
         total += evaluate_labels(to_labels(masks), truth, min_area=_SMALLEST)
     return total
@@ -113,6 +113,7 @@ def run_group(name: str, args: argparse.Namespace) -> dict[str, object]:
     train, test = divide(read_group(args.data, GROUPS[name]))
     test = test[: args.test]
     params = FinetuneParams(
+        train=args.train,
         epochs=args.epochs,
         views=args.views,
         prompts=args.prompts,
@@ -122,12 +123,12 @@ def run_group(name: str, args: argparse.Namespace) -> dict[str, object]:
     base = judge(load_model(args.model, device=args.device), test, args.points)
     print(f"{name}: base F1 {base.f1:.3f}", flush=True)
     out = args.out / f"{name}.safetensors"
-    began = time.process_time()
+    began, clock = time.process_time(), time.monotonic()
     with Engine(args.model, device=args.device) as engine:
         job = start_finetune(engine, train, params, out=out)
         job.found.connect(lambda epoch: print(f"  {epoch}", flush=True))
         outcome = job.result()
-    seconds = time.process_time() - began
+    seconds, wall = time.process_time() - began, time.monotonic() - clock
     tuned = judge(load_model(str(out), device=args.device), test, args.points)
     return {
         "group": name,
@@ -140,6 +141,8 @@ def run_group(name: str, args: argparse.Namespace) -> dict[str, object]:
         "tuned_ap": float(np.nan_to_num(tuned.ap)),
         "best_epoch": outcome.best_epoch,
         "cpu_seconds": round(seconds),
+        "seconds": round(wall),
+        "validation": outcome.card.get("automatic"),
         "recommended": outcome.card["recommended"],
     }
 
@@ -151,11 +154,6 @@ def epoch_times(args: argparse.Namespace) -> dict[str, float]:
     scene = Scene(whole, sample)
     model = load_model(args.model, device=args.device)
     trainee = Trainee(model)
-
-    def embed() -> Embedding:
-        found = model.encode([sample.rgb])[0]
-        features = {k: v.clone() for k, v in found.features.items()}
-        return Embedding(features, found.shape, found.scaled, found.padded)
 
     def teach(embedding: Embedding, count: int, teacher: Teacher) -> None:
         optimiser = Optimiser(trainee.parameters, 4e-5, muon=False)
@@ -169,9 +167,9 @@ def epoch_times(args: argparse.Namespace) -> dict[str, float]:
     few = min(len(scene), args.objects)
     start = time.process_time()
     for number in range(few):
-        teach(embed(), number, one)
+        teach(trainee.look(sample.rgb), number, one)
     seeds = (time.process_time() - start) / few * len(scene)
-    known = embed()
+    known = trainee.look(sample.rgb)
     row = {"objects": float(len(scene)), "adapter": seeds}
     # As many clicks as there are objects, and the usual number of them.
     for name, prompts in (("ours_all", min(len(scene), 256)), ("ours", 12)):
@@ -193,6 +191,7 @@ def main() -> None:
     parser.add_argument("--model", default="sam2-nano")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--group", default=",".join(GROUPS))
+    parser.add_argument("--train", choices=("decoder", "neck"), default="decoder")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--views", type=int, default=32)
     parser.add_argument("--prompts", type=int, default=12)

@@ -87,7 +87,7 @@ class FinetuneParams(Params):
         "decoder",
         title="Train",
         description="What learns: 'decoder' is the mask decoder with the prompt "
-        "encoder, 'neck' also the last layers of the image encoder.",
+        "encoder and the guide, 'neck' also the last layers of the image encoder.",
     )
     loss: Literal["instances", "seed"] = Field(
         "instances",

@@ -15,6 +15,7 @@ from napari_sam_suite.engine.finetune.drawing import (
     draw_corrections,
     draw_seed_points,
 )
+from napari_sam_suite.engine.finetune.guiding import guide_loss, guide_targets
 from napari_sam_suite.engine.finetune.losses import instance_loss, seed_loss
 
 if TYPE_CHECKING:
@@ -67,6 +68,23 @@ class Teacher:
     def _teach(self, lesson: Lesson, rng: np.random.Generator, share: float) -> float:
         if self.params.loss == "seed":
             return self._teach_seed(lesson, rng, share)
+        guided = self._guide(lesson, share)
+        return guided + self._prompt(lesson, rng, share)
+
+    def _guide(self, lesson: Lesson, share: float) -> float:
+        """Gradients of what the guide says, where the model has one."""
+        said = lesson.embedding.features.get("guide")
+        if said is None:
+            return 0.0
+        height, width = said.shape[-2:]
+        background = 1.0 if self.params.complete else _INCOMPLETE
+        loss = guide_loss(
+            said.float(), *guide_targets(lesson.scene, (height, width)), background
+        )
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _prompt(self, lesson: Lesson, rng: np.random.Generator, share: float) -> float:
         scene = lesson.scene
         clicks = draw_clicks(scene, self.params.prompts, rng)
         drawn: list[Tensor] = []

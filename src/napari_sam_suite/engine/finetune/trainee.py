@@ -47,7 +47,7 @@ class Trainee:
         The model to begin from; `original` is the same without what remembers.
     neck : bool
         Whether the last layers of the image encoder learn too, and with SAM 2 those of
-        the decoder that run with them.
+        the decoder that run with them. A guide learns in any case.
 
     Raises
     ------
@@ -90,12 +90,12 @@ class Trainee:
 
     @property
     def guided(self) -> bool:
-        """Whether the model says where objects are; what it says does not change."""
+        """Whether the model says where objects are; that is learnt too."""
         return hasattr(self.adapter.network, "guide")
 
     def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """Embed RGB images (H, W, 3), uint8."""
-        return (self.adapter if self.neck else self.base).encode(images)
+        return (self.adapter if self._half else self.base).encode(images)
 
     def look(self, pixels: NDArray[np.uint8]) -> Embedding:
         """What does not change while the model learns, of one image (H, W, 3), uint8.
@@ -108,7 +108,7 @@ class Trainee:
         OutOfMemory
             If the device has too little memory.
         """
-        encode = self.original.look if self.neck else self.original.encode
+        encode = self.original.look if self._half else self.original.encode
         try:
             found = encode([pixels])[0]
         except Exception as error:
@@ -121,10 +121,10 @@ class Trainee:
 
     def embed(self, seen: Embedding) -> Embedding:
         """What the model makes now of what `look` gave, with gradients."""
-        if not self.neck:
+        if not self._half:
             return seen
         with self._precision():
-            return self.adapter.finish(seen)
+            return self.adapter.finish(seen, frozen=not self.neck)
 
     def move(self, device: Any) -> None:
         """Go to another device."""
@@ -178,6 +178,11 @@ class Trainee:
             "Choose a smaller model or the CPU.",
         )
 
+    @property
+    def _half(self) -> bool:
+        """Whether only what the encoder's trunk says stays as it is."""
+        return self.neck or self.guided
+
     def _precision(self) -> torch.autocast:
         dtype = self.adapter.dtype
         mixed = dtype != torch.float32
@@ -201,7 +206,8 @@ def _unchanging(adapter: Adapter, *, neck: bool) -> dict[int, nn.Module]:
 
 def _trainable(adapter: Adapter, *, neck: bool) -> dict[str, nn.Parameter]:
     """Parameters that learn, by their names in the network."""
-    parts = list(adapter.learning_parts()) + ([adapter.neck] if neck else [])
+    parts = [*adapter.learning_parts(), getattr(adapter.network, "guide", None)]
+    parts = [part for part in [*parts, adapter.neck if neck else None] if part]
     learning = {id(p) for part in parts for p in part.parameters()}
     still = () if neck else _BEFORE_DECODER
     return {

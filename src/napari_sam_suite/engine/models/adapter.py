@@ -81,10 +81,10 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def finish(self, seen: Embedding) -> Embedding:
+    def finish(self, seen: Embedding, *, frozen: bool = False) -> Embedding:
         """The embedding that `encode` gives, from what `look` gave of one image.
 
-        With gradients if the caller has them on.
+        With gradients if the caller has them on; if `frozen`, of the guide alone.
         """
 
     def decode(

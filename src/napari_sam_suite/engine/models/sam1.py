@@ -41,9 +41,10 @@ class Sam1Model(Adapter):
         """What the blocks say of RGB images (H, W, 3), uint8."""
         return self._encode(images, self._trunk, "blocks")
 
-    def finish(self, seen: Embedding) -> Embedding:
+    def finish(self, seen: Embedding, *, frozen: bool = False) -> Embedding:
         """The embedding of one image, from what `look` gave; see `Adapter.finish`."""
-        image = self.neck(seen.features["blocks"]).contiguous()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            image = self.neck(seen.features["blocks"]).contiguous()
         return replace(seen, features={"image": image})
 
     def _encode(

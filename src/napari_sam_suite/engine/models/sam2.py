@@ -56,13 +56,18 @@ class Sam2Model(Adapter):
                 for i, image in enumerate(images)
             ]
 
-    def finish(self, seen: Embedding) -> Embedding:
+    def finish(self, seen: Embedding, *, frozen: bool = False) -> Embedding:
         """The embedding of one image, from what `look` gave; see `Adapter.finish`."""
         network = self.network
         stages = [seen.features[name] for name in sorted(seen.features)]
-        levels = self.neck(stages)[0]
-        pyramid = levels[: len(levels) - network.image_encoder.scalp]
-        return replace(seen, features=self._levels(pyramid))
+        learning = torch.is_grad_enabled()
+        with torch.set_grad_enabled(learning and not frozen):
+            levels = self.neck(stages)[0]
+            pyramid = levels[: len(levels) - network.image_encoder.scalp]
+            features = self._levels(pyramid)
+        if frozen and learning and "guide" in features:
+            features["guide"] = network.guide(pyramid[-3])
+        return replace(seen, features=features)
 
     def _levels(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """What an embedding holds, from the features of the neck, the finest first."""
