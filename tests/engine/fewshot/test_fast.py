@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.fewshot_fakes import RED, ColourSam, dots
-from napari_sam_suite.engine.fewshot.candidates import grid_points, peak_points
+from napari_sam_suite.engine.fewshot.candidates import deepest, grid_points, peak_points
 from napari_sam_suite.engine.fewshot.choose import not_known, resolve
 from napari_sam_suite.engine.fewshot.fast import Sizes, choose_points
 from napari_sam_suite.engine.fewshot.params import FewShotParams
@@ -96,6 +96,51 @@ def test_a_grid_has_its_points_no_further_apart_than_asked() -> None:
 def test_a_grid_is_centred() -> None:
     points = grid_points((10, 10), 5)
     assert points.mean(0) == pytest.approx([4.5, 4.5])
+
+
+def test_every_point_is_asked_in_the_tile_that_it_lies_deepest_in() -> None:
+    tiles = [Region(0, 0, 40, 40, is_crop=False), Region(0, 20, 40, 60, is_crop=False)]
+    grid = np.stack(np.meshgrid([5, 20, 38], np.arange(60), indexing="ij"), -1)
+    points = grid.reshape(-1, 2)
+    mine = [
+        points[shown][deepest(points[shown] - t.origin, t, tiles, (40, 60))]
+        for t in tiles
+        for shown in [(points[:, 1] >= t.x0) & (points[:, 1] < t.x1)]
+    ]
+    assert mine[0][:, 1].max() == mine[1][:, 1].min() - 1 == 29
+    assert sum(map(len, mine)) == len(points)
+
+
+def test_the_border_of_the_image_is_no_edge_of_a_tile() -> None:
+    tile = Region(0, 0, 40, 40, is_crop=False)
+    other = Region(0, 10, 40, 50, is_crop=False)
+    at_border = np.array([[0.0, 2.0]])
+    assert deepest(at_border, tile, [tile, other], (40, 50)).all()
+
+
+def test_points_are_no_closer_than_feature_cells() -> None:
+    embedding = ColourSam().encode([np.zeros((64, 64, 3), np.uint8)])[0]
+    anything = Scorer.fit(np.zeros((2, 3)), np.zeros((0, 3)))
+    region = Region(0, 0, 64, 64, is_crop=False)
+    points = choose_points(embedding, region, sizes(2, 2), anything, AUTO)
+    cells = embedding.maps()["image"].shape[1]
+    assert len(np.unique(points[:, 0])) <= cells
+
+
+def test_a_guide_says_where_else_to_ask() -> None:
+    embedding = ColourSam().encode([np.zeros((64, 64, 3), np.uint8)])[0]
+    unlike = Scorer.fit(np.ones((4, 3)), np.zeros((20, 3)))
+    region = Region(0, 0, 64, 64, is_crop=False)
+    before = choose_points(embedding, region, sizes(8, 8), unlike, AUTO)
+    guide = np.full((1, 5, 16, 16), -9.0, np.float32)
+    guide[0, 0, 6:9, 6:9] = 9  # inside an object
+    y, x = np.mgrid[6:9, 6:9]
+    guide[0, 2:4, 6:9, 6:9] = (7 - np.stack([y, x])) / 8
+    guide[0, 4, 6:9, 6:9] = np.log(3 / 8)
+    embedding.features["guide"] = guide
+    after = choose_points(embedding, region, sizes(8, 8), unlike, AUTO)
+    assert len(after) == len(before) + 1
+    assert after[-1] == pytest.approx([30, 30], abs=2)
 
 
 def test_peaks_are_the_highest_cells_of_their_surroundings() -> None:

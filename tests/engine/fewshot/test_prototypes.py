@@ -11,7 +11,8 @@ import pytest
 from engine.fewshot_fakes import ColourSam
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.fast import Sizes
-from napari_sam_suite.engine.fewshot.prototypes import Judgement, Prototypes
+from napari_sam_suite.engine.fewshot.judgement import Judgement
+from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def learnt(**changes) -> Prototypes:
         "rest": rows(100, 0),
         "cells": rows(15, 5, 3),
         "cell_rest": rows(50, 0, 3),
+        "edges": np.full(15, 0.5, np.float32),
+        "rated": np.full((15, 2), np.nan, np.float32),
     }
     return Prototypes(**(values | changes))
 
@@ -50,7 +53,8 @@ def test_they_come_back_from_their_files_as_they_were(tmp_path: Path) -> None:
     after = Prototypes.load(tmp_path / "cells.safetensors")
     for name in ("model", "weights", "mode", "tags", "negatives", "labels"):
         assert getattr(after, name) == getattr(before, name)
-    for name in ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest"):
+    names = ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest")
+    for name in (*names, "edges", "rated"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     some = np.random.default_rng(1).normal(size=(20, 4))
     assert after.judge(some).tags == before.judge(some).tags
@@ -130,6 +134,50 @@ def test_the_margin_of_a_single_tag_is_the_distance_to_the_background() -> None:
     judged = Judgement.of(["a"], np.array([[0.7]]))
     assert judged.runners_up == [""]
     assert judged.margin == pytest.approx([0.7])
+
+
+def rated(odds: float, count: int = 5) -> Prototypes:
+    """Of which the model outlines the first `count` cells, rated as given."""
+    values = np.full((15, 2), np.nan, np.float32)
+    values[:count] = odds, 0.0
+    return learnt(rated=values)
+
+
+def test_a_bar_that_the_examples_do_not_pass_is_lowered() -> None:
+    low, lower = rated(-5).allowances, rated(-6).allowances
+    assert low["cell"] > 0
+    assert lower["cell"] - low["cell"] == pytest.approx(1)
+    assert low["bud"] == 0  # nothing is known of their outlines
+
+
+def test_three_quarters_of_the_examples_pass_the_lowered_bar() -> None:
+    prototypes = rated(-5, 5)
+    prototypes.rated[:5, 0] = [-3, -4, -5, -6, -20]
+    cells, rating, edges = prototypes.vectors[:5], *prototypes.rated[:5].T
+    judged = prototypes.judge(cells, rating, edges, prototypes.areas[:5])
+    assert np.count_nonzero(judged.similarity >= 0.5) == 4
+
+
+def test_a_bar_that_the_examples_pass_stays_where_it_is() -> None:
+    assert rated(5).allowances == {"cell": 0, "bud": 0, "dirt": 0}
+
+
+def test_few_outlines_do_not_lower_the_bar() -> None:
+    assert rated(-5, 3).allowances["cell"] == 0
+
+
+def test_files_without_outlines_are_read_as_before(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    before = learnt()
+    before.save(tmp_path / "cells.safetensors")
+    arrays = load_file(tmp_path / "cells.safetensors")
+    del arrays["edges"], arrays["rated"]
+    save_file(arrays, tmp_path / "cells.safetensors")
+    after = Prototypes.load(tmp_path / "cells.safetensors")
+    assert after.judge(before.vectors).tags == before.judge(before.vectors).tags
+    sizes = Sizes(np.array([60], np.float32), np.array([8], np.float32))
+    assert len(after.accept(np.zeros((1, 4)), ["cell"], sizes)) == 16
 
 
 def test_accepted_objects_become_examples() -> None:

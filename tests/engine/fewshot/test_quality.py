@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from engine.fewshot_fakes import RED, dots
-from napari_sam_suite.engine.fewshot.quality import edge_shares, outline_odds, size_odds
+from napari_sam_suite.engine.fewshot.quality import (
+    edge_odds,
+    edge_shares,
+    rating_odds,
+    size_odds,
+)
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.models.registry import AutoDefaults
 from napari_sam_suite.engine.tiles import Region
@@ -75,15 +80,25 @@ def test_an_empty_mask_has_no_edge() -> None:
 
 
 def test_ratings_count_from_the_thresholds_that_suit_the_model() -> None:
-    at = outline_odds(masks(DISC, score=0.8, stability=0.9), np.zeros(1), USUAL)
-    perfect = outline_odds(masks(DISC), np.ones(1), USUAL)
-    assert at == pytest.approx([-0.3])
-    assert perfect == pytest.approx([-0.3 + 0.95 + 0.65 + 0.85])
+    at = rating_odds(masks(DISC, score=0.8, stability=0.9), USUAL)
+    assert at == pytest.approx([-0.5])
+    assert rating_odds(masks(DISC), USUAL) == pytest.approx([-0.5 + 1.2 + 1.4])
 
 
 def test_a_threshold_of_one_is_no_division_by_zero() -> None:
     strict = AutoDefaults(pred_iou_thresh=1.0, stability_score_thresh=1.0)
-    assert np.isfinite(outline_odds(masks(DISC), np.zeros(1), strict)).all()
+    assert np.isfinite(rating_odds(masks(DISC), strict)).all()
+
+
+def test_edges_count_as_much_as_the_examples_have_them() -> None:
+    shares = np.array([0.8, -0.2])
+    odds = edge_odds(shares, np.array([0.9, 0.3]))
+    assert odds == pytest.approx(0.5 * 0.6 * shares)
+
+
+def test_edges_say_nothing_where_the_examples_have_none() -> None:
+    halos = edge_odds(np.array([0.8, -0.2]), np.array([-0.9, -0.7]))
+    assert halos.tolist() == [0, 0]
 
 
 def test_the_usual_size_speaks_against_nothing_and_others_by_their_ratio() -> None:

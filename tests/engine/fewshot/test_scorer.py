@@ -72,6 +72,15 @@ def test_descriptors_of_one_example_are_held_out_together() -> None:
     assert scorer.held_out().mean() < once.held_out().mean()
 
 
+def test_every_descriptor_can_be_held_out_with_its_example() -> None:
+    examples = np.array([[2.0, 0], [2.2, 0], [1.0, 1]])
+    scorer = Scorer.fit(examples, np.zeros((0, 2)), np.array([0, 0, 1]))
+    alone = Scorer.fit(examples[2:], np.zeros((0, 2)))
+    each = scorer.held_out_each()
+    assert each[:2] == pytest.approx(alone.score(examples[:2]))
+    assert scorer.held_out() == pytest.approx(each[[0, 2]])
+
+
 def test_examples_of_two_kinds_are_both_found() -> None:
     rest = crowd(300)
     high, low = kind(6), kind(6, seed=4)

@@ -14,6 +14,8 @@ from napari_sam_suite.engine.models.protocol import MULTIMASK, Prompts
 from napari_sam_suite.engine.resample import Enlargement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.finder import Stop
@@ -151,6 +153,42 @@ def grid_points(shape: tuple[int, int], pitch: float) -> NDArray[np.float64]:
     y, x = np.meshgrid(*lines, indexing="ij")
     points: NDArray[np.float64] = np.stack([y, x], -1).reshape(-1, 2)
     return points
+
+
+def deepest(
+    points: NDArray[np.floating],
+    region: Region,
+    regions: Sequence[Region],
+    shape: tuple[int, int],
+) -> NDArray[np.bool_]:
+    """Which points lie deeper in a tile than in any other that shows them.
+
+    Tiles overlap, and a point near the edge of one asks for what another shows whole.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+        (y, x) in `region`.
+    region, regions : Region
+        The tile, and all of them.
+    shape : (int, int)
+        Of the frame, whose border is no edge.
+    """
+    placed = np.asarray(points, np.float64) + region.origin
+    depths = np.stack([_depths(placed, one, shape) for one in regions])
+    mine: NDArray[np.bool_] = depths.argmax(0) == list(regions).index(region)
+    return mine
+
+
+def _depths(
+    points: NDArray[np.float64], region: Region, shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Pixels to the nearest edge of a region, negative for points outside of it."""
+    low = np.where(np.array(region.origin) > 0, points - region.origin, np.inf)
+    end = np.array(region.box[2:])
+    high = np.where(end < shape, end - 1 - points, np.inf)
+    depths: NDArray[np.float64] = np.minimum(low, high).min(1)
+    return depths
 
 
 def peak_points(

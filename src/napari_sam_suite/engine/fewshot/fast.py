@@ -12,13 +12,15 @@ from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.fewshot.candidates import (
     Limits,
+    deepest,
     draw_candidates,
     grid_points,
     peak_points,
 )
 from napari_sam_suite.engine.fewshot.pooling import cells_per_pixel, descriptors
-from napari_sam_suite.engine.fewshot.quality import edge_shares, outline_odds
+from napari_sam_suite.engine.fewshot.quality import edge_shares, rating_odds
 from napari_sam_suite.engine.masks import Masks
+from napari_sam_suite.engine.proposals import propose
 from napari_sam_suite.engine.suppression import drop_duplicates
 from napari_sam_suite.engine.tiles import Region, tile_regions
 
@@ -36,7 +38,7 @@ _SMALLEST_TILE, _LARGEST_TILE = 0.25, 1.25
 """Sides of tiles over the side of the model's input."""
 _TILE_PER_LENGTH = 5.0
 """Least side of a tile over the length of the longest example."""
-_PITCH = 0.5
+_PITCH = 0.7
 """Distance of grid points over the width of the examples."""
 _SMALLER, _LARGER = 0.25, 4.0
 """Areas of candidates over those of the smallest and the largest example."""
@@ -118,12 +120,15 @@ class Seen:
     vectors : ndarray, shape (N, D), float32
         Their descriptors.
     odds : ndarray, shape (N,), float64
-        See `quality.outline_odds`; zeros in exact mode.
+        See `quality.rating_odds`; zeros in exact mode.
+    edges : ndarray, shape (N,), float32
+        See `quality.edge_shares`; zeros in exact mode.
     """
 
     masks: Masks
     vectors: NDArray[np.float32]
     odds: NDArray[np.float64]
+    edges: NDArray[np.float32]
 
     @property
     def nbytes(self) -> int:
@@ -134,14 +139,21 @@ class Seen:
     def join(cls, parts: list[Seen]) -> Seen:
         """Candidates of all regions of a frame."""
         vectors = [p.vectors for p in parts if len(p.masks)] or [parts[0].vectors]
-        odds = np.concatenate([p.odds for p in parts])
         return cls(
-            Masks.concat([p.masks for p in parts]), np.concatenate(vectors), odds
+            Masks.concat([p.masks for p in parts]),
+            np.concatenate(vectors),
+            np.concatenate([p.odds for p in parts]),
+            np.concatenate([p.edges for p in parts]),
         )
 
     def select(self, rows: NDArray[np.integer]) -> Seen:
         """Some of the candidates."""
-        return Seen(self.masks.select(rows), self.vectors[rows], self.odds[rows])
+        return Seen(
+            self.masks.select(rows),
+            self.vectors[rows],
+            self.odds[rows],
+            self.edges[rows],
+        )
 
 
 def look(
@@ -157,7 +169,8 @@ def look(
     """All candidates of one region and their descriptors.
 
     Points are asked on a grid whose pitch follows the examples' width, where the
-    features could be an example's, and at the cells most like the examples.
+    features could be an example's, at the cells most like the examples, and where the
+    model's guide expects objects, if it has one; each in one tile only.
 
     Parameters
     ----------
@@ -178,15 +191,17 @@ def look(
     """
     shape = (rgb.shape[0], rgb.shape[1])
     points = choose_points(embedding, region, sizes, likeness, params)
+    regions = sizes.regions(shape, model, params)
+    points = points[deepest(points, region, regions, shape)]
     limits = sizes.limits(model, params).loosened(_SCORE, _STABILITY)
     masks = draw_candidates(model, embedding, points, region, shape, limits, stop)
     rating = masks.scores * masks.stability
     masks = drop_duplicates(masks, rating, _REPEAT, region.origin)
-    edges = edge_shares(rgb, masks, region, sizes.width)
     return Seen(
         masks,
         descriptors(embedding, masks, rgb, region),
-        outline_odds(masks, edges, model.spec.auto),
+        rating_odds(masks, model.spec.auto),
+        edge_shares(rgb, masks, region, sizes.width),
     )
 
 
@@ -198,12 +213,14 @@ def choose_points(
     params: FewShotParams,
 ) -> NDArray[np.float64]:
     """Where to ask in a region, (n, 2) in its own (y, x)."""
-    pitch = _PITCH * sizes.width
+    maps = embedding.maps()
+    cells = maps["image"]
+    size = (cells.shape[1], cells.shape[2])
+    # Points closer than feature cells ask the same again.
+    pitch = max(_PITCH * sizes.width, max(region.shape) / max(size))
     if params.points_per_side is not None:
         pitch = max(region.shape) / params.points_per_side
     grid = grid_points(region.shape, pitch)
-    cells = cell_features(embedding)
-    size = (cells.shape[1], cells.shape[2])
     scale = cells_per_pixel(embedding, size)
     scores = likeness.score(cells.reshape(len(cells), -1).T).reshape(size)
     at = [
@@ -215,7 +232,8 @@ def choose_points(
     maybe = grid[scores[at[0], at[1]] >= min(least, _MAYBE)]
     peaks = peak_points(scores, 0.5, scale)
     inside = (peaks < np.array(region.shape)).all(1)
-    return np.concatenate([maybe, peaks[inside]])
+    centres = propose(maps["guide"], region.shape) if "guide" in maps else peaks[:0]
+    return np.concatenate([maybe, peaks[inside], centres])
 
 
 def cell_features(embedding: Embedding) -> NDArray[np.float32]:

@@ -19,15 +19,16 @@ from napari_sam_suite.engine.fewshot.exact import (
 )
 from napari_sam_suite.engine.fewshot.examples import Examples, draw_masks
 from napari_sam_suite.engine.fewshot.fast import Seen, embed, look, tile_key
+from napari_sam_suite.engine.fewshot.judgement import Judgement
 from napari_sam_suite.engine.fewshot.learn import Learner, learn_exact
 from napari_sam_suite.engine.fewshot.progress import part_of
-from napari_sam_suite.engine.fewshot.prototypes import Judgement, Prototypes
 from napari_sam_suite.engine.finder import Found
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.fewshot.params import FewShotParams
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.models.protocol import SamModel
@@ -226,7 +227,8 @@ class FewShot:
             params = params.with_(max_area=min(max(1000, largest), 100_000))
         masks = exact_candidates(model, rgb, params, proposing, stop)
         vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
-        return Seen(masks, vectors, np.zeros(len(masks)))
+        nothing = np.zeros(len(masks))
+        return Seen(masks, vectors, nothing, nothing.astype(np.float32))
 
     def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
         if self.known is None or not len(seen.masks):
@@ -267,7 +269,9 @@ class FewShot:
 
     def _judge(self, seen: Seen, prototypes: Prototypes) -> Judgement:
         if self.params.mode == "fast":
-            return prototypes.judge(seen.vectors, seen.odds, seen.masks.area)
+            return prototypes.judge(
+                seen.vectors, seen.odds, seen.edges, seen.masks.area
+            )
         names = [*prototypes.tags, *prototypes.negatives]
         means = [
             prototype(prototypes.vectors[np.array(prototypes.labels) == n])

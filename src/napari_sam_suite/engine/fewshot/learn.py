@@ -29,9 +29,11 @@ from napari_sam_suite.engine.fewshot.pooling import (
 )
 from napari_sam_suite.engine.fewshot.progress import part_of
 from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+from napari_sam_suite.engine.fewshot.quality import edge_shares
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.models.protocol import weights_of
+from napari_sam_suite.engine.tiles import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.models.protocol import Embedding, SamModel
-    from napari_sam_suite.engine.tiles import Region
 
 _MOST = 1000
 """Rows kept of each kind of background."""
@@ -110,6 +111,8 @@ class Learner:
         first = done = 0
         for frame, rgb in _frames(examples):
             masks, tags = examples.masks(frame)
+            whole = Region(0, 0, rgb.shape[0], rgb.shape[1], is_crop=False)
+            rows.edges.append(edge_shares(rgb, masks, whole, sizes.width))
             tiles = self._tiles(rgb, masks, sizes)
             for region, embedding, mine in tiles:
                 vectors = descriptors(embedding, masks.select(mine), rgb, region)
@@ -159,14 +162,21 @@ class _Rows:
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    rated: list[tuple[float, float]] = field(default_factory=list)
+    edges: list[NDArray[np.float32]] = field(default_factory=list)
     rest: list[NDArray[np.float32]] = field(default_factory=list)
     cells: list[NDArray[np.float32]] = field(default_factory=list)
     cell_rest: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add_examples(
-        self, vectors: NDArray[np.float32], named: list[tuple[int, str]]
+        self,
+        vectors: NDArray[np.float32],
+        named: list[tuple[int, str]],
+        rated: tuple[float, float] = (np.nan, np.nan),
     ) -> None:
+        """Take descriptors, each with its example, and what rates the outline."""
         self.vectors.append(vectors)
+        self.rated += [rated] * len(named)
         self.groups += [number for number, _ in named]
         self.labels += [tag for _, tag in named]
 
@@ -211,7 +221,11 @@ class _Rows:
             iou = shared / (area + masks.area - shared)
             best = int(iou.argmax())
             if iou[best] >= _MATCH:
-                self.add_examples(seen.vectors[i : i + 1], [(first + best, tags[best])])
+                self.add_examples(
+                    seen.vectors[i : i + 1],
+                    [(first + best, tags[best])],
+                    (float(seen.odds[i]), float(seen.edges[i])),
+                )
             elif iou[best] < _CLASH:
                 self.rest.append(seen.vectors[i : i + 1])
 
@@ -254,6 +268,8 @@ class _Rows:
             groups=np.array(self.groups, np.int64)[order],
             areas=sizes.areas,
             widths=sizes.widths,
+            edges=np.concatenate(self.edges),
+            rated=np.array(self.rated, np.float32)[order],
             rest=self._some(self.rest),
             cells=np.concatenate(self.cells),
             cell_rest=self._some(self.cell_rest),

@@ -13,7 +13,8 @@ import numpy as np
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import Calibration, probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
-from napari_sam_suite.engine.fewshot.quality import size_odds
+from napari_sam_suite.engine.fewshot.judgement import Judgement
+from napari_sam_suite.engine.fewshot.quality import edge_odds, size_odds
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.models.protocol import weights_of
@@ -31,15 +32,13 @@ _VERSION = 1
 _LIKENESS, _SURE = 0.7, 4.0
 """Weight of the likeness beside the outline, and the most that its log-odds can speak
 for a candidate: of few examples they are too sure. Chosen on training images."""
-_ARRAYS = (
-    "vectors",
-    "groups",
-    "areas",
-    "widths",
-    "rest",
-    "cells",
-    "cell_rest",
-)
+_FOUND = 0.75
+"""Part of the examples that must pass the threshold, each judged without itself."""
+_FEW = 4
+"""Examples that the model outlines rightly from which that can be said."""
+_ARRAYS = ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest")
+_LATER = ("edges", "rated")
+"""Arrays that older files lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +62,11 @@ class Prototypes:
         Which example a descriptor is of.
     areas, widths : ndarray, shape (examples,), float32
         Their sizes in pixels; see `fast.Sizes`.
+    edges : ndarray, shape (examples,), float32
+        See `quality.edge_shares`; of those drawn only.
+    rated : ndarray, shape (n, 2), float32
+        What rates the outline of each descriptor: `quality.rating_odds`, and the edge
+        below it. Not a number for outlines that a person drew.
     rest : ndarray, shape (m, D), float32
         Descriptors of what is known to be no such object.
     cells, cell_rest : ndarray, shape (n, C) and (k, C), float32
@@ -82,6 +86,8 @@ class Prototypes:
     rest: NDArray[np.float32] = field(default_factory=lambda: _none())
     cells: NDArray[np.float32] = field(default_factory=lambda: _none())
     cell_rest: NDArray[np.float32] = field(default_factory=lambda: _none())
+    edges: NDArray[np.float32] = field(default_factory=lambda: _none().reshape(-1))
+    rated: NDArray[np.float32] = field(default_factory=lambda: _none())
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -98,6 +104,15 @@ class Prototypes:
             tag: Calibration.of(scorer.held_out(), scorer.score(self._others(tag)))
             for tag, scorer in self.scorers.items()
         }
+
+    @cached_property
+    def allowances(self) -> dict[str, float]:
+        """Log-odds given to every candidate of a tag.
+
+        A bar that the examples themselves do not pass, each of them judged without
+        itself, is lowered until most do.
+        """
+        return {tag: self._allowance(tag) for tag in self.scorers}
 
     @cached_property
     def likeness(self) -> Scorer:
@@ -121,10 +136,37 @@ class Prototypes:
             self.vectors[mine], self._others(tag), self.groups[mine], shrinkage=1.0
         )
 
+    def _allowance(self, tag: str) -> float:
+        mine, scorer = self._of(tag), self.scorers[tag]
+        each = scorer.held_out_each()
+        if not len(each) or not len(self.rated):
+            return 0.0
+        numbers, (rating, edges) = self.groups[mine], self.rated[mine].T
+        odds = self._weigh(tag, each, rating, edges, self.areas[numbers])
+        outlined = np.isfinite(odds)
+        best = [odds[outlined & (numbers == n)] for n in np.unique(numbers[outlined])]
+        if len(best) < _FEW:
+            return 0.0
+        return max(0.0, -float(np.quantile([o.max() for o in best], 1 - _FOUND)))
+
+    def _weigh(
+        self,
+        tag: str,
+        scores: NDArray[np.floating],
+        ratings: NDArray[np.floating] | float,
+        edges: NDArray[np.floating] | float,
+        areas: NDArray[np.number] | None,
+    ) -> NDArray[np.float64]:
+        """Log-odds (N,) of being of a tag, by likeness (N,) and outline."""
+        odds = _LIKENESS * _temper(self.calibrations[tag].log_odds(scores)) + ratings
+        odds = odds + edge_odds(np.asarray(edges), self.edges)
+        return odds if areas is None else odds + size_odds(areas, self._areas(tag))
+
     def judge(
         self,
         descriptors: NDArray[np.floating],
-        outlines: NDArray[np.floating] | float = 0.0,
+        ratings: NDArray[np.floating] | float = 0.0,
+        edges: NDArray[np.floating] | float = 0.0,
         areas: NDArray[np.number] | None = None,
     ) -> Judgement:
         """Weigh for every tag how alike candidates are and how well outlined.
@@ -133,19 +175,17 @@ class Prototypes:
         ----------
         descriptors : ndarray, shape (N, D)
             What they look like.
-        outlines : ndarray, shape (N,), optional
-            See `quality.outline_odds`.
+        ratings, edges : ndarray, shape (N,), optional
+            See `quality.rating_odds` and `quality.edge_shares`.
         areas : ndarray, shape (N,), optional
             In pixels; unlike those of the examples of a tag they speak against it.
         """
-        names, odds = list(self.scorers), []
-        for name, scorer in self.scorers.items():
-            alike = self.calibrations[name].log_odds(scorer.score(descriptors))
-            total = _LIKENESS * _temper(alike) + outlines
-            if areas is not None:
-                total = total + size_odds(areas, self._areas(name))
-            odds.append(total)
-        return Judgement.of(names, probability(np.stack(odds, 1)))
+        odds = [
+            self._weigh(tag, scorer.score(descriptors), ratings, edges, areas)
+            + self.allowances[tag]
+            for tag, scorer in self.scorers.items()
+        ]
+        return Judgement.of(list(self.scorers), probability(np.stack(odds, 1)))
 
     def _areas(self, tag: str) -> NDArray[np.float32]:
         return self.areas[np.unique(self.groups[self._of(tag)])]
@@ -168,8 +208,13 @@ class Prototypes:
                     f"Choose one of: {', '.join(known)}.",
                 )
         more = np.arange(len(labels)) + int(self.groups.max(initial=-1)) + 1
+        rated = self.rated
+        if len(rated):
+            unrated = np.full((len(labels), 2), np.nan, np.float32)
+            rated = np.concatenate([rated, unrated])
         return replace(
             self,
+            rated=rated,
             labels=(*self.labels, *labels),
             vectors=np.concatenate([self.vectors, np.asarray(vectors, np.float32)]),
             groups=np.concatenate([self.groups, more]),
@@ -237,7 +282,8 @@ class Prototypes:
             "labels": list(self.labels),
             "examples": len(self),
         }
-        arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in _ARRAYS}
+        names = (*_ARRAYS, *_LATER)
+        arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in names}
         with replacing(path) as part:
             part.write_bytes(save(arrays))
         with replacing(about) as part:
@@ -286,50 +332,11 @@ class Prototypes:
             negatives=tuple(card["negatives"]),
             labels=tuple(card["labels"]),
             **{name: arrays[name] for name in _ARRAYS},
+            **{name: arrays[name] for name in _LATER if name in arrays},
         )
         if not len(found.labels) == len(found.vectors) == len(found.groups):
             raise ValueError("the files do not belong together")
         return found
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Which tag each of N candidates is most like, and how clearly.
-
-    Attributes
-    ----------
-    tags, runners_up : list of str
-        The best and the second tag; the second is empty if there is one tag only.
-    similarity : ndarray, shape (N,)
-        With the best tag: its probability in fast mode, the cosine in exact mode.
-    margin : ndarray, shape (N,)
-        Distance to the similarity of the second tag, or to 0, the background.
-    """
-
-    tags: list[str]
-    runners_up: list[str]
-    similarity: NDArray[np.float64]
-    margin: NDArray[np.float64]
-
-    def select(self, rows: NDArray[np.integer]) -> Judgement:
-        """Of some of the candidates."""
-        return Judgement(
-            [self.tags[i] for i in rows],
-            [self.runners_up[i] for i in rows],
-            self.similarity[rows],
-            self.margin[rows],
-        )
-
-    @classmethod
-    def of(cls, names: Sequence[str], scores: NDArray[np.float64]) -> Judgement:
-        """Judge scores (N, T) of the tags `names`."""
-        order = np.argsort(-scores, 1, kind="stable")
-        best = np.take_along_axis(scores, order[:, :1], 1)[:, 0]
-        tags = [names[i] for i in order[:, 0]]
-        if len(names) == 1:
-            return cls(tags, [""] * len(tags), best, best - 0.0)
-        second = np.take_along_axis(scores, order[:, 1:2], 1)[:, 0]
-        return cls(tags, [names[i] for i in order[:, 1]], best, best - second)
 
 
 def _temper(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_SCORE, _STABILITY, _EDGE, _SIZE = 0.95, 0.65, 0.85, 0.2
+_SCORE, _STABILITY, _EDGE, _SIZE = 1.2, 1.4, 0.5, 0.2
 """Log-odds of each kind of evidence, in the units of the functions below."""
-_BEFORE = -0.3
+_BEFORE = -0.5
 """Log-odds of a candidate of which nothing is known: more are wrong than right."""
 _BLUR = 0.7
 """Pixels by which the image is smoothed before its edges are looked at."""
@@ -37,25 +37,36 @@ _SPREAD = 0.1
 """Variance of logarithms of areas that few examples may not show."""
 
 
-def outline_odds(
-    masks: Masks, edges: NDArray[np.floating], usual: AutoDefaults
-) -> Array:
-    """Log-odds that masks outline something as a whole.
+def rating_odds(masks: Masks, usual: AutoDefaults) -> Array:
+    """Log-odds that masks outline something as a whole, by the model's own ratings.
 
     Parameters
     ----------
     masks : Masks
         N of them, with predicted IoU and stability.
-    edges : ndarray, shape (N,)
-        See `edge_shares`.
     usual : AutoDefaults
         Thresholds that suit the model: at these its ratings count nothing, at a
         perfect rating they count 1.
     """
     score = _margin(masks.scores, usual.pred_iou_thresh)
     stability = _margin(masks.stability, usual.stability_score_thresh)
-    edge = np.asarray(edges, np.float64)
-    return _BEFORE + _SCORE * score + _STABILITY * stability + _EDGE * edge
+    return _BEFORE + _SCORE * score + _STABILITY * stability
+
+
+def edge_odds(edges: NDArray[np.floating], examples: NDArray[np.floating]) -> Array:
+    """Log-odds by the edges below outlines; none where the examples have none.
+
+    Phase contrast, for one, draws halos: there an outline that follows the object
+    follows no edge.
+
+    Parameters
+    ----------
+    edges, examples : ndarray, shape (N,) and (n,)
+        See `edge_shares`, of the masks and of the examples as drawn.
+    """
+    trust = float(np.clip(examples.mean(), 0, 1)) if len(examples) else 1.0
+    odds: Array = _EDGE * trust * np.asarray(edges, np.float64)
+    return odds
 
 
 def _margin(rating: NDArray[np.floating], threshold: float) -> Array:

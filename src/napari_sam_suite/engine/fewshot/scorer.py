@@ -115,15 +115,26 @@ class Scorer:
             In the order of their numbers, of the first descriptor of each; empty for
             a single example.
         """
+        each, firsts = self.held_out_each(), np.unique(self.groups, return_index=True)
+        return each[firsts[1]] if len(each) else each
+
+    def held_out_each(self) -> Array:
+        """Likeness of all descriptors, as if their example had not been given.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Empty for a single example.
+        """
         numbers = np.unique(self.groups)
         if len(numbers) < 2:
             return np.zeros(0)
-        scores = []
+        scores = np.empty(len(self.groups))
         for number in numbers:
             mine = self.groups == number
-            first = self.examples[mine][:1]
-            scores.append(_likeness(first, self.examples[~mine], self.nearest)[0])
-        return np.array(scores)
+            others = self.examples[~mine]
+            scores[mine] = _likeness(self.examples[mine], others, self.nearest)
+        return scores
 
     def _separation(self, rest: Array) -> float:
         """How far held-out examples lie above the rest, in standard deviations."""
