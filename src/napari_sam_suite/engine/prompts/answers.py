@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import label
 
 from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.masks import measure, tighten
 from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
 from napari_sam_suite.engine.models.resize import resize
+from napari_sam_suite.engine.prompts.pieces import keep_meant
 from napari_sam_suite.engine.prompts.views import Views
 from napari_sam_suite.engine.resample import Enlargement
 
@@ -33,7 +33,6 @@ ANSWERS = 3
 
 _CERTAIN = 1e-3
 """Chance that a pixel of a mask prompt is wrong; the model is told its logit."""
-_EVERYTHING = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,7 @@ class _Asking:
         origin = (found.origin[0] + view.y0, found.origin[1] + view.x0)
         crop, origin = tighten(found.crop, origin)
         if self.params.parts != "all" and crop.size:
-            crop, origin = _meant(crop, origin, self.prompts[i])
+            crop, origin = keep_meant(crop, origin, self.prompts[i])
         kept = logits.copy() if self.keep_logits else None
         return Answer(crop, origin, score, found.stability, token, view, kept)
 
@@ -344,42 +343,3 @@ def mask_logits(
 def _within(point: tuple[float, float], view: Region) -> bool:
     y, x = point
     return view.y0 - 0.5 <= y < view.y1 and view.x0 - 0.5 <= x < view.x1
-
-
-def _meant(
-    crop: NDArray[np.bool_], origin: tuple[int, int], prompt: Prompt
-) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The islands that a prompt means; all of them if it means none.
-
-    They are those that a mask prompt lies on, that are in its box, or else that its
-    inside points lie on.
-    """
-    islands, count = label(crop, _EVERYTHING)
-    if count < 2:
-        return crop, origin
-    wanted = np.setdiff1d(_touched(islands, origin, prompt), [0])
-    if not len(wanted):
-        return crop, origin
-    return tighten(np.isin(islands, wanted), origin)
-
-
-def _touched(
-    islands: NDArray[np.int32], origin: tuple[int, int], prompt: Prompt
-) -> NDArray[np.int32]:
-    """Numbers in a label image that a prompt touches, and perhaps 0."""
-    start, end = np.array(origin), np.array(origin) + islands.shape
-    if prompt.mask is not None:
-        corner = np.array(prompt.mask.origin)
-        low = np.maximum(start, corner)
-        high = np.maximum(np.minimum(end, corner + prompt.mask.crop.shape), low)
-        here, there = (
-            tuple(map(slice, low - first, high - first)) for first in (start, corner)
-        )
-        return islands[here][prompt.mask.crop[there]]
-    if prompt.box is not None:
-        low = np.maximum(np.floor(prompt.box[:2]).astype(int) - start, 0)
-        high = np.maximum(np.ceil(prompt.box[2:]).astype(int) + 1 - start, 0)
-        return islands[low[0] : high[0], low[1] : high[1]]
-    places = np.round(np.array(prompt.inside).reshape(-1, 2) - start).astype(int)
-    places = places[((places >= 0) & (places < islands.shape)).all(1)]
-    return islands[places[:, 0], places[:, 1]]
