@@ -39,6 +39,7 @@ def _touched(
     islands: NDArray[np.int32], origin: tuple[int, int], prompt: Prompt
 ) -> NDArray[np.int32]:
     """Numbers in a label image that a prompt touches, and perhaps 0."""
+    found: NDArray[np.int32]
     start, end = np.array(origin), np.array(origin) + islands.shape
     if prompt.mask is not None:
         corner = np.array(prompt.mask.origin)
@@ -47,12 +48,13 @@ def _touched(
         here, there = (
             tuple(map(slice, low - first, high - first)) for first in (start, corner)
         )
-        found: NDArray[np.int32] = islands[here][prompt.mask.crop[there]]
-        return found
-    if prompt.box is not None:
+        found = islands[here][prompt.mask.crop[there]]
+    elif prompt.box is not None:
         low = np.maximum(np.floor(prompt.box[:2]).astype(int) - start, 0)
         high = np.maximum(np.ceil(prompt.box[2:]).astype(int) + 1 - start, 0)
-        return islands[low[0] : high[0], low[1] : high[1]]
-    places = np.round(np.array(prompt.inside).reshape(-1, 2) - start).astype(int)
-    places = places[((places >= 0) & (places < islands.shape)).all(1)]
-    return islands[places[:, 0], places[:, 1]]
+        found = islands[low[0] : high[0], low[1] : high[1]]
+    else:
+        places = np.round(np.array(prompt.inside).reshape(-1, 2) - start).astype(int)
+        places = places[((places >= 0) & (places < islands.shape)).all(1)]
+        found = islands[places[:, 0], places[:, 1]]
+    return found
