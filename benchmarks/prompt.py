@@ -1,7 +1,7 @@
 """What prompts cost, what their outlines lose, and how well objects are followed.
 
     python benchmarks/prompt.py DATA --model sam2-nano [--parts click,boxes,iou,follow]
-        [--images 2] [--json rows.jsonl]
+        [--images 2] [--alone] [--json rows.jsonl]
 
 DATA is the folder of the example images. Times are CPU time of this process with one
 thread, which a busy machine does not change. Parts:
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--model", default="sam2-nano")
     parser.add_argument("--parts", default=_PARTS)
     parser.add_argument("--images", type=int, default=2, help="per folder, for iou")
+    parser.add_argument("--alone", action="store_true", help="without upstream's")
     parser.add_argument("--steps", type=int, default=9, help="frames to follow")
     parser.add_argument("--json", type=Path, help="append rows to this file")
     args = parser.parse_args()
@@ -100,7 +101,7 @@ def measure(
         yield from boxes(model)
     if "iou" in parts:
         for folder in sorted(args.data.glob("dev_*")):
-            yield from compare(model, folder, args.images)
+            yield from compare(model, folder, args.images, args.alone)
     if "follow" in parts:
         folder = args.data / "dev_yeast_timelapse_2ch"
         yield from follow(folder, args.model, args.steps)
@@ -152,8 +153,10 @@ def boxes(model: Remembering, count: int = 1000) -> Iterator[Row]:
         yield {"part": "boxes", "boxes": count, "what": what, "seconds": took}
 
 
-def compare(model: Remembering, folder: Path, images: int) -> Iterator[Row]:
-    """Mean IoU of upstream's answers, of ours, and of their polygons."""
+def compare(
+    model: Remembering, folder: Path, images: int, alone: bool
+) -> Iterator[Row]:
+    """Mean IoU of upstream's answers unless `alone`, of ours, and of their polygons."""
     ious: dict[str, list[tuple[float, float, float]]] = {"box": [], "point": []}
     for path, labels, _ in list(pairs(folder))[:images]:
         rgb = compose(open_image(path).frame(FrameIndex()))
@@ -174,9 +177,11 @@ def compare(model: Remembering, folder: Path, images: int) -> Iterator[Row]:
             "point": from_points([_middle(mask) for mask in masks]),
         }
         for kind, prompts in asked.items():
-            whole = _upstream(model, rgb, prompts)
             ours = _ious(model, rgb, prompts, masks)
-            theirs = [_iou(a, b) for a, b in zip(whole, masks, strict=True)]
+            theirs = [float("nan")] * len(masks)
+            if not alone:
+                whole = _upstream(model, rgb, prompts)
+                theirs = [_iou(a, b) for a, b in zip(whole, masks, strict=True)]
             rows = zip(theirs, ours, strict=True)
             ious[kind] += [(first, *others) for first, others in rows]
     for kind, rows in ious.items():
