@@ -4,7 +4,8 @@
 
 DATA holds the folders ``dev_dsb2018``, ``dev_usiigaci_phase``, ``dev_em_chloroplast``
 and ``dev_bbbc007_sparse``. For every group of images, ``--repeats`` times: a seed draws
-``--images`` images of one size and ``--examples`` objects in them, and everything else
+``--images`` images of one size, or more where these have too few objects, and
+``--examples`` objects in them, and everything else
 in these images is looked for. Examples count neither as found nor as missed. Prints F1
 at IoU 0.5 (recall where not every object is in the truth), with the suggested threshold
 and with the best one that the truth could show, and the calls of encoder and decoder.
