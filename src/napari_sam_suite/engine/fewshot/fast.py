@@ -17,6 +17,7 @@ from napari_sam_suite.engine.fewshot.candidates import (
     grid_points,
     peak_points,
 )
+from napari_sam_suite.engine.fewshot.guided import guide_odds
 from napari_sam_suite.engine.fewshot.pooling import cells_per_pixel, descriptors
 from napari_sam_suite.engine.fewshot.quality import edge_shares, rating_odds
 from napari_sam_suite.engine.masks import Masks
@@ -120,7 +121,7 @@ class Seen:
     vectors : ndarray, shape (N, D), float32
         Their descriptors.
     odds : ndarray, shape (N,), float64
-        See `quality.rating_odds`; zeros in exact mode.
+        See `quality.rating_odds` and `guided.guide_odds`; zeros in exact mode.
     edges : ndarray, shape (N,), float32
         See `quality.edge_shares`; zeros in exact mode.
     """
@@ -200,7 +201,7 @@ def look(
     return Seen(
         masks,
         descriptors(embedding, masks, rgb, region),
-        rating_odds(masks, model.spec.auto),
+        rating_odds(masks, model.spec.auto) + guide_odds(embedding, masks, region),
         edge_shares(rgb, masks, region, sizes.width),
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SCORE, _STABILITY, _EDGE, _SIZE = 1.2, 1.4, 0.5, 0.2
 """Log-odds of each kind of evidence, in the units of the functions below."""
-_BEFORE = -0.5
+_BEFORE = -0.2
 """Log-odds of a candidate of which nothing is known: more are wrong than right."""
 _BLUR = 0.7
 """Pixels by which the image is smoothed before its edges are looked at."""
