@@ -54,8 +54,8 @@ def finetune_command(
         Path,
         _input(
             "--labels",
-            help="Folder of label images or GeoJSON files with the images' names, or "
-            "one COCO file.",
+            help="Folder of label images, GeoJSON or Dataloop's JSON with the images' "
+            "names, or one COCO file.",
         ),
     ],
     axes: Axes = None,
