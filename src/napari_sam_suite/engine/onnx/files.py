@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LARGEST = 2**31 - 2**20
 """Bytes that fit into one file of this format, with room for what is not weights."""
+_HEAVY = 2**20
+"""Bytes from which a tensor is a weight, and not a number of the arithmetic."""
 _QUANTISED = ("MatMul", "Gemm")
 """Convolutions stay as they are: in integers they are slower and less exact."""
 
@@ -42,9 +44,7 @@ def finish(
 
     model = onnx.load(traced)
     if params.simplify:
-        import onnxslim
-
-        model = onnxslim.slim(model)
+        model = _simplified(model)
     # A decoder is small, and what is lost in it is lost in the outline.
     precision = params.precision if path.stem == ENCODER else "float32"
     if precision == "float16":
@@ -94,6 +94,33 @@ def write_ort(path: Path, target: Path) -> None:
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def _simplified(model: Any) -> Any:
+    """The same without operations that do nothing.
+
+    onnxslim cannot hold more than one file can: the weights of a larger model are
+    inputs meanwhile.
+    """
+    import onnxslim
+    from onnx.helper import make_tensor_value_info
+
+    if _weight(model) <= LARGEST:
+        return onnxslim.slim(model)
+    graph = model.graph
+    heavy = {t.name: t for t in graph.initializer if len(t.raw_data) > _HEAVY}
+    light = [tensor for tensor in graph.initializer if tensor.name not in heavy]
+    del graph.initializer[:]
+    graph.initializer.extend(light)
+    for name, tensor in heavy.items():
+        value = make_tensor_value_info(name, tensor.data_type, tensor.dims)
+        graph.input.append(value)
+    model = onnxslim.slim(model)
+    graph = model.graph
+    for value in [value for value in graph.input if value.name in heavy]:
+        graph.input.remove(value)
+        graph.initializer.append(heavy[value.name])
+    return model
+
+
 def _halved(model: Any) -> Any:
     """Weights and arithmetic in 16 bits, inputs and outputs as before."""
     import onnx
@@ -120,6 +147,8 @@ def _quantised(model: Any, scratch: Path) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    # its advice, to simplify the model first, was taken, and is not for the user
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     quantize_dynamic(
         model,
         scratch,
