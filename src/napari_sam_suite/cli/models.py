@@ -191,7 +191,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, str]:
         "weights": f"{row['size_mb']:.0f} MB",
         "input": f"{row['input_size']} px",
         "memory": f"{row['memory']:.1f} GB",
-        "auto": ", ".join(f"{k} {v:g}" for k, v in row["auto"].items()),
+        "auto": ", ".join(f"{k} {_short(v)}" for k, v in row["auto"].items()),
     }
     return {k: str(v) for k, v in told.items() if k not in ("size_mb", "input_size")}
 
@@ -216,3 +216,8 @@ def _verified(spec: ModelSpec, folder: Path | None, *, quiet: bool) -> dict[str,
 def _coloured(state: str) -> str:
     colour = _COLOURS.get(state)
     return f"[{colour}]{state}[/{colour}]" if colour else state
+
+
+def _short(value: float | str) -> str:
+    """A setting for people."""
+    return value if isinstance(value, str) else f"{value:g}"

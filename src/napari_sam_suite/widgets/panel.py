@@ -38,6 +38,8 @@ from napari_sam_suite.widgets.tab import Parts, State, Tab
 from napari_sam_suite.widgets.tags import TagTab
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari.viewer import Viewer
 
 _IDLE = 1000  # ms without a change after which imports do not disturb
@@ -139,7 +141,7 @@ class Panel(QWidget):
         self._idle.timeout.connect(self.session.prepare)
         for chosen in (self.images, self.models, self.runner):
             chosen.changed.connect(self._refresh)
-        self.viewer.dims.events.point.connect(self._refresh)
+        self.viewer.dims.events.point.connect(self._step)
         self.preview_box.toggled.connect(self._refresh)
         self.tabs.currentChanged.connect(self._show_tab)
         self.preview.failed.connect(self.footer.say)
@@ -155,13 +157,13 @@ class Panel(QWidget):
         session, autosave = self.session, self.autosave
         stop = [tab.disconnect_viewer for tab in self._all_tabs()]
         stop += [self.images.disconnect_viewer, autosave.disconnect_viewer]
-        point, refresh = self.viewer.dims.events.point, self._refresh
+        point, step = self.viewer.dims.events.point, self._step
 
         def leave() -> None:
             session.close()
             for disconnect in stop:
                 disconnect()
-            point.disconnect(refresh)
+            point.disconnect(step)
 
         self.destroyed.connect(lambda: leave())
         application = QApplication.instance()
@@ -173,6 +175,16 @@ class Panel(QWidget):
 
     def _refresh(self, _: Any = None) -> None:
         """Show what the image, the sliders and the model allow."""
+        self._show(self._all_tabs())
+
+    def _step(self, _: Any = None) -> None:
+        """Follow the sliders on the tab that is open; the others do when opened."""
+        self._show(
+            [tab for tab in self._all_tabs() if tab is self.tabs.currentWidget()]
+        )
+
+    def _show(self, tabs: Iterable[Tab]) -> None:
+        """Show it on some of the tabs, and on what is around them."""
         picture, missing = self.parts.look()
         if picture is not None:
             self._idle.start()  # the first run is near
@@ -180,7 +192,7 @@ class Panel(QWidget):
         else:
             sizes, frame = Sizes(), FrameIndex()
         why = missing or self.models.why_not() or (WAIT if self.busy else "")
-        for tab in self._all_tabs():
+        for tab in tabs:
             tab.show_state(State(picture, sizes, frame, why))
         self.preview_box.setEnabled(picture is not None)
         self.preview_box.setToolTip(
@@ -203,6 +215,7 @@ class Panel(QWidget):
     def _show_tab(self, _: int) -> None:
         tab = self.tabs.currentWidget()
         self.bar.show_tab(draws=isinstance(tab, Tab) and tab.draws)
+        self._step()
 
     def _show_device(self, used: str) -> None:
         wanted = preferences().device

