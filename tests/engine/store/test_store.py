@@ -51,8 +51,11 @@ def test_a_manifest_of_something_else_is_not_written_over(
 
 
 def test_results_of_other_weights_are_refused(
-    recipe: Recipe, tmp_path: Path, model: FakeSam
+    recipe: Recipe, tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Other weights are another file.
+    stamp = "napari_sam_suite.engine.batch.run._stamp"
+    monkeypatch.setattr(stamp, lambda _: model.identity)
     model.identity = "one-torch.float32"
     assert run_recipe(recipe).done == 4
     model.identity = "one-torch.bfloat16"  # the same on another device

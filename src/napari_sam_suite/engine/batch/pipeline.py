@@ -24,7 +24,7 @@ from napari_sam_suite.engine.errors import (
 )
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.masks import Masks
-from napari_sam_suite.engine.run import describe, find_objects, outline, see_frame
+from napari_sam_suite.engine.run import find_objects, outline, see_frame
 from napari_sam_suite.engine.store.images import told
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
         frame,
         work.finder,
         model=model.spec.id,
-        source=describe(work.image, model, work.finder, work.record.composite),
+        source=work.source(model),
         naming=work.naming,
     )
     notices = [*found.notices]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +18,7 @@ from napari_sam_suite.engine.recipe import (
     Propagate,
 )
 from napari_sam_suite.engine.recorded import to_objects
+from napari_sam_suite.engine.run import describe
 from napari_sam_suite.engine.sources import find_images, name_images
 from napari_sam_suite.engine.store.images import ImageRecord
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Finder
     from napari_sam_suite.engine.hierarchy.params import HierarchyParams
     from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.prompt import Prompt
     from napari_sam_suite.engine.propagation.finder import Propagated
@@ -68,6 +70,17 @@ class ImageWork:
     failed: frozenset[FrameIndex]
     naming: str
     levels: HierarchyParams | None = None
+    _sources: dict[str, dict[str, object]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def source(self, model: SamModel) -> dict[str, object]:
+        """Where its objects come from; the same for all frames."""
+        if model.spec.id not in self._sources:
+            self._sources[model.spec.id] = describe(
+                self.image, model, self.finder, self.record.composite
+            )
+        return self._sources[model.spec.id]
 
     def sort(self, objects: Objects) -> Objects:
         """Objects of a frame with their levels, if these are asked for.
@@ -206,9 +219,9 @@ def plan_image(
     if isinstance(capability, Auto | Nested):
         from napari_sam_suite.engine.auto import Automatic
 
-        plain = isinstance(capability, Auto)
-        params = capability.params if plain else capability.masks
-        return Automatic(params), chosen, ()
+        if isinstance(capability, Nested):
+            return Automatic(capability.masks), chosen, ()
+        return Automatic(capability.params), chosen, ()
     if isinstance(capability, Prompted):
         return _plan_prompts(capability, image, chosen)
     if isinstance(capability, Propagate):

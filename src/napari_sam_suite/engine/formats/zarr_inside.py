@@ -196,7 +196,7 @@ class _Labels:
         """Shape of each resolution without channels, as far as it fits the image."""
         import zarr
 
-        group = zarr.open_group(self._image, mode="r")
+        group: Any = zarr.open_group(self._image, mode="r")
         shapes = []
         for dataset in self._multiscale["datasets"]:
             shape = group[dataset["path"]].shape
@@ -219,12 +219,12 @@ class _Labels:
         import zarr
 
         self._part.parent.mkdir(parents=True, exist_ok=True)
-        kind = 3 if self._new else 2
-        group = zarr.open_group(self._part, mode="w", zarr_format=kind)
+        group = zarr.open_group(self._part, mode="w", zarr_format=3 if self._new else 2)
         for dataset, shape in zip(
             self._multiscale["datasets"], self._shapes, strict=True
         ):
-            chunks = [1] * (len(shape) - 2) + [min(n, _CHUNK) for n in shape[-2:]]
+            sides = (min(n, _CHUNK) for n in shape[-2:])
+            chunks = (*[1] * (len(shape) - 2), *sides)
             more: dict[str, Any] = (
                 {"dimension_names": list(self._named)}
                 if self._new
