@@ -202,7 +202,9 @@ class ExportTab(Tab):
         why = self.parts.models.why_not() or (WAIT if self.parts.runner.busy else "")
         self.start.setEnabled(not why)
         self.start.setToolTip(
-            why or "Written and compared with the model, which takes a minute or two."
+            why
+            or "Written and compared with the model: half a minute for the smallest, "
+            "many minutes for the largest."
         )
         here = self._exported is not None and (self._exported / "ort").is_dir()
         self.page.setEnabled(here)

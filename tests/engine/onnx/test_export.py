@@ -22,6 +22,7 @@ from napari_sam_suite.engine.models.ports import decoder_ports, encoder_ports
 from napari_sam_suite.engine.models.registry import ModelSpec, find_model
 from napari_sam_suite.engine.models.sam1 import Sam1Model
 from napari_sam_suite.engine.models.transfer import hash_file
+from napari_sam_suite.engine.onnx import export, files
 from napari_sam_suite.engine.onnx.export import Exported, export_onnx, write_model
 from napari_sam_suite.engine.onnx.params import ExportParams
 from napari_sam_suite.engine.onnx.parity import TOLERANCES, Parity, Row, Tolerance
@@ -187,8 +188,8 @@ def test_files_for_browsers_give_the_same(exported: Exported) -> None:
     one = session(path).run(None, {"image": image})
     other = session(path.with_suffix(".onnx")).run(None, {"image": image})
     assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) < 1e-4
-    files = json.loads((exported.folder / "model.json").read_text())["files"]
-    assert files["encoder"] == "encoder.ort"
+    listed = json.loads((exported.folder / "model.json").read_text())["files"]
+    assert listed["encoder"] == "encoder.ort"
 
 
 # -- options ---------------------------------------------------------------------
@@ -290,6 +291,19 @@ def test_sam1_is_exported_with_its_own_names(
         torch.from_numpy(low), (768, 1024), (300, 400)
     )
     assert np.abs(full.numpy() - masks).max() < 1e-4
+
+
+def test_weights_beyond_one_file_lie_beside_it(
+    tmp_path: Path, small_sam1: Sam1Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGEST", 2**20)
+    params = ExportParams(page=False)
+    done = write_model(small_sam1, tmp_path, params, images={"tissue": TISSUE})
+    assert done.files["encoder.onnx"] < 2**20 < done.files["encoder.onnx.data"]
+    assert done.parity.logits < 1e-3
+    monkeypatch.setattr(export, "LARGEST", 2**10)
+    with pytest.raises(ModelError, match="over 2 GB"):
+        write_model(small_sam1, tmp_path, params.with_(ort=True))
 
 
 # -- what goes wrong -------------------------------------------------------------

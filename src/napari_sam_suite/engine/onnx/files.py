@@ -143,7 +143,10 @@ def _halved(model: Any) -> Any:
 
 
 def _quantised(model: Any, scratch: Path) -> Any:
-    """Weights of matrix products in 8 bits; what they meet is quantised as it comes."""
+    """Weights of matrix products in 8 bits; what they meet is quantised as it comes.
+
+    Without a sign, as what they meet: with one the masks' mean IoU was lower.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -153,7 +156,7 @@ def _quantised(model: Any, scratch: Path) -> Any:
         model,
         scratch,
         op_types_to_quantize=list(_QUANTISED),
-        weight_type=QuantType.QInt8,
+        weight_type=QuantType.QUInt8,
         per_channel=True,
     )
     quantised = onnx.load(scratch)
