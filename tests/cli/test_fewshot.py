@@ -116,6 +116,25 @@ class TestMistakes:
         result = few_shot(image, "--examples", "nowhere.geojson", "--tag", "dot")
         explains(result, "nowhere.geojson")
 
+    def test_a_file_without_shapes(self, image: Path, tmp_path: Path) -> None:
+        none, empty = tmp_path / "none.geojson", tmp_path / "empty.tif"
+        none.write_text('{"type": "FeatureCollection", "features": []}')
+        tifffile.imwrite(empty, np.zeros(SHAPE, np.uint16))
+        for path in (none, empty):
+            result = few_shot(image, "--examples", path, "--tag", "dot")
+            explains(result, f"There are no shapes in {path.name}.")
+
+    def test_shapes_that_are_all_empty(self, image: Path, tmp_path: Path) -> None:
+        path = tmp_path / "points.geojson"
+        ring = "[[5, 5], [5, 5], [5, 5], [5, 5]]"
+        path.write_text(
+            '{"type": "FeatureCollection", "features": [{"type": "Feature", '
+            '"properties": {"tag": "dot"}, '
+            f'"geometry": {{"type": "Polygon", "coordinates": [{ring}]}}}}]}}'
+        )
+        result = few_shot(image, "--examples", path, "--tag", "dot")
+        explains(result, "All shapes in points.geojson are empty.")
+
     def test_labels_of_another_size(self, image: Path, tmp_path: Path) -> None:
         path = tmp_path / "labels.tif"
         tifffile.imwrite(path, np.ones((32, 48), np.uint16))

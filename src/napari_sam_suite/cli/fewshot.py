@@ -232,6 +232,14 @@ def read_examples(
 
     objects = Objects.load(path)
     check_size(objects.source, image)
+    if not len(objects):
+        empty = objects.source.get("skipped")
+        raise ParameterError(
+            f"All shapes in {path.name} are empty."
+            if empty
+            else f"There are no shapes in {path.name}.",
+            "Draw some around objects of this image, and tag them.",
+        )
     if len(tags) == 1 and (objects.features["tag"] == UNASSIGNED).all():
         objects = objects.with_tags(tags[0])
     return choose_examples(image, objects, tags, negatives)
