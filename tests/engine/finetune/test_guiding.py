@@ -14,8 +14,10 @@ from napari_sam_suite.engine.finetune.files import read_state, run_folder
 from napari_sam_suite.engine.finetune.guiding import guide_loss, guide_targets
 from napari_sam_suite.engine.finetune.loop import finetune
 from napari_sam_suite.engine.finetune.params import FinetuneParams
+from napari_sam_suite.engine.finetune.progress import Progress
+from napari_sam_suite.engine.finetune.scoring import Score, _find
 from napari_sam_suite.engine.finetune.trainee import Trainee
-from napari_sam_suite.engine.finetune.views import Scene, View
+from napari_sam_suite.engine.finetune.views import HARDLY, Scene, View
 from napari_sam_suite.engine.models.nano.config import add_guide
 from napari_sam_suite.engine.proposals import propose
 from napari_sam_suite.engine.tiles import Region
@@ -127,3 +129,24 @@ def test_what_a_trainee_sees_is_what_inference_sees() -> None:
     for name, value in model.encode([rgb])[0].features.items():
         assert torch.equal(found[name], value)
         assert found[name].requires_grad == (name == "guide")
+
+
+def test_a_guide_is_judged_by_what_it_proposes() -> None:
+    one = scene()
+    middles = np.array([np.argwhere(one.mask(k)).mean(0) for k in range(2)])
+    assert _find(middles, one) == (2, 2, 2)
+    twice_and_beside = np.concatenate([middles[:1], middles[:1] + 1, [[60.0, 120.0]]])
+    assert _find(twice_and_beside, one) == (1, 3, 2)
+    assert _find(np.zeros((0, 2)), one) == (0, 0, 2)
+    cut = scene(right=73)
+    unseen = np.argwhere(cut.owner == HARDLY)[:1].astype(float)
+    assert _find(unseen, cut) == (0, 0, 1)
+
+
+def test_a_better_guide_makes_a_better_score() -> None:
+    assert Score(0.5, 0.5, 0.5, guide=0.9).value > Score(0.5, 0.5, 0.5).value
+    progress = Progress()
+    for guide in (0.1, 0.6, 0.3):
+        progress.add(1.0, Score(0.5, 0.5, 0.5, guide=guide))
+    assert progress.best_epoch == 1
+    assert Progress.of(progress.as_dict()).best == progress.best

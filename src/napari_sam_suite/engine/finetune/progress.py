@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.finetune.scoring import Score
@@ -50,8 +50,11 @@ class Progress:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Progress:
         """Read what `as_dict` gave."""
-        names = ("iou", "box", "f1", "threshold")
-        scores = [Score(*(row[name] for name in names)) for row in told["history"]]
+        names = [f.name for f in fields(Score)]
+        scores = [
+            Score(**{name: row[name] for name in names if name in row})
+            for row in told["history"]
+        ]
         return cls(
             told["epoch"], told["best_epoch"], told["history"], scores, told["ended"]
         )

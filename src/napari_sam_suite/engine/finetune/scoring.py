@@ -11,6 +11,8 @@ import torch
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.finetune.drawing import Asked, draw_boxes, draw_clicks
 from napari_sam_suite.engine.finetune.losses import actual_iou
+from napari_sam_suite.engine.finetune.views import HARDLY
+from napari_sam_suite.engine.proposals import propose
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Stop
     from napari_sam_suite.engine.finetune.lessons import Lesson, Lessons
     from napari_sam_suite.engine.finetune.trainee import Trainee
+    from napari_sam_suite.engine.finetune.views import Scene
 
 _CLICKS = 16
 _BOXES = 6
@@ -43,17 +46,23 @@ class Score:
         threshold, one on the background if its answer is rated below.
     threshold : float
         The rating at which `f1` is best.
+    guide : float or None
+        F1 of the places that the guide proposes, where the model has one: each object
+        should have one, and the background none.
     """
 
     iou: float
     box: float
     f1: float
     threshold: float = 0.5
+    guide: float | None = None
 
     @property
     def value(self) -> float:
         """One number: what training tries to raise."""
-        return (self.iou + self.box + self.f1) / 3
+        parts = [self.iou, self.box, self.f1]
+        parts += [] if self.guide is None else [self.guide]
+        return sum(parts) / len(parts)
 
     def as_dict(self) -> dict[str, float]:
         """As JSON can hold it."""
@@ -91,6 +100,7 @@ class Exam:
         reached: list[NDArray[np.float32]] = []
         rated: list[NDArray[np.float32]] = []
         boxes: list[NDArray[np.float32]] = []
+        found: list[tuple[int, int, int]] = []
         for number, (clicks, boxed) in enumerate(self._asked):
             if stop():
                 raise Cancelled
@@ -102,7 +112,25 @@ class Exam:
             rated.append(rating)
             if len(boxed):
                 boxes.append(_ask(trainee, lesson, boxed, single=True)[0])
-        return _summarise(np.concatenate(reached), np.concatenate(rated), boxes)
+            if trainee.guided:
+                guide = lesson.embedding.maps()["guide"]
+                found.append(_find(propose(guide, lesson.scene.shape), lesson.scene))
+        score = _summarise(np.concatenate(reached), np.concatenate(rated), boxes)
+        if not found:
+            return score
+        hits, points, objects = np.sum(found, 0).tolist()
+        return replace(score, guide=2 * hits / max(1, points + objects))
+
+
+def _find(points: NDArray[np.float64], scene: Scene) -> tuple[int, int, int]:
+    """How many objects have a point, and how many points and objects there are.
+
+    Points on objects that are hardly seen do not count.
+    """
+    places = np.clip(points.astype(int), 0, np.array(scene.shape) - 1)
+    owner = scene.owner[places[:, 0], places[:, 1]]
+    hits = len(np.unique(owner[owner >= 0]))
+    return hits, int((owner != HARDLY).sum()), len(scene)
 
 
 def _ask(
