@@ -18,7 +18,9 @@ import pytest
 import tifffile
 
 from commands import FEW, answer, explains, names, segment, stack, start
-from napari_sam_suite.cli.batch import Batch, Intake, Segmenting
+from napari_sam_suite.cli.batch import Batch
+from napari_sam_suite.cli.intake import Intake
+from napari_sam_suite.cli.tasks import Segmenting
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
 from napari_sam_suite.engine.models import load

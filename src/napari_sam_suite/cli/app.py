@@ -89,7 +89,8 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Segment a bundled microscopy image: a picture in seconds, offline."""
-    from napari_sam_suite.cli.batch import Batch, Segmenting
+    from napari_sam_suite.cli.batch import Batch
+    from napari_sam_suite.cli.tasks import Segmenting
     from napari_sam_suite.engine.samples import demo_image
 
     with errors(as_json=as_json):
@@ -118,7 +119,8 @@ def segment(
     ] = None,
 ) -> None:
     """Find everything in images: one label image and one GeoJSON file for each."""
-    from napari_sam_suite.cli.batch import Segmenting, check_names
+    from napari_sam_suite.cli.batch import check_names
+    from napari_sam_suite.cli.tasks import Segmenting
 
     with errors(as_json=asked.as_json):
         chosen = AutoParams.preset(preset, **params) if preset else AutoParams(**params)

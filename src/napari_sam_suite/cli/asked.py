@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from napari_sam_suite.cli.batch import Batch, Task
+    from napari_sam_suite.cli.batch import Batch
+    from napari_sam_suite.cli.tasks import Task
     from napari_sam_suite.engine.image import ImageSource
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +25,7 @@ from napari_sam_suite.cli.console import (
     print_json,
     progress_bar,
 )
+from napari_sam_suite.cli.intake import Intake
 from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
@@ -37,15 +37,11 @@ from napari_sam_suite.engine.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from napari_sam_suite.engine.composite import Composite
-    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.cli.tasks import Task
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.jobs import Engine, Job
-    from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.outputs import ImageOutput
-    from napari_sam_suite.engine.params import AutoParams
-    from napari_sam_suite.engine.recipe import Capability
     from napari_sam_suite.engine.run import FrameResult
 
 
@@ -60,104 +56,6 @@ class Row:
     files: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
-
-
-class Intake:
-    """Finished frames on their way from the engine's thread, in their order.
-
-    The engine waits while `most` of them have not been asked for, so that a slow disk
-    or many overlays leave neither a backlog in memory nor work after Ctrl-C.
-    """
-
-    def __init__(self, job: Job[Objects], most: int = 3) -> None:
-        self._job = job
-        self._most = most
-        self._taken = 0
-        self._change = threading.Condition()
-        job.found.connect(self._hold)
-
-    def next(self, timeout: float) -> FrameResult | None:
-        """The next frame, or None if none came in `timeout` seconds."""
-        parts = self._job.parts
-        with self._change:
-            if self._taken == len(parts):
-                self._change.wait(timeout)
-            if self._taken == len(parts):
-                return None
-            self._taken += 1
-            self._change.notify_all()
-            part: FrameResult = parts[self._taken - 1]
-            return part
-
-    def _hold(self, _part: object) -> None:
-        with self._change:
-            self._change.notify_all()
-            while self._waiting() > self._most and not self._job.stopping():
-                self._change.wait(0.1)
-
-    def _waiting(self) -> int:
-        return len(self._job.parts) - self._taken
-
-
-class Task(Protocol):
-    """What a command does to each image."""
-
-    def start(
-        self,
-        engine: Engine,
-        image: ImageSource,
-        frames: list[FrameIndex],
-        composite: Composite,
-    ) -> Job[Objects]:
-        """Queue the work on one image."""
-
-    def advice(self, spec: ModelSpec) -> str:
-        """What to try when nothing was found."""
-
-    def capability(self) -> Capability:
-        """What a recipe says of it."""
-
-
-@dataclass(frozen=True)
-class Segmenting:
-    """Automatic masks as a `Task`."""
-
-    params: AutoParams
-
-    def start(
-        self,
-        engine: Engine,
-        image: ImageSource,
-        frames: list[FrameIndex],
-        composite: Composite,
-    ) -> Job[Objects]:
-        """Queue automatic segmentation."""
-        return engine.start_segment(
-            image, self.params, frames=frames, composite=composite
-        )
-
-    def capability(self) -> Capability:
-        """As a recipe has it."""
-        from napari_sam_suite.engine.recipe import Auto
-
-        return Auto(params=self.params)
-
-    def advice(self, spec: ModelSpec) -> str:
-        """Name the thresholds as they were."""
-        params = self.params.resolved(spec)
-        limited = params.min_area or params.max_area
-        guided = params.search == "guided" or (params.search == "auto" and spec.guided)
-        more = (
-            "--search grid"
-            if guided
-            else f"more --points-per-side (now {params.points_per_side})"
-        )
-        return (
-            "Nothing was found. Try "
-            f"{'other --min-area and --max-area, ' if limited else ''}"
-            f"a lower --pred-iou-thresh (now {params.pred_iou_thresh:g}) or {more}; "
-            "--format overlay shows what the model sees."
-        )
 
 
 @dataclass

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_sam_suite.cli.asked import Asked, with_asked
-from napari_sam_suite.cli.batch import Row, Segmenting, check_names
+from napari_sam_suite.cli.batch import Row, check_names
 from napari_sam_suite.cli.console import error_as_dict, errors, print_error
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
+from napari_sam_suite.cli.tasks import Segmenting
 from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE, HierarchyParams
 from napari_sam_suite.engine.outputs import check_folder, parse_formats, result_files
