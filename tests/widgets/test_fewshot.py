@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt, QThread
+from qtpy.QtWidgets import QApplication
 
 from napari_sam_suite.widgets.recipe import as_python
 
@@ -62,7 +63,9 @@ def tag_shapes(viewer: Any, *leading: int) -> Shapes:
         for y, x in places
     ]
     features = {"tag": ["red", "red", "red", "blue"]}
-    return viewer.add_shapes(boxes, shape_type="polygon", features=features)
+    layer = viewer.add_shapes(boxes, shape_type="polygon", features=features)
+    QApplication.processEvents()  # the tab looks at the layers in the next turn
+    return layer
 
 
 def find(panel: Panel, qtbot: Any) -> Shapes:
