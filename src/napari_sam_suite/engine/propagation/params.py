@@ -50,7 +50,7 @@ class PropagateParams(PromptParams):
         description="Frame by frame: move the masks as the picture moves, then ask.",
     )
     trust: float = Field(
-        0.75,
+        0.9,
         ge=0,
         le=1,
         title="Agreement",
