@@ -34,12 +34,14 @@ def test_parts_come_one_by_one_until_all_are_there(make_napari_viewer, qtbot):
     assert layer in viewer.layers
     assert not layer.visible
     assert not reveal.idle
-    counts = []
-    while not reveal.idle:
+    reveal._next()
+    assert layer.visible
+    assert reveal.idle
+    counts = [shown(viewer, layer)]
+    while reveal._timer.isActive():
         reveal._next()
         counts.append(shown(viewer, layer))
     assert counts == [1, 2, 3, 4, 5]
-    assert layer.visible
 
 
 def test_it_ends_by_itself_and_says_so(make_napari_viewer, qtbot):
@@ -48,7 +50,8 @@ def test_it_ends_by_itself_and_says_so(make_napari_viewer, qtbot):
     layer = hidden_layer()
     with qtbot.waitSignal(reveal.done):
         reveal.add(layer)
-    assert shown(viewer, layer) == len(PARTS) + 1
+    assert layer.visible
+    qtbot.waitUntil(lambda: shown(viewer, layer) == len(PARTS) + 1)
     assert not reveal._timer.isActive()
 
 
@@ -74,8 +77,7 @@ def test_a_layer_that_was_removed_meanwhile_is_left_alone(
     for _ in range(turns):
         reveal._next()
     viewer.layers.remove(layer)
-    with qtbot.waitSignal(reveal.done):
-        pass
+    qtbot.waitUntil(lambda: not reveal._timer.isActive())
     assert reveal.idle
     assert layer.visible is (turns > 0)
 

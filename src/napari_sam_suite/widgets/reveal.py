@@ -24,7 +24,7 @@ class Reveal(QObject):
     Signals
     -------
     done()
-        The layer can be seen as it will stay.
+        The layer can be seen; what marks selected shapes follows.
     """
 
     done = Signal()
@@ -40,8 +40,8 @@ class Reveal(QObject):
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing left to show."""
-        return self._layer is None and not self._parts
+        """Whether there is no layer that is still hidden."""
+        return self._layer is None
 
     def add(self, layer: Shapes) -> None:
         """Add a layer that is not visible yet to the viewer; shows it soon."""
@@ -52,7 +52,7 @@ class Reveal(QObject):
 
     def finish(self) -> None:
         """Show at once what is still to be shown."""
-        while not self.idle:
+        while self._layer is not None or self._parts:
             self._next()
 
     def _next(self) -> None:
@@ -62,11 +62,11 @@ class Reveal(QObject):
             if layer in self._viewer.layers:
                 self._parts = self._hide_parts(layer)
                 layer.visible = True
+            self.done.emit()
         elif self._parts:
             _show(self._parts.pop(0))
-        if self.idle:
+        if self._layer is None and not self._parts:
             self._timer.stop()
-            self.done.emit()
 
     def _hide_parts(self, layer: Shapes) -> list[Any]:
         """All parts of the layer's drawing but its faces, hidden.
