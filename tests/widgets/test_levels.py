@@ -71,6 +71,7 @@ def test_what_cannot_be_done_is_told(tab: TagTab, layer: Shapes, qtbot: Any) -> 
     assert said.startswith("3 of 3 objects do not say")
     assert layer.features["tag"].tolist() == ["cell"] * 4
     tab.parts.viewer.layers.clear()
+    qtbot.waitUntil(lambda: not tab.levels.isEnabled())
     assert not tab.levels.isEnabled() and "no objects" in tab.levels.toolTip()
 
 

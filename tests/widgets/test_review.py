@@ -7,7 +7,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Shapes
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QOpenGLWidget
+from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
 from napari_sam_suite.widgets import prompt
 from napari_sam_suite.widgets.edits import Edits
@@ -58,6 +58,7 @@ def press(panel: Panel, qtbot: Any) -> Callable[..., None]:
         pressed = Qt.KeyboardModifier.NoModifier
         for modifier in modifiers:
             pressed |= modifier
+        QApplication.processEvents()  # tabs follow a new layer one turn later
         qtbot.keyClick(canvas, key, pressed)
 
     return press
@@ -71,6 +72,7 @@ def test_keys_tag_accept_reject_step_and_take_back_whichever_tab_is_open(
     viewer: Any, panel: Panel, layer: Shapes, press: Callable[..., None]
 ) -> None:
     viewer.add_layer(layer)
+    QApplication.processEvents()
     assert panel.tabs.currentWidget() is panel.auto
     panel.tags.name.setText("cell")
     panel.tags.add.click()

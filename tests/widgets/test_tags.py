@@ -80,9 +80,9 @@ def test_a_tag_is_renamed_and_recoloured(tab: TagTab, layer: Shapes) -> None:
     assert [tag for tag, *_ in rows(tab)] == ["unassigned", "b"]
 
 
-def test_shapes_of_any_layer_can_be_tagged(tab: TagTab) -> None:
+def test_shapes_of_any_layer_can_be_tagged(tab: TagTab, qtbot: Any) -> None:
     drawn = tab.parts.viewer.add_shapes([SQUARE, SQUARE + 9], shape_type="polygon")
-    assert rows(tab) == [("unassigned", "2", "Alt+1")]
+    qtbot.waitUntil(lambda: rows(tab) == [("unassigned", "2", "Alt+1")])
     add(tab, "b")
     add(tab, "a")
     drawn.selected_data = {1}
@@ -91,7 +91,8 @@ def test_shapes_of_any_layer_can_be_tagged(tab: TagTab) -> None:
     assert [tag for tag, *_ in rows(tab)] == ["unassigned", "b", "a"]
 
 
-def test_without_objects_the_controls_say_why(tab: TagTab) -> None:
+def test_without_objects_the_controls_say_why(tab: TagTab, qtbot: Any) -> None:
     tab.parts.viewer.layers.clear()
+    qtbot.waitUntil(lambda: rows(tab) == [])
     assert not tab.assign.isEnabled() and "no objects" in tab.assign.toolTip()
     assert not tab.name.isEnabled() and rows(tab) == []
