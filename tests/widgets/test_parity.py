@@ -1,4 +1,4 @@
-"""The panel and the command line find the same objects in the same image."""
+"""The panel, the command line, Python and a cluster find the same objects."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from qtpy.QtCore import Qt
 from commands import run
 from napari_sam_suite.cli.colours import Colours
 from napari_sam_suite.engine import Objects, open_image
+from napari_sam_suite.engine.batch.run import run_recipe
+from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
+from napari_sam_suite.engine.recipe import Recipe
+from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +47,17 @@ def by_place(objects: Objects) -> list[tuple[tuple[float, ...], Any]]:
     return sorted(zip(places, objects.polygons, strict=True), key=lambda o: o[0])
 
 
-def test_a_composite_of_five_axes_gives_the_same_objects_through_both_doors(
+def check_alike(one: Objects, other: Objects) -> None:
+    """The same objects but for how a layer draws them."""
+    assert len(one) == len(other)
+    for (place, mine), (other_place, theirs) in zip(
+        by_place(one), by_place(other), strict=True
+    ):
+        assert place == pytest.approx(other_place, abs=0.11)
+        assert mine.symmetric_difference(theirs).area < 0.01 * mine.area
+
+
+def test_a_composite_of_five_axes_gives_the_same_objects_through_every_door(
     viewer: Any, qtbot: Any, tmp_path: Path
 ) -> None:
     from napari_sam_suite.widgets.panel import Panel
@@ -65,7 +79,7 @@ def test_a_composite_of_five_axes_gives_the_same_objects_through_both_doors(
         gamma=[0.7, 1.0],
         axis_labels=("t", "z", "y", "x"),
     )
-    panel.auto.set_params(panel.auto.params().with_(points_per_side=16))
+    panel.auto.set_params(panel.auto.params().with_(points_per_side=16, search="grid"))
     panel.auto.batch["time"].text.setText("2")
     panel.auto.batch["z"].text.setText("all")
     qtbot.mouseClick(panel.auto.button, Qt.MouseButton.LeftButton)
@@ -79,19 +93,31 @@ def test_a_composite_of_five_axes_gives_the_same_objects_through_both_doors(
     out = tmp_path / "out"
     colours = ("1:#ff00ff:100-2600:0.7", "2:#00ff00:80-2200")
     flags = [flag for text in colours for flag in ("--channel", text)]
-    chosen = ("--time", "2", "--points-per-side", "16", "--format", "geojson")
+    chosen = ("--time", "2", "--points-per-side", "16", "--search", "grid")
     result = run("segment", path, "--out", out, *chosen, *flags, "--blend", "add")
     assert result.exit_code == 0, result.output
     saved = Objects.load(out / "stack.geojson")
-    assert len(saved) == len(shown)
-    for (place, mine), (other_place, theirs) in zip(
-        by_place(shown), by_place(saved), strict=True
-    ):
-        assert place == pytest.approx(other_place, abs=0.11)
-        assert mine.symmetric_difference(theirs).area < 0.01 * mine.area
+    check_alike(shown, saved)
 
     recipe = tmp_path / "recipe.json"
     panel.outcome.save(recipe)
     image = open_image(path)
     said = Colours(channel=colours, blend="add").composite(image)
     assert Colours(file=recipe).composite(image) == said
+
+    # The panel's recipe through the three other doors.
+    asked = Recipe.load(recipe).changed(source={"images": [str(path)]})
+    asked.save(recipe)
+    stores = [tmp_path / door for door in ("command", "python", "cluster")]
+    command, python, cluster = (
+        asked.changed(outputs={"store": str(store)}) for store in stores
+    )
+    result = run("run", recipe, "--store", command.outputs.store)
+    assert result.exit_code == 0, result.output
+    assert run_recipe(python).complete
+    with open_cluster(workers=1, device="cpu") as client:
+        assert start_cluster_run(client, cluster).result().complete
+    for store in stores:
+        place = Store.open(store).image("stack")
+        found = [place.read(frame)[0] for frame in sorted(place.done())]
+        check_alike(shown, Objects.concat(found))
