@@ -15,6 +15,7 @@ KINDS = {
     "smoothing": float,
     "padding": float,
     "parts": str,
+    "search": str,
     "points_per_side": int,
     "points_per_batch": int,
     "pred_iou_thresh": float,

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import random
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ from napari_sam_suite.engine.batch.run import (
 )
 from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import ImageError, ModelError, OutputError
+from napari_sam_suite.engine.formats import atomic
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
@@ -35,6 +36,8 @@ from napari_sam_suite.engine.recipe import Auto, Frames
 from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.fakes import FakeSam
 
 
@@ -250,16 +253,17 @@ def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
     tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(write_stack(tmp_path / "a.tif", 6), store=tmp_path / "store")
-    write = Path.write_bytes
 
-    def full(self: Path, data: bytes) -> int:
-        if "p1_t4" in self.name:
-            write(self, data[: len(data) // 2])
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(data[: len(data) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(self, data)
+
+    def open_on_full_disk(path: Any, mode: str) -> Any:
+        return (Full if "p1_t4" in str(path) else open)(path, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(atomic, "open", open_on_full_disk, raising=False)
         with pytest.raises(OutputError, match="no room left"):
             run_recipe(recipe)
     assert not list((tmp_path / "store").rglob("*.part"))
