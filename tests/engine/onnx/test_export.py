@@ -145,7 +145,7 @@ def decoder_feed(exported: Exported, points: Any, labels: Any) -> dict[str, Any]
     rng = np.random.default_rng(0)
     image = rng.standard_normal((1, 3, 512, 512)).astype(np.float32)
     encoder = session(exported.folder / "encoder.onnx")
-    names = [output.name for output in encoder.get_outputs()]
+    names = ["image_embed", "high_res_feats_0", "high_res_feats_1"]
     features = dict(zip(names, encoder.run(names, {"image": image}), strict=True))
     return features | {
         "point_coords": np.asarray(points, np.float32),
