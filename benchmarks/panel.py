@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,7 @@ from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.engine.synthetic.scene import synthesize
 
 _PERIOD = 0.02
+PARTS = ("runs", "cancel", "shapes")
 
 
 @dataclass(frozen=True)
@@ -218,18 +221,22 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--points", type=int, default=32)
     parser.add_argument("--polygons", type=int, default=5000)
-    parser.add_argument("--only", choices=("runs", "cancel", "shapes"))
+    parser.add_argument("--only", choices=PARTS)
     chosen = parser.parse_args()
+    if chosen.only is None:
+        for part in PARTS:  # each in a window of its own
+            subprocess.run([sys.executable, *sys.argv, "--only", part], check=True)
+        return
     viewer = napari.Viewer()
     viewer.window.resize(1500, 950)
     _, panel = viewer.window.add_plugin_dock_widget("napari-sam-suite")
     pump(1)
     print(f"load of this machine: {os.getloadavg()[0]:.1f}", flush=True)
-    if chosen.only in (None, "runs"):
+    if chosen.only == "runs":
         measure_runs(viewer, panel, chosen.side, chosen.points)
-    if chosen.only in (None, "cancel"):
+    if chosen.only == "cancel":
         measure_cancel(viewer, panel, chosen.side)
-    if chosen.only in (None, "shapes"):
+    if chosen.only == "shapes":
         measure_shapes(viewer, panel, chosen.polygons, 50)
     viewer.close()
 

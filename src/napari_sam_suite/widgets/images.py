@@ -85,7 +85,7 @@ class ImageChooser(QWidget):
         layout.addWidget(self.list)
         layout.addWidget(self.axes)
         self.list.itemChanged.connect(self._ticked)
-        viewer.layers.events.inserted.connect(self._refill)
+        viewer.layers.events.inserted.connect(self._inserted)
         viewer.layers.events.removed.connect(self._refill)
         viewer.layers.events.reordered.connect(self._refill)
         self._refill()
@@ -93,7 +93,8 @@ class ImageChooser(QWidget):
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
         events = self._viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
+        events.inserted.disconnect(self._inserted)
+        for event in (events.removed, events.reordered):
             event.disconnect(self._refill)
         for layer in self._known:
             self._listen(layer, connect=False)
@@ -143,6 +144,10 @@ class ImageChooser(QWidget):
     def _items(self) -> list[QListWidgetItem]:
         rows = (self.list.item(row) for row in range(self.list.count()))
         return [item for item in rows if item is not None]
+
+    def _inserted(self, event: Any) -> None:
+        if isinstance(event.value, Image):
+            self._refill()
 
     def _refill(self, _: Any = None) -> None:
         """Show the layers that there are; ticks stay where they were."""
