@@ -65,7 +65,7 @@ class Reveal(QObject):
             self.done.emit()
         elif self._parts:
             _show(self._parts.pop(0))
-        if self._layer is None and not self._parts:
+        if self.idle and not self._parts:
             self._timer.stop()
 
     def _hide_parts(self, layer: Shapes) -> list[Any]:
