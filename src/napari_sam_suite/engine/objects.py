@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from shapely import MultiPolygon, Polygon
 
-    from napari_sam_suite.engine.polygons import Parts
+    from napari_sam_suite.engine.polygons import Parts, Traced
 
 
 class MaskSet(Protocol):
@@ -173,17 +173,7 @@ class Objects:
                 "score": np.asarray(masks.scores, dtype=np.float64)[kept],
                 "stability": np.asarray(masks.stability, dtype=np.float64)[kept],
                 "level": np.asarray(masks.level, dtype=np.int64)[kept],
-                "area": np.array(
-                    [
-                        count_pixels(polygon, masks.shape)
-                        if padding
-                        else int(masks.area[i])
-                        - traced[i].dropped_pixels
-                        + traced[i].filled_pixels
-                        for i, polygon in zip(kept, polygons, strict=True)
-                    ],
-                    np.int64,
-                ),
+                "area": _areas(masks, traced, kept, padded=bool(padding)),
                 **frame._asdict(),
                 "model": model,
                 "run": run,
@@ -392,6 +382,21 @@ class Objects:
         if "track" in self.features:
             numbers = self.features["track"].to_numpy(np.int64)[order]
         return draw_labels([self.polygons[row] for row in order], numbers, shape)
+
+
+def _areas(
+    masks: MaskSet, traced: Sequence[Traced], kept: Sequence[int], *, padded: bool
+) -> NDArray[np.int64]:
+    """Pixels of the objects that are kept; of padded ones as they are drawn."""
+    areas = []
+    for number in kept:
+        one = traced[number]
+        if padded and one.polygon is not None:
+            areas.append(count_pixels(one.polygon, masks.shape))
+        else:
+            lost = one.dropped_pixels - one.filled_pixels
+            areas.append(int(masks.area[number]) - lost)
+    return np.array(areas, np.int64)
 
 
 def _pick(
