@@ -7,11 +7,11 @@ Voronoi diagram; each kind paints them its own way, in intensities of 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from napari_sam_suite.engine.synthetic.canvas import Canvas
 from napari_sam_suite.engine.synthetic.shapes import (
     Field,
     Labels,
@@ -27,23 +27,10 @@ from napari_sam_suite.engine.synthetic.shapes import (
     texture,
     tidy,
 )
-
-_STAINS = {
-    "haematoxylin": ((0.36, 0.22, 0.55), (0.90, 0.66, 0.80)),
-    "purple on white": ((0.35, 0.20, 0.60), (0.94, 0.92, 0.95)),
-    "purple on purple": ((0.33, 0.20, 0.62), (0.72, 0.62, 0.88)),
-    "brown": ((0.38, 0.24, 0.16), (0.86, 0.86, 0.92)),
-    "blue": ((0.15, 0.25, 0.55), (0.85, 0.88, 0.90)),
-}
-
-
-@dataclass
-class Canvas:
-    """What a painter returns: intensities in 0..1 before the microscope."""
-
-    light: Field
-    labels: Labels
-    parts: Labels | None = None
+from napari_sam_suite.engine.synthetic.tissue import (
+    paint_immunostained,
+    paint_stained,
+)
 
 
 def _glow(
@@ -244,76 +231,6 @@ def _paint_organelles(
     return Canvas(light.astype(np.float32), labels)
 
 
-def _paint_stained(
-    rng: np.random.Generator, shape: tuple[int, int], diameter: float
-) -> Canvas:
-    """Stained tissue in colour: dark nuclei on a mottled ground, fibres, gaps."""
-    labels = scatter(
-        rng,
-        shape,
-        diameter,
-        rng.uniform(0.1, 0.6),
-        overlap=rng.uniform(0, 0.15),
-        clusters=0.3,
-        stretch=(1.0, 2.0),
-        wave=0.18,
-        spread=0.3,
-    )
-    dark, ground = (np.array(c) for c in list(_STAINS.values())[rng.integers(5)])
-    dark = dark + rng.normal(0, 0.05, 3)
-    ground = ground + rng.normal(0, 0.04, 3)
-    mottle = 0.06 * texture(rng, shape, diameter) + 0.04 * texture(rng, shape, 4)
-    fibres = np.sin(2.5 * texture(rng, shape, 2 * diameter) + 3 * mottle)
-    tissue = np.clip(rng.uniform(0, 0.25) * (1 + fibres), 0, 1) + mottle
-    dye = per_object(rng, labels, rng.uniform(0.3, 0.8), 1.0)
-    dye = dye * (1 + 0.18 * texture(rng, shape, max(1.5, diameter / 7)))
-    dye = ndimage.gaussian_filter(dye, rng.uniform(0.3, 0.06 * diameter + 0.4))
-    mix = np.clip(np.maximum(dye, 0.6 * tissue + 0.3 * dye), 0, 1.1)[..., None]
-    light = ground * (1 - mix) + dark * mix
-    if rng.random() < 0.5:
-        gaps = ndimage.gaussian_filter(
-            (texture(rng, shape, 2 * diameter) > 1.1) & (labels == 0), 1.5
-        )[..., None]
-        light = light * (1 - gaps) + 0.95 * gaps
-    return Canvas(light.astype(np.float32), labels)
-
-
-def _paint_immunostained(
-    rng: np.random.Generator, shape: tuple[int, int], diameter: float
-) -> Canvas:
-    """Blue nuclei in tissue whose glands carry a brown marker on their membranes.
-
-    Dyes absorb as in colour deconvolution (Ruifrok and Johnston 2001).
-    """
-    diameter = min(diameter, 0.12 * min(shape))
-    bulk = texture(rng, shape, rng.uniform(4, 9) * diameter)
-    gland = bulk > rng.uniform(-0.5, 0.8)
-    lumen = bulk > rng.uniform(1.3, 2.2)
-    crowded = scatter(rng, shape, diameter, 0.55, overlap=0.0, stretch=(1.0, 1.7))
-    spindles = scatter(rng, shape, 0.7 * diameter, 0.35, overlap=0, stretch=(1.5, 3.5))
-    centre = np.where(gland, crowded, 0)
-    labels = tidy(np.where(centre, centre, np.where(gland, 0, spindles + 4096)))
-    labels = tidy(np.where(lumen | (~gland & (spindles == 0)), 0, labels))
-    walls = borders(tessellate(rng, shape, 1.2 * diameter, 0.0)).astype(np.float32)
-    walls = ndimage.gaussian_filter(walls, 0.05 * diameter + 0.5)
-    walls = walls / max(float(walls.max()), 1e-6)
-    fibres = np.abs(texture(rng, shape, 0.6 * diameter))
-    edge = ndimage.gaussian_filter((gland & ~lumen) * 1.0, 0.1 * diameter + 0.5)
-    mottle = 1 + 0.3 * texture(rng, shape, 0.3 * diameter)
-    brown = edge * (rng.uniform(0.2, 0.6) + rng.uniform(0.3, 1.0) * walls) * mottle
-    brown = brown * rng.choice([0.0, 1.0, 1.0, 1.0]) * (1 - 0.75 * (labels > 0))
-    blue = per_object(rng, labels, 0.25, rng.uniform(0.5, 1.1))
-    blue = blue * (1 + 0.2 * texture(rng, shape, max(1.5, diameter / 6)))
-    blue = ndimage.gaussian_filter(blue, rng.uniform(0.3, 0.05 * diameter + 0.4))
-    blue = blue + 0.06 * fibres * (1 - lumen) * (1 - edge)
-    dyes = np.array([[0.65, 0.70, 0.29], [0.27, 0.57, 0.78]])
-    dyes = dyes + rng.normal(0, 0.05, (2, 3))
-    dyes[0, :2] -= rng.uniform(0, 0.25) * np.array([0, 1])
-    density = np.stack([blue, np.clip(brown, 0, None)], -1) @ np.clip(dyes, 0, None)
-    light = rng.uniform(0.93, 1.0, 3) * np.exp(-1.6 * np.clip(density, 0, None))
-    return Canvas(light.astype(np.float32), labels)
-
-
 Painter = Callable[[np.random.Generator, tuple[int, int], float], Canvas]
 PAINTERS: dict[str, Painter] = {
     "nuclei": _paint_nuclei,
@@ -324,7 +241,7 @@ PAINTERS: dict[str, Painter] = {
     "rods": _paint_rods,
     "yeast": _paint_yeast,
     "organelles": _paint_organelles,
-    "stained": _paint_stained,
-    "immunostained": _paint_immunostained,
+    "stained": paint_stained,
+    "immunostained": paint_immunostained,
 }
 """How each kind is drawn, from a generator, a shape and a typical diameter."""

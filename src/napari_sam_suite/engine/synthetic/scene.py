@@ -2,7 +2,7 @@
 
 ``synthesize`` draws one scene of a kind (nuclei, membranes, phase contrast, rods,
 stained tissue, ...) together with its instance labels. The same seed always gives
-the same pixels. The kinds are painted in `synthetic_painters`; here a common
+the same pixels. The kinds are painted in `painters` and `tissue`; here a common
 microscope model adds uneven light, blur and noise.
 """
 

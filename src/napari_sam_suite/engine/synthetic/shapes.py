@@ -36,12 +36,20 @@ def texture(rng: np.random.Generator, shape: tuple[int, int], grain: float) -> F
 
 
 def disc(
-    rng: np.random.Generator, radius: float, stretch: float, wave: float
+    rng: np.random.Generator,
+    radius: float,
+    stretch: float,
+    wave: float,
+    turn: float | None = None,
 ) -> NDArray[np.bool_]:
-    """A filled ellipse of mean ``radius`` with a wavy outline."""
+    """A filled ellipse of mean ``radius`` with a wavy outline.
+
+    ``turn`` is the angle (radians) of its long axis from the y axis to the x axis,
+    random by default.
+    """
     reach = int(np.ceil(radius * stretch * (1 + 2 * wave))) + 1
     ys, xs = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
-    turn = rng.uniform(0, np.pi)
+    turn = rng.uniform(0, np.pi) if turn is None else turn
     u = (ys * np.cos(turn) + xs * np.sin(turn)) / np.sqrt(stretch)
     v = (xs * np.cos(turn) - ys * np.sin(turn)) * np.sqrt(stretch)
     angle = np.arctan2(u, v)
