@@ -9,11 +9,14 @@ from napari.components import ViewerModel
 from napari.layers import Shapes
 
 from napari_sam_suite.engine.composite import Composite
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.widgets import shapes
 from napari_sam_suite.widgets.layers import Picture, Placement
-from napari_sam_suite.widgets.results import Results, Run
+from napari_sam_suite.widgets.results import _CHUNK, Results, Run
 
 MANY = 60
 
@@ -38,6 +41,19 @@ def run(results: Results) -> Run:
 
 def squares(count: int) -> Objects:
     return Objects([shapely.box(0, 5 * i, 4, 5 * i + 4) for i in range(count)])
+
+
+def frame_of(objects: Objects) -> FrameResult:
+    return FrameResult(FrameIndex(), objects, Losses())
+
+
+def settle(results: Results, qtbot: Any) -> None:
+    qtbot.waitUntil(lambda: results.settled, timeout=60_000)
+
+
+def ids(run: Run) -> list[str]:
+    assert run.layer is not None
+    return sorted(run.layer.features["id"])
 
 
 def test_what_comes_while_a_layer_is_built_goes_into_it(
@@ -75,3 +91,112 @@ def test_a_layer_that_cannot_be_built_does_not_hold_what_comes_next(
     assert [str(error) for error in failures] == ["odd"]
     [layer] = viewer.layers
     assert len(layer.data) == 2
+
+
+@pytest.fixture
+def first(results: Results, run: Run, qtbot: Any) -> Run:
+    """A run that has filled the layer."""
+    results.add(run, frame_of(squares(3 * _CHUNK)))
+    results.finish(run)
+    settle(results, qtbot)
+    return run
+
+
+def test_a_run_replaces_objects_some_in_each_turn(
+    results: Results, first: Run, qtbot: Any
+) -> None:
+    layer, before = first.layer, ids(first)
+    assert layer is not None
+    counts: list[int] = []
+    layer.events.data.connect(lambda event: counts.append(len(layer.data)))
+    again = results.begin(first.picture, {"params": {}}, "replace")
+    results.add(again, frame_of(squares(2 * _CHUNK + 7)))
+    results.finish(again)
+    assert not results.settled and not results.can_undo
+    settle(results, qtbot)
+    steps = np.abs(np.diff([3 * _CHUNK, *counts]))
+    assert again.layer is layer and set(layer.features["run"]) == {again.id}
+    assert len(layer.data) == 2 * _CHUNK + 7
+    assert steps.max() == _CHUNK
+    assert sorted(again.replaced.features["id"]) == before
+    results.undo()
+    assert ids(first) == before
+    results.redo()
+    assert set(layer.features["run"]) == {again.id}
+    assert len(layer.data) == 2 * _CHUNK + 7
+
+
+def test_objects_of_other_frames_stay_when_some_are_replaced(
+    viewer: ViewerModel, results: Results, qtbot: Any
+) -> None:
+    image = open_image(np.zeros((2, 40, 400), np.uint8), axes="ZYX", name="stack")
+    where = Placement("ZYX", {})
+    picture = Picture(image, Composite.default(image), where, ("stack",), "ZYX")
+    runs = []
+    for frames in ((0, 1), (1,)):
+        run = results.begin(picture, {"params": {}}, "replace")
+        for z in frames:
+            found = squares(3).with_features(z=z)
+            results.add(run, FrameResult(FrameIndex(z=z), found, Losses()))
+        results.finish(run)
+        settle(results, qtbot)
+        runs.append(run)
+    [layer] = viewer.layers
+    table = layer.features
+    assert table["run"][table["z"] == 0].tolist() == [runs[0].id] * 3
+    assert table["run"][table["z"] == 1].tolist() == [runs[1].id] * 3
+
+
+def test_a_run_that_finds_nothing_replaces_as_well(
+    results: Results, first: Run, qtbot: Any
+) -> None:
+    before = ids(first)
+    again = results.begin(first.picture, {"params": {}}, "replace")
+    results.add(again, frame_of(Objects.empty()))
+    results.finish(again)
+    settle(results, qtbot)
+    assert ids(again) == []
+    results.undo()
+    assert ids(first) == before
+
+
+def test_what_comes_late_of_a_run_that_was_taken_away_is_dropped(
+    results: Results, first: Run, qtbot: Any
+) -> None:
+    before = ids(first)
+    results.undo()
+    results.add(first, frame_of(squares(1)))
+    results.finish(first)
+    settle(results, qtbot)
+    assert ids(first) == [] and results.can_redo
+    results.redo()
+    assert ids(first) == before
+
+
+def test_runs_that_end_at_once_are_undone_in_their_order(
+    results: Results, first: Run, qtbot: Any
+) -> None:
+    pair = [results.begin(first.picture, {"params": {}}, "add") for _ in range(2)]
+    for run in pair:
+        results.add(run, frame_of(squares(2)))
+        results.finish(run)
+    settle(results, qtbot)
+    assert results.last is pair[1]
+    results.undo()
+    assert results.last is pair[0]
+
+
+def test_a_layer_that_is_removed_while_it_is_filled_is_replaced_by_a_new_one(
+    viewer: ViewerModel, results: Results, first: Run, qtbot: Any
+) -> None:
+    old = first.layer
+    again = results.begin(first.picture, {"params": {}}, "replace")
+    results.add(again, frame_of(squares(2 * _CHUNK)))
+    results._turn()
+    results._turn()
+    viewer.layers.remove(old)
+    results.finish(again)
+    settle(results, qtbot)
+    [layer] = viewer.layers
+    assert layer is not old
+    assert set(layer.features["run"]) == {again.id}

@@ -198,7 +198,7 @@ class CarryBox(QWidget):
             If there are none.
         """
         from napari_sam_suite.engine.propagation.track import mark
-        from napari_sam_suite.widgets.results import read_rows
+        from napari_sam_suite.widgets.drawing import read_rows
         from napari_sam_suite.widgets.table import name_rows
 
         layer = self._layer()

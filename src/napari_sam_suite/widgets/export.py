@@ -192,7 +192,7 @@ class ExportTab(Tab):
 
     def _refresh(self, _: Any = None) -> None:
         layer = self.parts.shapes_layer()
-        some = layer is not None and len(layer.data) > 0
+        some = layer is not None and layer.nshapes > 0
         self.save.setEnabled(some)
         self.save.setToolTip(
             f"All objects of {layer.name}."

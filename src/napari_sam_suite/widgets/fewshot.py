@@ -128,7 +128,7 @@ class FewShotTab(Tab):
 
     def _known(self, picture: Picture, given: Prototypes) -> Objects | None:
         """Objects of the image that have a tag of the prototypes: not found again."""
-        from napari_sam_suite.widgets.results import read_rows
+        from napari_sam_suite.widgets.drawing import read_rows
 
         layer = self.parts.results.layer_of(picture)
         tags = column(layer, "tag")

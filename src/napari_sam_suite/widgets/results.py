@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -11,27 +12,26 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.widgets.bridge import Background
+from napari_sam_suite.widgets.drawing import Drawing, delete_rows
 from napari_sam_suite.widgets.layers import KEY
-from napari_sam_suite.widgets.reveal import Reveal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from napari.components import ViewerModel
-    from numpy.typing import NDArray
 
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.run import FrameResult
-    from napari_sam_suite.widgets.layers import Picture, Placement
+    from napari_sam_suite.widgets.layers import Picture
 
 Mode = Literal["replace", "add", "new"]
 """What becomes of earlier objects: replaced in the same frames, kept, or left alone
 in their own layer."""
 
-_MANY = 50  # objects of a new layer, from which on another thread makes the triangles
-_SHARE = 8  # pauses over the time that drawing takes
+_SHARE = 8  # pauses over the time that drawing takes, while the run goes on
+_CHUNK = 120  # shapes put in or taken out in one turn of the event loop, at least
+_PART = 16  # and at least this part of the layer: napari looks at all of it each time
 
 
 def nothing() -> Objects:
@@ -54,6 +54,14 @@ class Run:
         What it took out of the layer.
     withdrawn : Objects
         What it had found, while it is undone.
+    pending : list of FrameResult
+        Finished frames that are not drawn yet.
+    outdated : set of FrameIndex
+        Frames in which what earlier runs have drawn is still to go.
+    frames, found : int
+        How many frames are finished, with how many objects.
+    ended : bool
+        Whether no more frames come.
     """
 
     id: str
@@ -64,8 +72,10 @@ class Run:
     replaced: Objects = field(default_factory=nothing)
     withdrawn: Objects = field(default_factory=nothing)
     pending: list[FrameResult] = field(default_factory=list)
+    outdated: set[FrameIndex] = field(default_factory=set)
     frames: int = 0
     found: int = 0
+    ended: bool = False
     what = "The run"
 
     def undo(self, results: Results) -> None:
@@ -97,9 +107,9 @@ class Step(Protocol):
 class Results(QObject):
     """Puts objects into Shapes layers, and takes whole runs out and back in.
 
-    The shapes of a new layer are made on another thread, and it is shown part by part,
-    by `Reveal`. While a run goes on, drawing takes no more than a small share of the
-    time.
+    While a run goes on, drawing takes no more than a small share of the time. What is
+    drawn into a layer that is there, and what goes from it, goes a few shapes in each
+    turn of the event loop.
 
     Signals
     -------
@@ -125,14 +135,14 @@ class Results(QObject):
         self._viewer = viewer
         self._done: list[Step] = []
         self._undone: list[Step] = []
-        self._work: Background | None = None
+        self._runs: list[Run] = []  # with something to draw, the next one first
+        self._chunks: deque[Objects] = deque()  # of the first of them
+        self._drawing = Drawing(viewer, self)
+        self._drawing.failed.connect(self.failed)
+        self._drawing.changed.connect(self._go_on)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._flush)
-        self._waiting: list[Run] = []
-        self._later: list[tuple[Run, Objects]] = []
-        self._reveal = Reveal(viewer, self)
-        self._reveal.done.connect(self.changed)
+        self._timer.timeout.connect(self._turn)
 
     @property
     def can_undo(self) -> bool:
@@ -147,7 +157,7 @@ class Results(QObject):
     @property
     def settled(self) -> bool:
         """Whether everything that was found is in the viewer."""
-        return self._work is None and not self._waiting and self._reveal.idle
+        return not self._runs and self._drawing.idle
 
     def begin(self, picture: Picture, recipe: dict[str, Any], mode: Mode) -> Run:
         """Start a run; its recipe goes into the layer's metadata.
@@ -163,23 +173,19 @@ class Results(QObject):
 
     def add(self, run: Run, result: FrameResult) -> None:
         """Take a finished frame; it is drawn soon."""
+        if run in self._undone:
+            return  # it was taken away before it came to its end
         run.pending.append(result)
-        if run not in self._waiting:
-            self._waiting.append(run)
         run.recipe["searched"].append(list(result.frame))
         run.frames += 1
         run.found += len(result.objects)
         self.taken.emit(run, result)
-        if not self._timer.isActive():
-            self._timer.start(0)
+        self._draw_soon(run)
 
     def finish(self, run: Run) -> None:
-        """Draw what is left; from here on the run can be undone."""
-        self._timer.stop()
-        self._flush()
-        if (run.found or len(run.replaced)) and run not in self._done:
-            self.push(run)
-        self.changed.emit()
+        """Say that no more frames come; when all is drawn, the run can be undone."""
+        run.ended = True
+        self._draw_soon(run)
 
     def push(self, step: Step) -> None:
         """Make a step that was taken the next one to be undone."""
@@ -234,169 +240,124 @@ class Results(QObject):
         self.stepped.emit()
         self.changed.emit()
 
+    def show(self, run: Run, new: Objects) -> None:
+        """Add objects to the layer of a run, at once."""
+        self._drawing.show(run, new)
+
     def take(self, run: Run, column: str, values: Iterable[str]) -> Objects:
         """Remove objects from the layer of a run, by a feature, and return them."""
-        if run.layer is None or not self._alive(run.layer):
+        if run.layer is None or not self._drawing.is_there(run.layer):
             return nothing()
         which = run.layer.features[column].isin(list(values))
-        return self._take(run, np.asarray(which, dtype=bool))
+        return self._drawing.take(run, np.asarray(which, dtype=bool))
 
     def replace(self, run: Run, ids: Iterable[str]) -> None:
         """Take objects out for a run; its undoing brings them back."""
-        from napari_sam_suite.engine.objects import Objects
-
-        run.replaced = Objects.concat([run.replaced, self.take(run, "id", ids)])
+        _let_go(run, self.take(run, "id", ids))
 
     def remove(self, run: Run, ids: Iterable[str]) -> None:
         """Remove objects from the layer of a run, by their ids."""
-        if run.layer is not None and self._alive(run.layer):
+        if run.layer is not None and self._drawing.is_there(run.layer):
             which = np.asarray(run.layer.features["id"].isin(list(ids)), dtype=bool)
-            _delete(run.layer, np.flatnonzero(which).tolist())
+            delete_rows(run.layer, np.flatnonzero(which).tolist())
 
-    # -- drawing -----------------------------------------------------------------
+    # -- drawing, turn by turn ----------------------------------------------------
 
-    def _flush(self) -> None:
+    def _draw_soon(self, run: Run) -> None:
+        if run not in self._runs:
+            self._runs.append(run)
+        if run.ended or not self._timer.isActive():
+            self._timer.start(0)
+
+    def _go_on(self) -> None:
+        """A layer was built, or can be seen."""
+        if self._runs and not self._timer.isActive():
+            self._timer.start(0)
+        self.changed.emit()
+
+    def _turn(self) -> None:
+        """Draw a part of the next run, or say that it has all that it found."""
+        if not self._runs or self._drawing.building:
+            return
+        run = self._runs[0]
+        start = time.perf_counter()
+        try:
+            drew = self._draw_some(run)
+        except Exception as error:  # noqa: BLE001 - a timer has nobody to raise to
+            drew = True
+            self.failed.emit(error)
+        if not drew:
+            self._runs.remove(run)
+            self._close(run)
+        took = time.perf_counter() - start
+        if self._runs and not self._drawing.building:
+            self._timer.start(round(took * 1000 * (1 if run.ended else _SHARE)))
+
+    def _draw_some(self, run: Run) -> bool:
+        """Put some new shapes in, or else take some old ones out, if there are any."""
+        if self._chunks:
+            self._drawing.show(run, self._chunks.popleft())
+            return True
+        if run.outdated and self._take_outdated(run):
+            return True
+        if run.pending:
+            self._collect(run)
+            return True
+        return False
+
+    def _collect(self, run: Run) -> None:
+        """Make chunks of the frames that have come; a new layer takes all at once."""
         from napari_sam_suite.engine.objects import Objects
 
-        if not self._waiting or self._work is not None:
-            return
-        run = self._waiting.pop(0)
-        start = time.perf_counter()
         results, run.pending = run.pending, []
+        there = self._drawing.is_there(run.layer)
+        if run.mode == "replace" and there:
+            run.outdated.update(result.frame for result in results)
         new = Objects.concat(result.objects for result in results)
         new = new.with_features(run=run.id)
-        if run.mode == "replace" and self._alive(run.layer):
-            self._replace(run, [result.frame for result in results])
-        try:
-            self.show(run, new)
-        except Exception as error:  # noqa: BLE001 - a timer has nobody to raise to
-            self._fail(error)
-        if self._work is None:
-            rest = (time.perf_counter() - start) * _SHARE
-            self._timer.start(round(rest * 1000))
+        size = _chunk(run) if there else max(len(new), 1)
+        rows = np.arange(len(new))
+        self._chunks.extend(
+            new.select(rows[first : first + size]) for first in range(0, len(new), size)
+        )
 
-    def show(self, run: Run, new: Objects) -> None:
-        """Add objects to the layer of a run."""
-        from napari_sam_suite.widgets.shapes import layer_options, to_vertices
-
-        if not len(new):
-            return
+    def _take_outdated(self, run: Run) -> bool:
+        """Take out some of what earlier runs have in frames that are finished."""
         layer = run.layer
-        if layer is None and self._work is not None:
-            self._later.append((run, new))  # for the layer that is being built
-            return
-        if layer is not None and not layer.data and not self._alive(layer):
-            self._viewer.add_layer(layer)
-        if layer is not None and self._alive(layer):
-            layer.metadata[KEY]["runs"][run.id] = run.recipe
-            self._append(layer, run.picture, new)
-            return
-        options = layer_options(
-            new,
-            run.picture.placement,
-            f"{run.picture.image.name} objects",
-            {"image": list(run.picture.names), "runs": {run.id: run.recipe}},
-        )
-        options["visible"] = False
-        placement = run.picture.placement
-        if len(new) < _MANY:
-            self._attach(run, Shapes(to_vertices(new, placement), **options))
-            return
-        self._work = Background(
-            lambda *_: Shapes(to_vertices(new, placement), **options), self
-        )
-        self._work.done.connect(lambda layer: self._built(run, layer))
-        self._work.failed.connect(self._not_built)
-        self._work.start()
-
-    def _not_built(self, error: Exception) -> None:
-        self._fail(error)
-        self._catch_up()
-
-    def _built(self, run: Run, layer: Shapes) -> None:
-        self._work = None
-        self._attach(run, layer)
-        self._catch_up()
-        self.changed.emit()
-
-    def _catch_up(self) -> None:
-        """Draw what has come while a layer was built."""
-        later, self._later = self._later, []
-        for run, new in later:
-            self.show(run, new)
-        self._flush()
-
-    def _fail(self, error: Exception) -> None:
-        self._work = None
-        self.failed.emit(error)
-        self.changed.emit()
-
-    def _attach(self, run: Run, layer: Shapes) -> None:
-        run.layer = layer
-        self._reveal.add(layer)
-
-    def _append(self, layer: Shapes, picture: Picture, new: Objects) -> None:
-        import pandas as pd
-
-        from napari_sam_suite.widgets.shapes import EDGE, colours, to_vertices
-        from napari_sam_suite.widgets.table import set_features
-
-        before = layer.features.copy()
-        layer.add(
-            to_vertices(new, picture.placement),
-            shape_type="polygon",
-            edge_width=EDGE,
-            edge_color=colours(
-                new.features["tag"].tolist(), layer.metadata[KEY].get("colours")
-            ),
-            face_color=np.zeros((len(new), 4)),
-        )
-        table = pd.concat([before, new.features], ignore_index=True)
-        set_features(layer, table)
-
-    # -- the way back ------------------------------------------------------------
-
-    def _replace(self, run: Run, frames: Iterable[FrameIndex]) -> None:
-        """Take out what earlier runs have in frames that are finished."""
-        from napari_sam_suite.engine.objects import Objects
-
-        layer = run.layer
-        if layer is None:
-            return
+        if layer is None or not self._drawing.is_there(layer):
+            run.outdated.clear()
+            return False
         # where they are, and not what the table says: it knows no frame of shapes
         # that were drawn by hand or moved
-        frame, wanted = run.picture.placement.frame, set(frames)
-        there = np.array([frame(d[0][:-2]) in wanted for d in layer.data], dtype=bool)
-        old = self._take(run, there & (layer.features["run"].to_numpy() != run.id))
-        run.replaced = Objects.concat([run.replaced, old])
+        frame, data = run.picture.placement.frame, layer.data
+        old = layer.features["run"].to_numpy() != run.id
+        for row in np.flatnonzero(old).tolist():
+            old[row] = frame(data[row][0][:-2]) in run.outdated
+        if not old.any():
+            run.outdated.clear()
+            return False
+        old[np.flatnonzero(old)[_chunk(run) :]] = False
+        _let_go(run, self._drawing.take(run, old))
+        return True
 
-    def _take(self, run: Run, which: NDArray[np.bool_]) -> Objects:
-        """Remove rows from the layer of a run, and return them."""
-        layer = run.layer
-        if layer is None or not which.any():
-            return nothing()
-        rows = np.flatnonzero(which).tolist()
-        objects = read_rows(layer, rows, run.picture.placement)
-        _delete(layer, rows)
-        return objects
-
-    def _alive(self, layer: Shapes | None) -> bool:
-        return layer is not None and layer in self._viewer.layers
-
-
-def _delete(layer: Shapes, rows: Sequence[int]) -> None:
-    layer.selected_data = set(rows)
-    layer.remove_selected()
+    def _close(self, run: Run) -> None:
+        """Let a run that has ended be undone."""
+        if not run.ended:
+            return
+        known = run in self._done or run in self._undone
+        if not known and (run.found or len(run.replaced)):
+            self.push(run)
+        self.changed.emit()
 
 
-def read_rows(layer: Shapes, rows: Sequence[int], placement: Placement) -> Objects:
-    """Objects of some shapes of a layer, as they are now."""
-    from napari_sam_suite.widgets.shapes import to_objects
+def _chunk(run: Run) -> int:
+    """How many shapes of a run's layer change in one turn."""
+    there = 0 if run.layer is None else run.layer.nshapes
+    return max(_CHUNK, there // _PART)
 
-    data, kinds = layer.data, layer.shape_type
-    return to_objects(
-        [data[row] for row in rows],
-        [kinds[row] for row in rows],
-        layer.features.iloc[list(rows)],
-        placement,
-    )
+
+def _let_go(run: Run, old: Objects) -> None:
+    """Remember what went for a run."""
+    from napari_sam_suite.engine.objects import Objects
+
+    run.replaced = Objects.concat([run.replaced, old])

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import QWidget
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -19,7 +20,9 @@ class Reveal(QObject):
 
     Adding takes some 0.1 s, whatever is in the layer. Drawing it first takes as long
     again, because each of its five parts (faces, highlights, their lines and corners,
-    text) brings a program for the graphics card that has to be built.
+    text) brings a program for the graphics card that has to be built. The text, which
+    also draws the letters of a font, is shown once the layer has one. The window draws
+    nothing in the turn in which the layer is added, but in the next.
 
     Signals
     -------
@@ -46,6 +49,7 @@ class Reveal(QObject):
     def add(self, layer: Shapes) -> None:
         """Add a layer that is not visible yet to the viewer; shows it soon."""
         self.finish()
+        _rest(self._window())
         self._viewer.add_layer(layer)
         self._layer = layer
         self._timer.start()
@@ -54,6 +58,13 @@ class Reveal(QObject):
         """Show at once what is still to be shown."""
         while self._layer is not None or self._parts:
             self._next()
+
+    def _window(self) -> QWidget | None:
+        """The window of the panel that this belongs to."""
+        owner = self.parent()
+        while owner is not None and not isinstance(owner, QWidget):
+            owner = owner.parent()
+        return None if owner is None else owner.window()
 
     def _next(self) -> None:
         """Show the faces first, then one more part each time."""
@@ -80,15 +91,28 @@ class Reveal(QObject):
             canvas = viewer.window._qt_viewer.canvas
             node = canvas.layer_to_visual[layer].node
             parts = [
-                node.text,
                 node.highlight_lines,
                 node.highlight_vertices,
                 node.shape_highlights,
             ]
-            for part in parts:
+            for part in (*parts, node.text):
                 part.visible = False
+            layer.text.events.string.connect(lambda: _show(node.text))
             return parts
         return []
+
+
+def _rest(window: QWidget | None) -> None:
+    """Let a window draw nothing for a moment, and then all at once."""
+    if window is None or not window.updatesEnabled():
+        return
+    window.setUpdatesEnabled(False)
+
+    def go_on() -> None:
+        with suppress(RuntimeError):  # it may have been closed
+            window.setUpdatesEnabled(True)
+
+    QTimer.singleShot(_TURN // 2, go_on)
 
 
 def _show(part: Any) -> None:
