@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.filters import Candidates, refilter
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.nano.config import WEIGHTS, build_nano
@@ -51,7 +52,6 @@ class Setting:
     pred_iou: float = 0.5
     stability: float = 0.5
     nms: float = 0.5
-    points_per_side: int = 32
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -118,10 +118,12 @@ def automatic_scores(
 
 
 def _answers(model, embedding, prompts: Prompts, tokens) -> tuple[torch.Tensor, ...]:
-    """Logits (N, T, h, w) and IoU (N, T)."""
+    """Logits (N, T, h, w) and IoU (N, T), as the engine has them."""
     out = model.decode(embedding, prompts, tokens=tokens)
+    guidance = Guidance.of(embedding)
+    out = (guidance.lean(out, prompts) if guidance else out).numpy()
     count = (len(prompts), len(tokens))
-    return out.logits.unflatten(0, count), out.iou.unflatten(0, count)
+    return tuple(torch.from_numpy(a).unflatten(0, count) for a in (out.logits, out.iou))
 
 
 def _iou_of(logits: torch.Tensor, truth: torch.Tensor) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.engine.guides import PLACES, discs, perfect_guide
 
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.errors import ModelError
@@ -12,29 +13,6 @@ from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.proposals import UNIT, propose
 from napari_sam_suite.engine.synthetic.scene import synthesize
-
-PLACES = 64
-
-
-def perfect_guide(labels: np.ndarray) -> np.ndarray:
-    """What a faultless guide says of a label image of its own size."""
-    guide = np.zeros((5, *labels.shape), np.float32)
-    guide[0] = np.where(labels > 0, 6, -6)
-    for label in np.unique(labels[labels > 0]):
-        places = np.argwhere(labels == label)
-        y, x = places.T
-        guide[2:4, y, x] = (places.mean(0) - places).T / UNIT
-        guide[4, y, x] = np.log(np.sqrt(len(places)) / UNIT)
-    return guide
-
-
-def discs(*discs: tuple[float, float, float]) -> np.ndarray:
-    """Labels of discs (y, x, radius), later ones on top."""
-    labels = np.zeros((PLACES, PLACES), int)
-    y, x = np.mgrid[:PLACES, :PLACES]
-    for number, (cy, cx, radius) in enumerate(discs, 1):
-        labels[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
-    return labels
 
 
 def test_one_point_for_each_object_at_its_centre():

@@ -23,6 +23,7 @@ from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled, ModelError
 from napari_sam_suite.engine.filters import Candidates, choose, merge, passing
 from napari_sam_suite.engine.finder import Found, Report, Stop
+from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.masks import MaskBuilder, Masks, measure, tighten
 from napari_sam_suite.engine.models.protocol import (
     MULTIMASK,
@@ -141,6 +142,7 @@ class _Search:
     done: int = 0
     total: int = 0
     candidates: Candidates | None = None
+    _guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         self.lowest = self.params
@@ -212,7 +214,8 @@ class _Search:
         )
         embedding = self._asker.encode(pixels)
         planned, before = len(grid), self.done
-        if self._guided(embedding):
+        self._guidance = Guidance.of(embedding) if self._guided(embedding) else None
+        if self._guidance is not None:
             grid = propose(embedding.maps()["guide"], region.shape)
         drawn = [Masks.empty(shape)]
         size, asked = self.params.points_per_batch, 0
@@ -250,16 +253,27 @@ class _Search:
         least = self.lowest.pred_iou_thresh or 0.0
         prompts = Prompts.clicks(points)
         if not p.refine:
-            return self.model.decode(embedding, prompts, tokens=tokens, min_iou=least)
-        first = self.model.decode(embedding, prompts, tokens=tokens)
+            return self._decode(embedding, prompts, tokens, least)
+        first = self._decode(embedding, prompts, tokens)
         again = Prompts.clicks(points[to_numpy(first.prompt)])
         logits = first.logits[:, None].clip(-32, 32)
         again = Prompts(again.points, again.labels, masks=logits)
-        second = self.model.decode(embedding, again, tokens=SINGLE, min_iou=least)
+        second = self._decode(embedding, again, SINGLE, least)
         origin = second.prompt
         return Decoded(
             second.logits, second.iou, first.prompt[origin], first.token[origin]
         )
+
+    def _decode(
+        self,
+        embedding: Embedding,
+        prompts: Prompts,
+        tokens: tuple[int, ...],
+        least: float = 0.0,
+    ) -> Decoded:
+        """The model's answers, leaning on its guide where that chose the points."""
+        found = self.model.decode(embedding, prompts, tokens=tokens, min_iou=least)
+        return self._guidance.lean(found, prompts) if self._guidance else found
 
     def _keep(
         self,

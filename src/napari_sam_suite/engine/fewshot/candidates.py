@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.masks import MaskBuilder, Masks, measure, tighten
 from napari_sam_suite.engine.models.protocol import MULTIMASK, Prompts
 from napari_sam_suite.engine.resample import Enlargement
@@ -89,13 +90,14 @@ def draw_candidates(
     """
     builder = MaskBuilder(shape)
     asker = Asker(model)
+    guidance = Guidance.of(embedding)
 
     def ask(embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         if stop():
             raise Cancelled
-        return model.decode(
-            embedding, Prompts.clicks(points), tokens=MULTIMASK, min_iou=limits.score
-        )
+        prompts = Prompts.clicks(points)
+        found = model.decode(embedding, prompts, tokens=MULTIMASK, min_iou=limits.score)
+        return guidance.lean(found, prompts) if guidance else found
 
     for decoded, part in asker.decode(embedding, points, ask):
         _keep(decoded, part, embedding, region, limits, model.input_size, builder)

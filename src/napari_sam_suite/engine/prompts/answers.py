@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.masks import measure, tighten
 from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
 from napari_sam_suite.engine.models.resize import resize
@@ -170,6 +171,7 @@ class _Asking:
         self._pause("Encoding")
         pixels = self.rgb[view.y0 : view.y1, view.x0 : view.x1]
         embedding = self.asker.encode(np.ascontiguousarray(pixels))
+        guidance = Guidance.of(embedding)
         kinds: dict[tuple[int, int, bool, bool, bool], list[int]] = defaultdict(list)
         for i in which:
             kinds[self._kind(i, view)].append(i)
@@ -183,7 +185,10 @@ class _Asking:
                 masked: bool = masked,
             ) -> Decoded:
                 prompts = self._prompts(part.tolist(), view, embedding, masked)
-                return self.model.decode(embedding, prompts, tokens=tokens)
+                found = self.model.decode(embedding, prompts, tokens=tokens)
+                if guidance is None or self.prompts[int(part[0])].whole:
+                    return found
+                return guidance.lean(found, prompts)
 
             size = self.params.prompts_per_batch
             batches = self.asker.decode(embedding, np.array(alike), ask, size)

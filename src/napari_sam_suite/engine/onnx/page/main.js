@@ -98,7 +98,8 @@ async function answer() {
       points.push({ x: 0, y: 0, label: -1 });
     }
     const shape = [picture.height, picture.width];
-    const { logits, score } = await model.decode(state.embedding, points, shape);
+    const { embedding } = state;
+    const { logits, score } = await model.decode(embedding, points, shape, filled);
     const { width, height } = picture;
     const { low, card } = model;
     const mask = maskOf(logits, low, card.input_size, filled, width, height);

@@ -1,5 +1,7 @@
 // The exported encoder and decoder on onnxruntime-web.
 
+import { lean } from "./guidance.js";
+
 const LIBRARY = "ort.wasm.min.mjs";
 const MOST_THREADS = 4;
 
@@ -103,9 +105,10 @@ class Model {
    * Draw the best mask for the prompts of one object.
    *
    * points: [{x, y, label}] in pixels of the model's input; 1 inside, 0 outside, 2 and
-   * 3 the corners of a box, -1 no point. Gives {logits, score}, low x low.
+   * 3 the corners of a box, -1 no point. shape and filled: height and width of the
+   * picture and of its part of the input. Gives {logits, score}, low x low.
    */
-  async decode(embedding, points, shape) {
+  async decode(embedding, points, shape, filled) {
     const real = points.filter((point) => point.label >= 0);
     const clear = real.length !== 1 || real[0].label !== 1;
     const feed = this.feed(embedding, points, shape);
@@ -126,7 +129,11 @@ class Model {
     let best = from;
     for (let i = from; i < to; i++) if (scores[i] > scores[best]) best = i;
     const logits = masks.data.subarray(best * size, (best + 1) * size);
-    return { logits, score: scores[best] };
+    const score = scores[best];
+    if (!embedding.guide) return { logits, score };
+    const [y, x] = filled.map((n, i) => n / shape[i] / 4);
+    const maps = embedding.guide.data;
+    return { logits: lean(logits, maps, this.low, points, { y, x }), score };
   }
 
   feed(embedding, points, shape) {

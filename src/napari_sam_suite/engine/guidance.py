@@ -1,0 +1,132 @@
+"""What a model's guide says of a mask: masks lean towards the object that was meant.
+
+Every place of the image names the middle of its object (see `proposals`). Places that
+name the middle of the object asked for belong to it, places that name another one do
+not, and this is added to the logits of the mask decoder, which sees the same features
+but decides place by place. It is the likelihood of Neven et al. 2019 ("Instance
+segmentation by jointly optimizing spatial embeddings and clustering bandwidth"), as a
+logit with bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sam_suite.engine.models.protocol import to_numpy
+from napari_sam_suite.engine.proposals import UNIT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts
+
+_STRENGTH = 3.0
+"""Logit that is added where a place names the middle itself."""
+_REACH = 0.7
+"""Distance of the named middle, in sizes of the object, at which nothing is added."""
+_MOST_AGAINST = 3.0
+"""Strengths that are taken away at most, far from the middle."""
+_INSIDE = 0.5
+"""Part of the guide's own logit of being in any object that is added."""
+_SURE = 4.0
+"""That logit's bound."""
+_FILLED = 0.88
+"""Side of the square of an object's area over that of its box: an ellipse."""
+_MARGIN = 1.0
+"""Places that an object may reach beyond its box."""
+_NEVER = -20.0
+"""Logit that is added outside the box."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """A guide's maps of one image, in places of its maps.
+
+    Attributes
+    ----------
+    inside : ndarray, shape (h, w)
+        Logit of being in an object.
+    named : ndarray, shape (2, h, w)
+        (y, x) of the middle that each place names.
+    size : ndarray, shape (h, w)
+        Side of the square of the object's area.
+    scale : ndarray, shape (2,)
+        Places per pixel of the image, in y and x.
+    """
+
+    inside: NDArray[np.float32]
+    named: NDArray[np.float32]
+    size: NDArray[np.float32]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, embedding: Embedding) -> Guidance | None:
+        """What the guide says of an embedded image; None if the model has none."""
+        if "guide" not in embedding.features:
+            return None
+        guide = to_numpy(embedding.features["guide"])[0]
+        shape = guide.shape[1:]
+        places = np.indices(shape, np.float32)
+        size = np.exp(guide[4]) * UNIT
+        scale = np.array(shape) / np.array(embedding.shape)
+        return cls(guide[0], places + guide[2:4] * UNIT, size, scale)
+
+    def lean(self, decoded: Decoded, prompts: Prompts) -> Decoded:
+        """Masks that lean towards what the guide says of their prompts' objects.
+
+        Parameters
+        ----------
+        decoded : Decoded
+            The decoder's answers, with logits of (K, h, w).
+        prompts : Prompts
+            What was asked, in pixels of the image. Boxes tell the middle and the size
+            of what they are around; else every inside point names them. Prompts that
+            have neither are left as they are.
+
+        Returns
+        -------
+        Decoded
+            On the CPU.
+        """
+        decoded = decoded.numpy()
+        logits = decoded.logits.copy()
+        anyhow = _INSIDE * self.inside.clip(-_SURE, _SURE)
+        for b in np.unique(decoded.prompt).tolist():
+            rows = decoded.prompt == b
+            if prompts.boxes is not None:
+                logits[rows] += anyhow + self._boxed(prompts.boxes[b])
+                continue
+            inside = prompts.points[b][prompts.labels[b] == 1]
+            if len(inside):
+                near = np.max([self._pointed(point) for point in inside], 0)
+                logits[rows] += anyhow + near
+        return replace(decoded, logits=logits)
+
+    def _pointed(self, point: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Logits (h, w) that favour the object at a point."""
+        last = np.array(self.size.shape) - 1
+        y, x = np.clip((point + 0.5) * self.scale, 0, last).astype(np.intp)
+        return self._near(self.named[:, y, x], max(2.0, float(self.size[y, x])))
+
+    def _boxed(self, box: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Logits (h, w) that favour an object that fills a box and keep it in there."""
+        low = (box[:2] + 0.5) * self.scale - 0.5
+        high = (box[2:] + 0.5) * self.scale - 0.5
+        side = float(np.sqrt(np.maximum(high - low + self.scale, 1).prod()))
+        added = self._near((low + high) / 2, _FILLED * side)
+        first = np.ceil(low - _MARGIN).astype(int).clip(0)
+        end = np.floor(high + _MARGIN).astype(int) + 1
+        outside = np.ones(added.shape, bool)
+        outside[first[0] : end[0], first[1] : end[1]] = False
+        added[outside] += _NEVER
+        return added
+
+    def _near(self, middle: NDArray[np.floating], size: float) -> NDArray[np.float32]:
+        """Logits (h, w): high where the middle named is near `middle`."""
+        y, x = (self.named[axis] - np.float32(middle[axis]) for axis in range(2))
+        near = 1 - (y * y + x * x) / np.float32((_REACH * size) ** 2)
+        found: NDArray[np.float32] = _STRENGTH * near.clip(-_MOST_AGAINST, None)
+        return found

@@ -1,0 +1,120 @@
+"""Masks that lean towards the object that a guide says was meant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.engine.guides import PLACES, discs, perfect_guide
+
+from napari_sam_suite.engine.guidance import Guidance
+from napari_sam_suite.engine.models.load import load_model
+from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts
+from napari_sam_suite.engine.models.registry import find_model
+from napari_sam_suite.engine.prompts.answers import answer
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import Prompt
+from napari_sam_suite.engine.synthetic.scene import synthesize
+
+SIDE = 4 * PLACES
+"""Pixels of an image whose guide has a place for every four."""
+TOUCHING = discs((32, 22, 9), (32, 40, 9))
+
+
+@pytest.fixture
+def guidance() -> Guidance:
+    embedding = Embedding(
+        {"guide": perfect_guide(TOUCHING)[None]}, (SIDE, SIDE), (512, 512)
+    )
+    found = Guidance.of(embedding)
+    assert found is not None
+    return found
+
+
+def undecided(count: int = 1, logit: float = 0.1) -> Decoded:
+    """A decoder that takes everything for the object, but is not sure."""
+    logits = np.full((count, PLACES, PLACES), logit, np.float32)
+    order = np.arange(count)
+    return Decoded(logits, np.full(count, 0.8, np.float32), order, np.ones(count, int))
+
+
+def pixels(*places: tuple[float, float]) -> np.ndarray:
+    return (np.array(places) + 0.5) * 4
+
+
+def test_each_of_two_touching_objects_is_meant_by_the_point_in_it(guidance):
+    prompts = Prompts.clicks(pixels((32, 20), (32, 42)))
+    masks = guidance.lean(undecided(2), prompts).logits > 0
+    assert (masks[0] == (TOUCHING == 1)).all()
+    assert (masks[1] == (TOUCHING == 2)).all()
+
+
+def test_two_points_inside_mean_both_and_a_point_outside_means_nothing(guidance):
+    points = pixels((32, 20), (32, 42))[None]
+    both = Prompts(points, np.array([[1, 1]]))
+    assert ((guidance.lean(undecided(), both).logits[0] > 0) == (TOUCHING > 0)).all()
+    one = Prompts(points, np.array([[1, 0]]))
+    assert ((guidance.lean(undecided(), one).logits[0] > 0) == (TOUCHING == 1)).all()
+
+
+def test_a_box_means_the_object_that_fills_it_and_nothing_outside(guidance):
+    rows, columns = np.nonzero(TOUCHING == 2)
+    low = np.array([rows.min(), columns.min()]) * 4
+    high = np.array([rows.max(), columns.max()]) * 4 + 3
+    box = np.concatenate([low, high])[None].astype(float)
+    prompts = Prompts(np.zeros((1, 0, 2)), np.zeros((1, 0), int), box)
+    assert (
+        (guidance.lean(undecided(), prompts).logits[0] > 0) == (TOUCHING == 2)
+    ).all()
+    certain = guidance.lean(undecided(logit=10), prompts).logits[0] > 0
+    where = np.argwhere(certain)
+    assert where.min(0) == pytest.approx([rows.min(), columns.min()], abs=1)
+    assert where.max(0) == pytest.approx([rows.max(), columns.max()], abs=1)
+
+
+def test_what_the_decoder_is_sure_of_stays(guidance):
+    prompts = Prompts.clicks(pixels((32, 20)))
+    decoded = undecided()
+    decoded.logits[0, :, :20] = 30
+    decoded.logits[0, :, 20:] = -30
+    assert ((guidance.lean(decoded, prompts).logits > 0) == (decoded.logits > 0)).all()
+
+
+def test_answers_keep_their_order_scores_and_tokens(guidance):
+    prompts = Prompts.clicks(pixels((32, 20), (32, 42)))
+    decoded = undecided(4)
+    decoded.prompt[:] = [0, 0, 1, 1]
+    found = guidance.lean(decoded, prompts)
+    masks = found.logits > 0
+    assert (masks[[1, 3]] == masks[[0, 2]]).all()
+    assert (masks[0] != masks[2]).any()
+    assert (found.iou == decoded.iou).all()
+    assert (found.token == decoded.token).all()
+
+
+def test_prompts_without_a_place_are_left_as_they_are(guidance):
+    prompts = Prompts(np.zeros((1, 0, 2)), np.zeros((1, 0), int))
+    assert (guidance.lean(undecided(), prompts).logits == undecided().logits).all()
+
+
+def test_points_beyond_the_edge_mean_what_is_at_the_edge(guidance):
+    prompts = Prompts.clicks(np.array([[-3.0, SIDE + 9.0]]))
+    assert np.isfinite(guidance.lean(undecided(), prompts).logits).all()
+
+
+def test_a_model_without_a_guide_has_no_guidance():
+    features = {"image": np.zeros((1, 4, 8, 8), np.float32)}
+    assert Guidance.of(Embedding(features, (64, 64), (64, 64))) is None
+
+
+def test_the_whole_frame_is_not_an_object_that_fills_its_box(monkeypatch):
+    model = load_model(find_model("sam2-nano"), device="cpu")
+    rgb = np.repeat(synthesize("nuclei", (128, 128), 3).image[..., None], 3, 2)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the guide was asked")
+
+    monkeypatch.setattr(Guidance, "lean", never)
+    (found,) = answer(model, rgb, [Prompt(whole=True)], PromptParams())
+    assert len(found) == 1
+    with pytest.raises(AssertionError, match="asked"):
+        answer(model, rgb, [Prompt(inside=((64.0, 64.0),))], PromptParams())
