@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +104,26 @@ def test_what_is_larger_than_the_memory_is_not_kept() -> None:
     cache = EmbeddingCache(memory=10)
     cache.put("a", CPU, embedding())
     assert cache.nbytes == 0
+
+
+def test_threads_may_share_a_cache() -> None:
+    size = embedding().nbytes
+    cache = EmbeddingCache(memory=3 * size)
+
+    def use(number: int) -> None:
+        for turn in range(400):
+            key = f"{number} {turn % 7}"
+            cache.put(key, CPU, embedding())
+            cache.get(f"{(number + 1) % 4} {turn % 7}", CPU)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(use, range(4)))
+    finally:
+        sys.setswitchinterval(before)
+    assert cache.nbytes <= 3 * size
 
 
 def test_a_file_gives_the_embedding_back_to_the_next_process(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import replace
@@ -53,9 +54,9 @@ class EmbeddingCache:
 
     Files hold 16-bit floats, half the size, with a digest: a damaged file is a missing
     one, and is removed. Files appear whole, so that any number of processes may share
-    a folder. Where there is a folder, what is in memory is rounded in the same way, so
-    that a result does not depend on whether an image was encoded before; without one
-    it is as the model made it.
+    a folder, as any number of threads may share a cache. Where there is a folder, what
+    is in memory is rounded in the same way, so that a result does not depend on whether
+    an image was encoded before; without one it is as the model made it.
 
     Parameters
     ----------
@@ -77,18 +78,21 @@ class EmbeddingCache:
         self.folder = None if folder is None else Path(folder).expanduser()
         self.quota = quota
         self._kept: OrderedDict[tuple[str, str], Embedding] = OrderedDict()
+        self._lock = threading.RLock()
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return sum(embedding.nbytes for embedding in self._kept.values())
+        with self._lock:
+            return sum(embedding.nbytes for embedding in self._kept.values())
 
     def get(self, key: str, device: Device) -> Embedding | None:
         """The embedding of `key` on a device, or None if it is not known."""
         here = (key, str(device))
-        if here in self._kept:
-            self._kept.move_to_end(here)
-            return self._kept[here]
+        with self._lock:
+            if here in self._kept:
+                self._kept.move_to_end(here)
+                return self._kept[here]
         found = self._read(key, device)
         if found is not None:
             self._keep(here, found)
@@ -102,36 +106,37 @@ class EmbeddingCache:
         Embedding
             What `get` gives from now on, and to be used in place of `embedding`.
         """
-        if self.folder is not None:
+        folder = self.folder
+        if folder is not None:
             half = _halve(embedding)
             if half is not None:
                 embedding = _restore(embedding, half, device)
-                self._write(key, embedding, half)
+                self._write(folder, key, embedding, half)
         self._keep((key, str(device)), embedding)
         return embedding
 
     def forget(self) -> None:
         """Give the memory back; files stay."""
-        self._kept.clear()
+        with self._lock:
+            self._kept.clear()
 
     def _keep(self, here: tuple[str, str], embedding: Embedding) -> None:
-        self._kept[here] = embedding
-        total = self.nbytes
-        while total > self.memory:
-            _, oldest = self._kept.popitem(last=False)
-            total -= oldest.nbytes
+        with self._lock:
+            self._kept[here] = embedding
+            total = self.nbytes
+            while total > self.memory:
+                _, oldest = self._kept.popitem(last=False)
+                total -= oldest.nbytes
 
     # -- files -------------------------------------------------------------------
 
-    def _path(self, folder: Path, key: str) -> Path:
-        return folder / f"{key}.safetensors"
-
     def _read(self, key: str, device: Device) -> Embedding | None:
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return None
         from safetensors import safe_open
 
-        path = self._path(self.folder, key)
+        path = _path(folder, key)
         if not path.is_file():
             return None
         try:
@@ -159,11 +164,14 @@ class EmbeddingCache:
         return Embedding(features, tuple(shape), tuple(scaled), padded)
 
     def _write(
-        self, key: str, embedding: Embedding, half: dict[str, NDArray[Any]]
+        self,
+        folder: Path,
+        key: str,
+        embedding: Embedding,
+        half: dict[str, NDArray[Any]],
     ) -> None:
         from safetensors.numpy import save_file
 
-        assert self.folder is not None
         told = {
             "digest": _digest(half),
             "dtypes": json.dumps(
@@ -174,9 +182,9 @@ class EmbeddingCache:
             "padded": json.dumps(embedding.padded),
         }
         try:
-            with replacing(self._path(self.folder, key)) as part:
+            with replacing(_path(folder, key)) as part:
                 save_file(half, part, told)
-            keep_within(self.folder, "*.safetensors", self.quota)
+            keep_within(folder, "*.safetensors", self.quota)
         except OutputError as error:
             # Remembering is a favour: without it the work takes longer, no more.
             logger.warning("embeddings are not kept on disk: %s", error)
@@ -275,6 +283,10 @@ class Remembering:
         digest = hashlib.sha256(repr([*told, image.shape]).encode())
         digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()[:40]
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.safetensors"
 
 
 def _halve(embedding: Embedding) -> dict[str, NDArray[Any]] | None:

@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.batch.pipeline import (
+    Finding,
     Told,
+    do_frame,
     find,
     finish,
+    lanes_of,
     process,
     read_frame,
     read_frames,
@@ -24,11 +27,14 @@ from napari_sam_suite.engine.batch.run import (
 from napari_sam_suite.engine.batch.work import begin_image
 from napari_sam_suite.engine.errors import ModelError, OutputError
 from napari_sam_suite.engine.formats.extras import load_extra
+from napari_sam_suite.engine.lanes import start_lanes
 from napari_sam_suite.engine.models.protocol import weights_of
 from napari_sam_suite.engine.recipe import Propagate, Recipe
 from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from napari_sam_suite.engine.batch.work import ImageWork
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.jobs import Engine, Job
@@ -41,10 +47,20 @@ _HERE = "napari_sam_suite"
 
 
 class Bench:
-    """What a worker has at hand: the model, the store, and a few open images."""
+    """What a worker has at hand: the model, the store, and a few open images.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Parameters
+    ----------
+    recipe : Recipe
+        What is to be done.
+    tasks : int
+        How many the worker has at once.
+    """
+
+    def __init__(self, recipe: Recipe, tasks: int = 1) -> None:
         self.recipe = recipe
+        self.tasks = tasks
+        self._lanes: dict[int, Executor] = {}
         self._lock = threading.RLock()
         self._engine: Engine | None = None
         self._checked = False
@@ -75,8 +91,21 @@ class Bench:
             self.store.check_weights(weights_of(model))
             self._checked = True
 
+    def lanes(self, model: SamModel, work: ImageWork) -> Executor | None:
+        """Where its tasks go side by side; None if the device takes one at a time.
+
+        Called on the engine's thread. Each task has a core at least, whatever Dask has
+        told torch.
+        """
+        count = min(self.tasks, lanes_of(model, work, self.tasks))
+        if count > 1 and count not in self._lanes:
+            self._lanes[count] = start_lanes(count, self.tasks)
+        return self._lanes.get(count)
+
     def close(self) -> None:
         """Give the model's memory back."""
+        for lanes in self._lanes.values():
+            lanes.shutdown(wait=False)
         if self._engine is not None:
             self._engine.close(timeout=5)
 
@@ -109,6 +138,9 @@ class Heard:
     def report(self, done: int, total: int, text: str = "") -> None:
         """Nobody listens to the parts of a frame."""
 
+    def follow(self, image: str, frame: FrameIndex, part: float, text: str) -> None:
+        """Nobody listens to the parts of a frame."""
+
     def notice(self, text: str) -> None:
         """Said again with each frame."""
 
@@ -122,7 +154,8 @@ def make_plugin(name: str, recipe: str) -> Any:
 
     class Ready(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
         def setup(self, worker: Any) -> None:
-            vars(worker).setdefault(_HERE, {})[name] = Bench(Recipe.parse(recipe))
+            benches = vars(worker).setdefault(_HERE, {})
+            benches[name] = Bench(Recipe.parse(recipe), worker.state.nthreads)
 
         def teardown(self, worker: Any) -> None:
             bench = vars(worker).get(_HERE, {}).pop(name, None)
@@ -191,10 +224,14 @@ def search_there(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
         return heard.all
     look = read_frame(work, frame)
 
-    def ask(model: SamModel, _: Job[Any]) -> Any:
+    def ask(model: SamModel, _: Job[Any]) -> tuple[SamModel, Any]:
         bench.check(model)
-        return model, find(model, look, heard)
+        lanes = bench.lanes(model, work)
+        return model, lanes or find(model, look, heard, heard)
 
-    model, finding = bench.engine.submit(ask, f"frame of {name}").result()
-    finish(model, look, finding, heard)
+    model, answer = bench.engine.submit(ask, f"frame of {name}").result()
+    if isinstance(answer, Finding):
+        finish(model, look, answer, heard)
+    else:
+        answer.submit(do_frame, model, look, heard, heard).result()
     return heard.all

@@ -1,7 +1,8 @@
 """Frames through reading, finding and writing, all three at once.
 
-The device works on one frame while the next ones are read and the last ones become
-polygons and files. Only so many are under way that memory does not grow with the run.
+A GPU works on one frame while the next ones are read and the last ones become polygons
+and files. On a CPU frames go side by side, each through all of it. Only so many are
+under way that memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import queue
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from napari_sam_suite.engine.errors import (
@@ -23,6 +25,7 @@ from napari_sam_suite.engine.errors import (
     OutputError,
 )
 from napari_sam_suite.engine.finder import Found
+from napari_sam_suite.engine.lanes import count_lanes, start_lanes
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.run import find_objects, outline, see_frame
 from napari_sam_suite.engine.store.images import told
@@ -102,6 +105,9 @@ class Audience(Protocol):
     def tell(self, told: Told) -> None:
         """A frame is finished, or has failed."""
 
+    def follow(self, image: str, frame: FrameIndex, part: float, text: str) -> None:
+        """A frame is under way: `part` of it is done, from 0 to 1."""
+
 
 def read_frames(work: ImageWork) -> Iterator[Look]:
     """Read the frames of an image that are to be done, one after the other."""
@@ -128,11 +134,12 @@ def process(
     Parameters
     ----------
     model : SamModel
-        On its own thread, which is this one.
+        On its own thread, which is this one. On a CPU this one waits while others use
+        the model, as many as `lanes.count_lanes` says.
     looks : iterable of Look
         Read on another thread.
     job : Listener
-        Asked whether to stop, and told how far the frame is.
+        Asked whether to stop.
     audience : Audience
         Told of each frame.
 
@@ -145,22 +152,70 @@ def process(
     ModelError
         If the model cannot be used at all.
     """
+    with closing(_Ahead(looks)) as ahead:
+        for count, some in groupby(ahead, lambda look: lanes_of(model, look.work)):
+            if count > 1:
+                _side_by_side(count, model, some, job, audience)
+            else:
+                _in_turn(model, some, job, audience)
+
+
+def lanes_of(model: SamModel, work: ImageWork, cores: int = 0) -> int:
+    """How many frames of an image to work on at once; see `lanes.count_lanes`."""
+    sizes = work.image.sizes
+    return count_lanes(model, work.independent, (sizes.y, sizes.x), cores)
+
+
+def _in_turn(
+    model: SamModel, looks: Iterable[Look], job: Listener, audience: Audience
+) -> None:
+    """One frame after the other on the device, those before it in two threads."""
     waiting: deque[Future[None]] = deque()
-    with (
-        ThreadPoolExecutor(_WRITERS, "sam-writing") as pool,
-        closing(_Ahead(looks)) as ahead,
-    ):
+    with ThreadPoolExecutor(_WRITERS, "sam-writing") as pool:
         try:
-            for look in ahead:
+            for look in looks:
                 if job.stopping():
                     raise Cancelled
                 while len(waiting) > _BEHIND or (waiting and waiting[0].done()):
                     waiting.popleft().result()
-                found = find(model, look, job)
+                found = find(model, look, job, audience)
                 waiting.append(pool.submit(finish, model, look, found, audience))
         finally:
             while waiting:
                 waiting.popleft().result()
+
+
+def _side_by_side(
+    count: int,
+    model: SamModel,
+    looks: Iterable[Look],
+    job: Listener,
+    audience: Audience,
+) -> None:
+    """`count` frames at once, each in a lane of its own from the model to the file."""
+    under_way: set[Future[None]] = set()
+    with start_lanes(count) as lanes:
+        for look in looks:
+            if job.stopping():
+                raise Cancelled
+            under_way.add(lanes.submit(do_frame, model, look, job, audience))
+            if len(under_way) == count:
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+        for one in under_way:
+            one.result()
+
+
+def do_frame(model: SamModel, look: Look, job: Listener, audience: Audience) -> None:
+    """Take one frame through all that follows its reading.
+
+    Raises
+    ------
+    Cancelled, ModelError, OutputError
+        As `process`.
+    """
+    finish(model, look, find(model, look, job, audience), audience)
 
 
 @dataclass(frozen=True)
@@ -172,7 +227,7 @@ class Finding:
     seconds: float = 0.0
 
 
-def find(model: SamModel, look: Look, job: Listener) -> Finding:
+def find(model: SamModel, look: Look, job: Listener, audience: Audience) -> Finding:
     """Ask the model about one frame.
 
     Raises
@@ -183,14 +238,16 @@ def find(model: SamModel, look: Look, job: Listener) -> Finding:
     if look.error is not None:
         return Finding(error=look.error)
     start = time.perf_counter()
-    sizes = look.work.image.sizes
+    work, sizes = look.work, look.work.image.sizes
+
+    def report(done: int, total: int, text: str = "") -> None:
+        audience.follow(work.name, look.frame, done / max(total, 1), text)
+
     if look.rgb is None:
         text = "Nothing can be seen in this frame, so it has no objects."
         return Finding(Found(Masks.empty((sizes.y, sizes.x)), notices=(text,)))
     try:
-        found = find_objects(
-            model, look.rgb, look.work.finder, look.frame, job.report, job
-        )
+        found = find_objects(model, look.rgb, work.finder, look.frame, report, job)
     except (Cancelled, ModelError):
         raise
     except (EngineError, MemoryError) as error:

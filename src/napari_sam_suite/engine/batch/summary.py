@@ -12,6 +12,7 @@ from napari_sam_suite.engine.errors import reworded
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.batch.pipeline import Told
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.jobs import Job
 
 _MOST = 1000
@@ -77,6 +78,7 @@ class Tally:
         self._lock = threading.Lock()
         self._unopened = images
         self._frames = 0
+        self._under_way: dict[tuple[str, FrameIndex], float] = {}
 
     # -- as a `Listener` of single frames -----------------------------------------
 
@@ -85,7 +87,7 @@ class Tally:
         return self._job.stopping()
 
     def report(self, done: int, total: int, text: str = "") -> None:
-        """How far the frame on the device is."""
+        """How far the work is that comes before the first frame."""
         with self._lock:
             self._report(done / max(total, 1), text)
 
@@ -114,11 +116,18 @@ class Tally:
             self.summary.failed_images += 1
             self._fail(name, "", failure)
 
+    def follow(self, image: str, frame: FrameIndex, part: float, text: str) -> None:
+        """A frame is under way: `part` of it is done, from 0 to 1."""
+        with self._lock:
+            self._under_way[image, frame] = part
+            self._report(text=text)
+
     def tell(self, told: Told) -> None:
         """A frame is finished, or has failed."""
-        if told.again:
-            return
         with self._lock:
+            self._under_way.pop((told.image, told.frame), None)
+            if told.again:
+                return
             if told.failure is None:
                 self.summary.done += 1
                 self.summary.objects += told.objects
@@ -137,6 +146,7 @@ class Tally:
 
     def _report(self, part: float = 0.0, text: str = "") -> None:
         summary = self.summary
+        part += sum(self._under_way.values())
         done = summary.done + summary.skipped + summary.failed
         # An image that was not opened yet counts as one frame.
         total = self._frames + self._unopened

@@ -58,6 +58,9 @@ class ImageWork:
         Text that the ids of objects follow from.
     levels : HierarchyParams, optional
         Objects get levels by these.
+    independent : int
+        Frames of the whole run that may be worked on at once, about: as many as this
+        image has, or as there are images; 1 where frames follow from each other.
     """
 
     name: str
@@ -70,6 +73,7 @@ class ImageWork:
     failed: frozenset[FrameIndex]
     naming: str
     levels: HierarchyParams | None = None
+    independent: int = 1
     _sources: dict[str, dict[str, object]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -165,14 +169,26 @@ def begin_image(
     done = frozenset(place.done() & set(record.frames))
     if isinstance(recipe.capability, Propagate):
         todo = _way(cast("Propagated", finder), place, record.frames, done)
+        independent = 1
     else:
         todo = tuple(frame for frame in record.frames if frame not in done)
+        independent = max(len(record.frames), len(store.images))
     failed = frozenset(frame for frame in place.failures() if frame is not None)
     finished = done & set(todo)
     capability = recipe.capability
     levels = capability.params if isinstance(capability, Nested) else None
     return ImageWork(
-        name, image, place, record, finder, todo, finished, failed, naming, levels
+        name,
+        image,
+        place,
+        record,
+        finder,
+        todo,
+        finished,
+        failed,
+        naming,
+        levels,
+        independent,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ _SAMPLE = 256
 class Adapter(ABC):
     """A SAM network behind the common protocol.
 
+    On a CPU several threads may encode and decode at once: what prompts on one image
+    share is kept by each thread for itself.
+
     Parameters
     ----------
     network : torch.nn.Module
@@ -58,7 +62,7 @@ class Adapter(ABC):
         self.input_size, decoder, self._prompt_encoder = self._parts(network)
         self._mask_decoder = decoder
         self.decoder = SharedDecoder(decoder, self._prompt_encoder)
-        self._shared: tuple[Embedding, ImageKeys] | None = None
+        self._shared = threading.local()
         self._weights = ""
         self.move(device, dtype)
 
@@ -135,7 +139,7 @@ class Adapter(ABC):
 
     def refresh(self) -> None:
         """Forget what was computed from the weights, after they changed."""
-        self._shared = None
+        self._shared = threading.local()
         self._weights = ""
         self.decoder.refresh()
 
@@ -176,9 +180,10 @@ class Adapter(ABC):
         return torch.as_tensor(prompts.masks, device=self.device)
 
     def _share(self, embedding: Embedding) -> ImageKeys:
-        if self._shared is None or self._shared[0] is not embedding:
-            self._shared = (embedding, self.decoder.share(embedding))
-        return self._shared[1]
+        kept: tuple[Embedding, ImageKeys] | None = getattr(self._shared, "kept", None)
+        if kept is None or kept[0] is not embedding:
+            kept = self._shared.kept = (embedding, self.decoder.share(embedding))
+        return kept[1]
 
 
 def _fingerprint(network: Any) -> str:

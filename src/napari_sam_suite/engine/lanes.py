@@ -1,0 +1,100 @@
+"""Frames side by side on a CPU: threads with few cores each, which share one model.
+
+Torch splits every operation over all cores and waits for the slowest at its end,
+thousands of times a frame. Where there are many frames, each on a core of its own is
+faster, and reading, outlines and files of one fall into the work on another. Where
+other programs want the cores too it is faster by far: threads that wait for each other
+burn the time in which the others could have been done.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.models.protocol import SamModel
+
+_MOST = 8
+"""Lanes at most: more would wait for Python's own lock; they get more cores instead."""
+_PIXEL = 40
+"""Bytes that a frame takes for each of its pixels, from its planes to its labels."""
+_FRAMES = 2**30
+"""Bytes that the pixels of all frames under way may take."""
+_SHARE = 4
+"""The model may work in one part in so many of the machine's memory."""
+_UNKNOWN = 2.0
+"""Memory of a model that does not tell, in 10^9 bytes."""
+
+
+def count_lanes(
+    model: SamModel, frames: int, shape: tuple[int, int], cores: int = 0
+) -> int:
+    """How many frames to work on at once.
+
+    It does not depend on what of a run is done already: sums over several cores are
+    rounded otherwise than over one, and a run that goes on shall end like an unbroken
+    one.
+
+    Parameters
+    ----------
+    model : SamModel
+        One on a GPU, or one that is not on torch and has threads of its own, takes one
+        frame at a time.
+    frames : int
+        Frames of the run that do not follow from each other.
+    shape : (int, int)
+        Height and width of a frame. Large ones are fewer at once: together they take
+        1 GiB at most, or are alone.
+    cores : int
+        To be used at least, where torch was told of fewer.
+    """
+    if frames < 2 or model.device.type != "cpu" or model.spec.runtime != "torch":
+        return 1
+    largest = _FRAMES // (_PIXEL * shape[0] * shape[1])
+    each = 1e9 * (model.spec.memory or _UNKNOWN)
+    room = int(psutil.virtual_memory().total / _SHARE / each)
+    return max(1, min(_MOST, _cores(cores), frames, largest, room))
+
+
+def start_lanes(count: int, cores: int = 0) -> ThreadPoolExecutor:
+    """Threads that share the cores that torch uses in the calling thread.
+
+    A model on a CPU answers several of them at once. Whoever owns it leaves it where it
+    is meanwhile.
+
+    Parameters
+    ----------
+    count : int
+        How many threads.
+    cores : int
+        To be used at least, where torch was told of fewer.
+    """
+    import torch
+
+    mine, share = torch.get_num_threads(), max(1, _cores(cores) // count)
+    ready = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        # The first question or operation of a thread gives it the number that any
+        # thread has set last: it comes before its own is set.
+        torch.get_num_threads()
+        torch.set_num_threads(share)
+        ready.wait()
+
+    lanes = ThreadPoolExecutor(count, "sam-lane")
+    for _ in range(count):
+        lanes.submit(begin)
+    ready.wait()
+    # For threads of others that begin later.
+    torch.set_num_threads(mine)
+    return lanes
+
+
+def _cores(least: int) -> int:
+    import torch
+
+    return max(torch.get_num_threads(), least)
