@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from tests.engine.guides import PLACES, discs, perfect_guide
 
-from napari_sam_suite.engine.guidance import Guidance
+from napari_sam_suite.engine.guidance import RATING, Guidance
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts
 from napari_sam_suite.engine.models.registry import find_model
@@ -79,7 +80,7 @@ def test_what_the_decoder_is_sure_of_stays(guidance):
     assert ((guidance.lean(decoded, prompts).logits > 0) == (decoded.logits > 0)).all()
 
 
-def test_answers_keep_their_order_scores_and_tokens(guidance):
+def test_answers_keep_their_order_and_tokens(guidance):
     prompts = Prompts.clicks(pixels((32, 20), (32, 42)))
     decoded = undecided(4)
     decoded.prompt[:] = [0, 0, 1, 1]
@@ -87,7 +88,8 @@ def test_answers_keep_their_order_scores_and_tokens(guidance):
     masks = found.logits > 0
     assert (masks[[1, 3]] == masks[[0, 2]]).all()
     assert (masks[0] != masks[2]).any()
-    assert (found.iou == decoded.iou).all()
+    assert found.iou[0] == found.iou[1]
+    assert found.iou[2] == found.iou[3]
     assert (found.token == decoded.token).all()
 
 
@@ -118,3 +120,25 @@ def test_the_whole_frame_is_not_an_object_that_fills_its_box(monkeypatch):
     assert len(found) == 1
     with pytest.raises(AssertionError, match="asked"):
         answer(model, rgb, [Prompt(inside=((64.0, 64.0),))], PromptParams())
+
+
+def test_a_whole_object_is_rated_above_a_part_and_above_two(guidance):
+    whole, half, two = TOUCHING == 1, TOUCHING == 1, TOUCHING > 0
+    half = half & (np.indices(half.shape)[1] < 22)
+    signs = guidance.signs(np.stack([whole, half, two]), np.full(3, 0.7, np.float32))
+    assert signs[:, 0] == pytest.approx(np.log(0.7 / 0.3))
+    assert signs[:, 1] == pytest.approx(1, abs=0.01)
+    assert signs[0, 2:] == pytest.approx([0, 0], abs=0.01)
+    assert signs[1, 2] > 0.1
+    assert signs[1, 3] == pytest.approx(np.log(2), abs=0.1)
+    assert signs[2, 2] > 0.2
+    assert signs[2, 3] == pytest.approx(np.log(2), abs=0.01)
+    assert (np.array(RATING)[1:] * (signs[1:] - signs[0]).mean(0)).sum() < 0
+
+
+def test_an_empty_mask_is_rated_below_a_whole_object(guidance):
+    masks = np.stack([TOUCHING == 1, np.zeros_like(TOUCHING, bool)])
+    signs = guidance.signs(masks, np.full(2, 0.9, np.float32))
+    assert np.isfinite(signs).all()
+    whole, nothing = expit(RATING[0] + signs @ np.array(RATING[1:]))
+    assert nothing < 0.5 < whole

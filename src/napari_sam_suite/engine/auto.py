@@ -23,7 +23,7 @@ from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled, ModelError
 from napari_sam_suite.engine.filters import Candidates, choose, merge, passing
 from napari_sam_suite.engine.finder import Found, Report, Stop
-from napari_sam_suite.engine.guidance import Guidance
+from napari_sam_suite.engine.guidance import UNDRAWN, Guidance
 from napari_sam_suite.engine.masks import MaskBuilder, Masks, measure, tighten
 from napari_sam_suite.engine.models.protocol import (
     MULTIMASK,
@@ -272,8 +272,11 @@ class _Search:
         least: float = 0.0,
     ) -> Decoded:
         """The model's answers, leaning on its guide where that chose the points."""
-        found = self.model.decode(embedding, prompts, tokens=tokens, min_iou=least)
-        return self._guidance.lean(found, prompts) if self._guidance else found
+        ask = self.model.decode
+        if self._guidance is None:
+            return ask(embedding, prompts, tokens=tokens, min_iou=least)
+        found = ask(embedding, prompts, tokens=tokens, min_iou=UNDRAWN * least)
+        return self._guidance.lean(found, prompts)
 
     def _keep(
         self,

@@ -1,4 +1,4 @@
-"""What a model's guide says of a mask: masks lean towards the object that was meant.
+"""What a model's guide says of masks: they lean towards the object that was meant.
 
 Every place of the image names the middle of its object (see `proposals`). Places that
 name the middle of the object asked for belong to it, places that name another one do
@@ -6,6 +6,10 @@ not, and this is added to the logits of the mask decoder, which sees the same fe
 but decides place by place. It is the likelihood of Neven et al. 2019 ("Instance
 segmentation by jointly optimizing spatial embeddings and clustering bandwidth"), as a
 logit with bounds.
+
+The model's own estimate of IoU is of the mask before, so it is given anew: by a
+logistic regression from that estimate and from how far the guide agrees that the mask
+is one whole object (`training/rating.py` fits it).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit, logit
 
 from napari_sam_suite.engine.models.protocol import to_numpy
 from napari_sam_suite.engine.proposals import UNIT
@@ -39,6 +44,11 @@ _MARGIN = 1.0
 """Places that an object may reach beyond its box."""
 _NEVER = -20.0
 """Logit that is added outside the box."""
+RATING = (-1.738, 0.738, 3.611, -3.442, -0.293)
+"""Weights of 1 and of the four signs of `Guidance.signs`, from training images."""
+_FAR = 3.0
+UNDRAWN = 0.5
+"""Part of the least score wanted that an estimate before must reach to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Guidance:
         Returns
         -------
         Decoded
-            On the CPU.
+            On the CPU, rated anew.
         """
         decoded = decoded.numpy()
         logits = decoded.logits.copy()
@@ -103,7 +113,46 @@ class Guidance:
             if len(inside):
                 near = np.max([self._pointed(point) for point in inside], 0)
                 logits[rows] += anyhow + near
-        return replace(decoded, logits=logits)
+        signs = self.signs(logits > 0, decoded.iou)
+        score = expit(RATING[0] + signs @ RATING[1:])
+        return replace(decoded, logits=logits, iou=score.astype(np.float32))
+
+    def signs(
+        self, masks: NDArray[np.bool_], iou: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """What a mask's quality is told by.
+
+        Parameters
+        ----------
+        masks : ndarray of bool, shape (K, h, w)
+            In places of the guide.
+        iou : ndarray, shape (K,)
+            The model's estimates.
+
+        Returns
+        -------
+        ndarray, shape (K, 4)
+            The estimate's logit; the mean chance of its places to be in an object; how
+            far off its own middle are those that they name, in sizes of the mask; how
+            far its size is off the one they tell, as a logarithm, 3 at most.
+        """
+        found = np.zeros((len(masks), 4))
+        found[:, 0] = logit(np.clip(iou, 1e-3, 1 - 1e-3))
+        found[:, 3] = _FAR
+        chance = expit(self.inside)
+        sizes = np.log(self.size)
+        for k in range(len(masks)):
+            y, x = np.nonzero(masks[k])
+            if not len(y):
+                continue
+            off = np.hypot(
+                self.named[0, y, x] - y.mean(), self.named[1, y, x] - x.mean()
+            )
+            told = 2 * sizes[y, x].mean()
+            found[k, 1] = chance[y, x].mean()
+            found[k, 2] = off.mean() / np.sqrt(len(y))
+            found[k, 3] = min(_FAR, abs(np.log(len(y)) - told))
+        return found
 
     def _pointed(self, point: NDArray[np.float64]) -> NDArray[np.float32]:
         """Logits (h, w) that favour the object at a point."""
