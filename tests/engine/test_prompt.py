@@ -369,6 +369,44 @@ def test_an_object_of_half_a_tile_is_whole_in_one_wherever_it_is() -> None:
         assert view.shape == (256, 256)
 
 
+def test_many_boxes_are_looked_at_in_fewer_views() -> None:
+    views = Views((1000, 700), (256, 512))
+    corners = np.random.default_rng(0).uniform(-3, (960, 660), (300, 2))
+    boxes = np.concatenate([corners, corners + np.array([40, 30])], 1)
+    prompts = from_boxes(boxes.clip(0, (999, 699, 999, 699)))
+    alone = {views.at(0, prompt) for prompt in prompts}
+    found = views.among(0, prompts)
+    assert len(set(found)) <= len(alone) / 2
+    for prompt, view in zip(prompts, found, strict=True):
+        y0, x0, y1, x1 = prompt.extent or (0, 0, 0, 0)
+        assert view.shape == (256, 256) and view.layer == 0
+        assert view.y0 <= max(y0 - 8, 0) and view.x0 <= max(x0 - 8, 0)
+        assert view.y1 > min(y1 + 8, 999) and view.x1 > min(x1 + 8, 699)
+        assert view.y0 >= 0 and view.y1 <= 1000
+        assert view.x0 >= 0 and view.x1 <= 700
+
+
+def test_one_box_is_looked_at_where_a_click_would_be() -> None:
+    views = Views((1000, 700), (256, 512))
+    (prompt,) = from_boxes([(300, 300, 340, 330)])
+    assert views.among(0, [prompt]) == [views.at(0, prompt)]
+
+
+def test_clicks_beside_many_boxes_stay_in_their_own_views() -> None:
+    views = Views((1000, 700), (256, 512))
+    corners = np.random.default_rng(1).uniform(0, (960, 660), (100, 2))
+    boxes = from_boxes(np.concatenate([corners, corners + 30], 1))
+    clicks = from_points([(500, 350), (20, 600)])
+    found = views.among(0, [clicks[0], *boxes, clicks[1]])
+    assert [found[0], found[-1]] == [views.at(0, click) for click in clicks]
+
+
+def test_boxes_as_wide_as_the_image_are_looked_at_in_all_of_it() -> None:
+    views = Views((300, 200), (64, 128))
+    prompts = from_boxes([(0, 0, 299, 199), (10, 10, 290, 190)])
+    assert [view.box for view in views.among(2, prompts)] == [(0, 0, 300, 200)] * 2
+
+
 def test_prompts_near_each_other_share_their_view() -> None:
     model = FakeSam(input_size=64)
     image = scene((256, 256), (100, 100, 110, 110), (86, 86, 96, 96))

@@ -138,11 +138,16 @@ class _Asking:
         rungs = {i: self.views.rung(p) for i, p in enumerate(self.prompts)}
         while rungs:
             by_view: dict[Region, list[int]] = defaultdict(list)
+            by_rung: dict[int, list[int]] = defaultdict(list)
             for i, rung in rungs.items():
                 if i in self.earlier and rung <= self.earlier[i].view.layer:
                     by_view[self.earlier[i].view].append(i)
                 else:
-                    by_view[self.views.at(rung, self.prompts[i])].append(i)
+                    by_rung[rung].append(i)
+            for rung, which in by_rung.items():
+                views = self.views.among(rung, [self.prompts[i] for i in which])
+                for i, view in zip(which, views, strict=True):
+                    by_view[view].append(i)
             for view in sorted(by_view, key=lambda v: v.box):
                 self._look(view, by_view[view])
             rungs = {
