@@ -57,7 +57,7 @@ def propagate(panel: Panel, qtbot: Any) -> str:
     button = panel.prompts.carry.button
     assert button.isEnabled(), button.toolTip()
     button.click()
-    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
+    qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
     return str(panel.footer.status.text())
 
 

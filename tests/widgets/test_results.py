@@ -173,6 +173,28 @@ def test_what_comes_late_of_a_run_that_was_taken_away_is_dropped(
     assert ids(first) == before
 
 
+def test_what_follows_a_run_is_called_when_all_is_drawn(
+    results: Results, run: Run, qtbot: Any
+) -> None:
+    drawn: list[int] = []
+    results.add(run, frame_of(squares(MANY)))
+    results.finish(run, lambda: drawn.append(len(ids(run))))
+    settle(results, qtbot)
+    assert drawn == [MANY]
+
+
+def test_a_second_run_goes_into_the_layer_that_is_being_built_for_the_first(
+    viewer: ViewerModel, results: Results, run: Run, qtbot: Any
+) -> None:
+    second = results.begin(run.picture, {"params": {}}, "add")
+    for one, count in ((run, MANY), (second, MANY)):
+        results.add(one, frame_of(squares(count)))
+        results.finish(one)
+    settle(results, qtbot)
+    [layer] = viewer.layers
+    assert len(layer.data) == 2 * MANY
+
+
 def test_runs_that_end_at_once_are_undone_in_their_order(
     results: Results, first: Run, qtbot: Any
 ) -> None:

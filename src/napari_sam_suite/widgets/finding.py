@@ -39,7 +39,7 @@ class Finding(Task):
     results : Results
         Where objects go.
     settled : callable, optional
-        Called with the run and its finder when everything was handed over.
+        Called with the run and its finder when everything is drawn.
     advice : str
         What to do when nothing was found.
     """
@@ -72,7 +72,9 @@ class Finding(Task):
 
     def settle(self, job: Job[Any]) -> None:
         """Let the run be undone, as one step."""
-        self.results.finish(self._run)
+        self.results.finish(self._run, self._tell)
+
+    def _tell(self) -> None:
         if self.settled is not None:
             self.settled(self._run, self._finder)
 

@@ -16,7 +16,7 @@ from napari_sam_suite.widgets.drawing import Drawing, delete_rows
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from napari.components import ViewerModel
 
@@ -31,6 +31,7 @@ in their own layer."""
 
 _SHARE = 8  # pauses over the time that drawing takes, while the run goes on
 _CHUNK = 120  # shapes put in or taken out in one turn of the event loop, at least
+_FEW = 20  # objects that are drawn without waiting for a turn
 _PART = 16  # and at least this part of the layer: napari looks at all of it each time
 
 
@@ -62,6 +63,8 @@ class Run:
         How many frames are finished, with how many objects.
     ended : bool
         Whether no more frames come.
+    then : callable, optional
+        Called when it has ended and all is drawn.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Run:
     frames: int = 0
     found: int = 0
     ended: bool = False
+    then: Callable[[], object] | None = None
     what = "The run"
 
     def undo(self, results: Results) -> None:
@@ -182,10 +186,17 @@ class Results(QObject):
         self.taken.emit(run, result)
         self._draw_soon(run)
 
-    def finish(self, run: Run) -> None:
-        """Say that no more frames come; when all is drawn, the run can be undone."""
-        run.ended = True
+    def finish(self, run: Run, then: Callable[[], object] | None = None) -> None:
+        """Say that no more frames come.
+
+        When all is drawn, the run can be undone, and `then` is called. A few new
+        objects are drawn at once: somebody has just pressed a key for them.
+        """
+        run.ended, run.then = True, then
+        little = self._is_little(run)
         self._draw_soon(run)
+        while little and run in self._runs and not self._drawing.building:
+            self._turn()
 
     def push(self, step: Step) -> None:
         """Make a step that was taken the next one to be undone."""
@@ -269,6 +280,13 @@ class Results(QObject):
         if run.ended or not self._timer.isActive():
             self._timer.start(0)
 
+    def _is_little(self, run: Run) -> bool:
+        """Whether all that is left to draw are a few new objects of this run."""
+        left = sum(len(result.objects) for result in run.pending)
+        others = [one for one in self._runs if one is not run]
+        busy = others or self._chunks or run.outdated or run.mode == "replace"
+        return not busy and left <= _FEW
+
     def _go_on(self) -> None:
         """A layer was built, or can be seen."""
         if self._runs and not self._timer.isActive():
@@ -310,6 +328,8 @@ class Results(QObject):
         from napari_sam_suite.engine.objects import Objects
 
         results, run.pending = run.pending, []
+        if run.layer is None and run.mode != "new":
+            run.layer = self.layer_of(run.picture)  # another run has made it meanwhile
         there = self._drawing.is_there(run.layer)
         if run.mode == "replace" and there:
             run.outdated.update(result.frame for result in results)
@@ -347,6 +367,8 @@ class Results(QObject):
         known = run in self._done or run in self._undone
         if not known and (run.found or len(run.replaced)):
             self.push(run)
+        if run.then is not None:
+            run.then()
         self.changed.emit()
 
 
