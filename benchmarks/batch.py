@@ -6,8 +6,10 @@
     python benchmarks/batch.py kills --kills 50                    # none lost or twice
 
 `pipeline` compares with a loop that reads, segments and writes one frame after the
-other, with the embedded model and the same threads, in turn, in one process. `frames`
-and `kills` have a finder in place of a model that takes no time: what is left is ours.
+other, with the embedded model, in turn, in one process: with as many threads as torch
+takes by itself, and with one. Objects are looked for as they are for a user who sets
+nothing; ``--points 32`` asks a grid. `frames` and `kills` have a finder in place of a
+model that takes no time: what is left is ours.
 """
 
 from __future__ import annotations
@@ -172,10 +174,13 @@ def plain(model: Any, path: Path, finder: Any, folder: Path | None) -> int:
 
 
 def compare_pipeline(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Frames per second of a run and of the plain loop, in turn; the store's share."""
+    """Frames per second of a run and of plain loops, in turn; the store's share."""
+    import torch
+
     path = scenes(folder / "nuclei.tif", args.frames, args.size)
-    params = AutoParams(points_per_side=args.points)
-    rows: dict[str, list[dict[str, float]]] = {"plain": [], "run": []}
+    recipe = recipe_of(path, folder / "warm", **chosen(args))
+    finder = Automatic(recipe.capability.params)
+    rows: dict[str, list[dict[str, float]]] = {}
     stored = [0.0]
     write = ImageStore.write
 
@@ -185,42 +190,60 @@ def compare_pipeline(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         stored[0] += time.thread_time() - start
 
     ImageStore.write = timed  # type: ignore[method-assign]
-    recipe = recipe_of(path, folder / "warm", points_per_side=args.points)
     with open_engine(recipe) as engine:
         start_run(engine, recipe).result()
+        threads = engine.submit(lambda *_: torch.get_num_threads(), "ask").result()
         for turn in range(args.runs):
-            out = folder / f"plain{turn}"
-            out.mkdir()
+            for count in dict.fromkeys((threads, 1)):
+                forget(engine)
+                out = folder / f"plain{turn}-{count}"
+                out.mkdir()
 
-            def loop(model: Any, _: Any, out: Path = out) -> int:
-                bare = getattr(model, "model", model)
-                return plain(bare, path, Automatic(params), out)
+                def loop(model: Any, _: Any, out: Path = out, n: int = count) -> int:
+                    torch.set_num_threads(n)
+                    found = plain(getattr(model, "model", model), path, finder, out)
+                    torch.set_num_threads(threads)
+                    return found
 
-            with clock() as spent:
-                engine.submit(loop, "plain").result()
-            rows["plain"].append(spent)
+                with clock() as spent:
+                    engine.submit(loop, "plain").result()
+                rows.setdefault(_threads(count), []).append(spent)
             forget(engine)
             stored[0] = 0.0
             there = recipe.changed(outputs={"store": str(folder / f"run{turn}")})
             with clock() as spent:
                 start_run(engine, there).result()
-            rows["run"].append(spent | {"store": stored[0]})
-            forget(engine)
-    fps = {
-        name: args.frames / statistics.median(row["wall"] for row in found)
+            rows.setdefault("run", []).append(spent | {"store": stored[0]})
+    middle = {
+        name: {k: statistics.median(row[k] for row in found) for k in ("wall", "cpu")}
         for name, found in rows.items()
     }
+    pairs = zip(rows[_threads(threads)], rows["run"], strict=True)
+    times = [loop["wall"] / run["wall"] for loop, run in pairs]
     shares = [row["store"] / row["cpu"] for row in rows["run"]]
     return {
-        "frames per second, plain loop": round(fps["plain"], 3),
-        "frames per second, run": round(fps["run"], 3),
-        "times faster": round(fps["run"] / fps["plain"], 2),
-        "CPU s, plain loop": round(
-            statistics.median(r["cpu"] for r in rows["plain"]), 1
-        ),
-        "CPU s, run": round(statistics.median(r["cpu"] for r in rows["run"]), 1),
+        "search": "a grid" if args.points else "as a user has it",
+        "frames per second": {
+            name: round(args.frames / spent["wall"], 3)
+            for name, spent in middle.items()
+        },
+        "CPU s a frame": {
+            name: round(spent["cpu"] / args.frames, 2) for name, spent in middle.items()
+        },
+        "run against the usual loop, times faster": round(statistics.median(times), 2),
+        "in each turn": [round(ratio, 2) for ratio in times],
         "store, part of all CPU time": round(statistics.median(shares), 4),
     }
+
+
+def _threads(count: int) -> str:
+    """What a plain loop is called."""
+    return f"plain loop, {count} thread{'s' * (count > 1)}"
+
+
+def chosen(args: argparse.Namespace) -> dict[str, Any]:
+    """Parameters: a user's defaults, unless a grid is asked for."""
+    return {"points_per_side": args.points} if args.points else {}
 
 
 def forget(engine: Any) -> None:
@@ -243,7 +266,7 @@ def compare_workers(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         with open_cluster(workers=workers, device="cpu") as client:
             for image in (warm, path):
                 store = folder / f"{image.stem}.store"
-                recipe = recipe_of(image, store, points_per_side=args.points)
+                recipe = recipe_of(image, store, **chosen(args))
                 summary = start_cluster_run(client, recipe).result()
         rate = args.frames / summary.seconds
         found[f"frames per second, {workers} workers"] = round(rate, 3)
@@ -359,7 +382,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--points", type=int, default=32)
+    parser.add_argument("--points", type=int, help="a grid, points per side")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--longest", type=float, default=1.0)

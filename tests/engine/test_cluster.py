@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,32 @@ class Fake(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
             return FakeSam(delay=0.02)
 
         load.load_model = loaded  # type: ignore[assignment]
+
+
+class Together(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
+    """Gives a worker a model that `count` threads must ask at once."""
+
+    name = "together"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def setup(self, worker: Any) -> None:
+        import threading
+
+        from engine.fakes import FakeSam
+        from napari_sam_suite.engine.models import load
+
+        meeting, first = threading.Barrier(self.count), threading.local()
+
+        class Meeting(FakeSam):
+            def decode(self, *args: Any, **options: Any) -> Any:
+                if not hasattr(first, "met"):
+                    first.met = True
+                    meeting.wait(timeout=60)
+                return super().decode(*args, **options)
+
+        load.load_model = lambda spec, **options: Meeting()  # type: ignore
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +158,58 @@ def test_on_a_cluster_results_of_other_weights_are_refused(
         start_cluster_run(client, recipe).result(timeout=300)
 
 
-def test_a_worker_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+def test_a_worker_has_its_share_of_the_cores_and_a_frame_on_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: FakeSam
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    recipe = recipe_of(write_stack(tmp_path / "a.tif", 9), store=tmp_path / "store")
+    alone = recipe.changed(outputs={"store": str(tmp_path / "alone")})
     with open_cluster(workers=1, device="cpu") as client:
         [told] = client.run(lambda: dict(os.environ)).values()
+        client.register_plugin(Together(3))
+        assert start_cluster_run(client, recipe).result(timeout=300).done == 9
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        assert told[name] == "7"
+        assert told[name] == "3"
+    run_recipe(alone)
+    assert contents(tmp_path / "store") == contents(tmp_path / "alone")
+
+
+def test_a_worker_of_others_has_a_frame_in_each_of_its_threads(tmp_path: Path) -> None:
+    """Dask tells torch of one core, whatever it has."""
+    recipe = recipe_of(write_stack(tmp_path / "a.tif", 9), store=tmp_path / "store")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=3, dashboard_address=None
+        ) as cluster,
+        open_cluster(cluster.scheduler_address) as client,
+    ):
+        client.register_plugin(Together(3))
+        assert start_cluster_run(client, recipe).result(timeout=300).done == 9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own setting")
+def test_memory_that_is_given_back_is_there_for_the_next_frame() -> None:
+    """Dask's own setting has the system make every page anew."""
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        from napari_sam_suite.engine.batch.bench import keep_memory
+        if sys.argv[1] == "kept":
+            keep_memory()
+        faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(2**20)
+        before = faults()
+        for _ in range(20):
+            np.ones(2**20)
+        print(faults() - before)
+    """
+    env = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    made = {}
+    for what in ("kept", "given back"):
+        command = [sys.executable, "-c", code, what]
+        said = subprocess.check_output(command, env=env, text=True)
+        made[what] = int(said)
+    assert made["kept"] < made["given back"] / 10
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from napari_sam_suite.engine.errors import (
 )
 from napari_sam_suite.engine.formats.extras import load_extra
 from napari_sam_suite.engine.jobs import start_job
+from napari_sam_suite.engine.lanes import MOST
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.recipe import FewShot, Recipe
 from napari_sam_suite.engine.store.images import told
@@ -65,7 +66,7 @@ def open_cluster(
         Such as ``"tcp://host:8786"``.
     workers : int, optional
         Without an address: so many processes. Each has a GPU of its own as long as
-        there are enough, and else its share of the cores.
+        there are enough, and else its share of the cores, with a frame on each.
     device : str
         Of the model: ``"cpu"`` leaves the GPUs alone.
 
@@ -113,7 +114,8 @@ def _local(distributed: Any, workers: int, device: str) -> Any:
         env = dict.fromkeys(_THREADS, str(share))
         if gpus:
             env["CUDA_VISIBLE_DEVICES"] = pick_gpu(number, gpus)
-        options = {"nthreads": _GPU_THREADS if gpus else 1, "env": env}
+        tasks = _GPU_THREADS if gpus else min(share, MOST)
+        options = {"nthreads": tasks, "env": env}
         specification[number] = {"cls": distributed.Nanny, "options": options}
     scheduler = {
         "cls": distributed.Scheduler,

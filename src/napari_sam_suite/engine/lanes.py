@@ -18,7 +18,7 @@ import psutil
 if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
 
-_MOST = 8
+MOST = 8
 """Lanes at most: more would wait for Python's own lock; they get more cores instead."""
 _PIXEL = 40
 """Bytes that a frame takes for each of its pixels, from its planes to its labels."""
@@ -57,7 +57,7 @@ def count_lanes(
     largest = _FRAMES // (_PIXEL * shape[0] * shape[1])
     each = 1e9 * (model.spec.memory or _UNKNOWN)
     room = int(psutil.virtual_memory().total / _SHARE / each)
-    return max(1, min(_MOST, _cores(cores), frames, largest, room))
+    return max(1, min(MOST, _cores(cores), frames, largest, room))
 
 
 def start_lanes(count: int, cores: int = 0) -> ThreadPoolExecutor:

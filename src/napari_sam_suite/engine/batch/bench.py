@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 _OPEN = 4
 """Images that a worker keeps open."""
+_ALLOCATOR = {-1: 2**28, -3: 2**25}
+"""glibc's ``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD``, in bytes."""
 _HERE = "napari_sam_suite"
 """Attribute of a worker that has its benches by run."""
 
@@ -154,6 +158,7 @@ def make_plugin(name: str, recipe: str) -> Any:
 
     class Ready(distributed.WorkerPlugin):  # type: ignore[misc, name-defined]
         def setup(self, worker: Any) -> None:
+            keep_memory()
             benches = vars(worker).setdefault(_HERE, {})
             benches[name] = Bench(Recipe.parse(recipe), worker.state.nthreads)
 
@@ -163,6 +168,18 @@ def make_plugin(name: str, recipe: str) -> Any:
                 bench.close()
 
     return Ready()
+
+
+def keep_memory() -> None:
+    """Let what one frame gives back be there for the next, where the system is Linux.
+
+    Dask tells its workers to return memory at once (``MALLOC_TRIM_THRESHOLD_``). Then
+    the system makes the pages of every tensor anew, which takes as long as the model.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        allocator = ctypes.CDLL(None)
+        for name, value in _ALLOCATOR.items():
+            allocator.mallopt(name, value)
 
 
 def _bench(run: str) -> Bench:
