@@ -22,6 +22,8 @@ from napari_sam_suite.engine.frames import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from napari_sam_suite.engine.image import ImageSource
 
 SEARCHED = "searched"
@@ -134,3 +136,18 @@ def merge_sources(sources: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     if len(merged) > 1:
         return {"sources": merged}
     return merged[0] if merged else {}
+
+
+def check_labels(labels: NDArray[Any], sizes: Sizes) -> None:
+    """Make sure that a label image has the pixels of its image.
+
+    Raises
+    ------
+    ParameterError
+        If it has others.
+    """
+    if labels.shape != (sizes.y, sizes.x):
+        raise ParameterError(
+            f"Labels of shape {labels.shape} do not fit an image of "
+            f"({sizes.y}, {sizes.x}) pixels."
+        )

@@ -25,7 +25,12 @@ from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.formats.atomic import explain, replacing
 from napari_sam_suite.engine.frames import FrameIndex, Sizes, format_selection
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.provenance import SEARCHED, scale_in, sizes_in
+from napari_sam_suite.engine.provenance import (
+    SEARCHED,
+    check_labels,
+    scale_in,
+    sizes_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,11 +177,7 @@ class LabelWriter:
             self.discard()
 
     def _check(self, frame: FrameIndex, labels: NDArray[Any]) -> None:
-        if labels.shape != (self.sizes.y, self.sizes.x):
-            raise ParameterError(
-                f"Labels of shape {labels.shape} do not fit an image of "
-                f"({self.sizes.y}, {self.sizes.x}) pixels."
-            )
+        check_labels(labels, self.sizes)
         limits = (self.sizes.position, self.sizes.time, self.sizes.z)
         if not all(0 <= i < n for i, n in zip(frame, limits, strict=True)):
             raise ParameterError(f"The image has no {frame.label(self.sizes)}.")

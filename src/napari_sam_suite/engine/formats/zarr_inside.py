@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.formats.atomic import (
     explain,
     part_of,
@@ -28,7 +28,7 @@ from napari_sam_suite.engine.formats.zarr_labels import (
     read_attributes,
 )
 from napari_sam_suite.engine.frames import FrameIndex, checked_frame
-from napari_sam_suite.engine.provenance import SEARCHED, mark_searched
+from napari_sam_suite.engine.provenance import SEARCHED, check_labels, mark_searched
 from napari_sam_suite.engine.readers.ome_zarr import find_places
 
 if TYPE_CHECKING:
@@ -98,11 +98,7 @@ class InsideWriter:
             If the disk is full.
         """
         frame = checked_frame(frame, self.sizes)
-        if labels.shape != (self.sizes.y, self.sizes.x):
-            raise ParameterError(
-                f"Labels of shape {labels.shape} do not fit an image of "
-                f"({self.sizes.y}, {self.sizes.x}) pixels."
-            )
+        check_labels(labels, self.sizes)
         self._positions[frame.position].write(frame, labels)
         self._frames.add(frame)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.provenance import check_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,11 +121,7 @@ class ZarrLabels:
         """
         from numcodecs import Blosc
 
-        if labels.shape != (self.sizes.y, self.sizes.x):
-            raise ParameterError(
-                f"Labels of shape {labels.shape} do not fit an image of "
-                f"({self.sizes.y}, {self.sizes.x}) pixels."
-            )
+        check_labels(labels, self.sizes)
         codec = Blosc("lz4", 5, Blosc.SHUFFLE)
         rows, columns = self._chunk
         for top in range(0, self.sizes.y, rows):
