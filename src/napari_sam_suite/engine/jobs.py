@@ -1,7 +1,8 @@
 """The one thread that owns the device, and the jobs that wait for it.
 
 Models are loaded, run and moved on this thread and nowhere else, so no model needs a
-lock and no other thread ever holds a device context. A door submits a job and goes on;
+lock and no other thread ever holds a device context. On a CPU, which has none, a job
+may lend its model to `lanes`, and waits for them. A door submits a job and goes on;
 what happens to it arrives as signals, emitted on the engine's thread.
 """
 
