@@ -10,7 +10,7 @@ from napari.layers import Image, Shapes
 from qtpy.QtCore import Qt
 
 from napari_sam_suite.engine.errors import Cancelled, EngineError, OutOfMemory
-from napari_sam_suite.widgets import finding, models
+from napari_sam_suite.widgets import finding, models, outcome
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
@@ -231,7 +231,8 @@ def test_many_objects_are_offered_and_shown_as_labels(
     blobs: Blobs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(finding, "MANY", 7)
+    for module in (finding, outcome):
+        monkeypatch.setattr(module, "MANY", 7)
     viewer.add_image(blobs(2, 3), name="cells", scale=(1, 3, 2, 2))
     panel.auto.batch["z"].text.setText("2-3")
     segment(panel, qtbot)
@@ -239,6 +240,8 @@ def test_many_objects_are_offered_and_shown_as_labels(
     panel.bar.labels.trigger()
     name = "cells objects (labels)"
     qtbot.waitUntil(lambda: name in [layer.name for layer in viewer.layers])
+    assert say(panel).startswith(f"The objects are in {name}. Their polygons")
+    assert not viewer.layers["cells objects"].visible
     labels = viewer.layers[name]
     assert labels.data.shape == (2, 3, 64, 64)
     np.testing.assert_array_equal(labels.data[0, 1:] > 0, blobs(2) > 0)

@@ -428,3 +428,13 @@ def test_the_panel_says_why_there_is_nothing_to_point_at(
     panel.tabs.setCurrentWidget(panel.prompts)
     panel.prompts.refresh()
     assert "No image" in panel.prompts.state.text()
+
+
+def test_buttons_that_do_nothing_say_why(panel: Panel, hand: Hand, qtbot: Any) -> None:
+    buttons = panel.prompts.buttons
+    assert buttons["commit"].toolTip() == "Click an object in the image first."
+    assert buttons["redo"].toolTip() == "Nothing was taken back."
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    assert buttons["commit"].toolTip() == "Put what is outlined into the results."
+    assert buttons["redo"].toolTip() == "Nothing was taken back."

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,10 @@ from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.widgets import shapes
 from napari_sam_suite.widgets.layers import Picture, Placement
-from napari_sam_suite.widgets.results import _CHUNK, Results, Run
+from napari_sam_suite.widgets.results import _CHUNK, Results
+
+if TYPE_CHECKING:
+    from napari_sam_suite.widgets.runs import Run
 
 MANY = 60
 

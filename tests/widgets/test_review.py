@@ -270,5 +270,8 @@ def test_the_review_page_is_built_without_a_layer(qtbot: Any) -> None:
     review.set_layer(None)
     for button in (review.accept, review.reject, review.step, review.undo):
         assert not button.isEnabled() and button.toolTip()
+    for control in (review.shown, review.saved):
+        assert not control.isEnabled()
+        assert control.toolTip() == "There are no objects yet."
     review.judge(ACCEPTED)
     review.show_next()

@@ -111,10 +111,12 @@ class Asker:
             return None
 
     def _too_little(self) -> OutOfMemory:
+        where = str(self.model.device)
         return OutOfMemory(
-            f"There is too little memory on {self.model.device} for "
-            f"{self.model.spec.id}.",
-            "Choose a smaller model or the CPU.",
+            f"There is too little memory on {where} for {self.model.spec.id}.",
+            "Choose a smaller model, or close other programs."
+            if where == "cpu"
+            else "Choose a smaller model or the CPU.",
         )
 
 

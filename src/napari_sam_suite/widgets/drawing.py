@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.layers import Picture, Placement
-    from napari_sam_suite.widgets.results import Run
+    from napari_sam_suite.widgets.runs import Run
 
 _MANY = 50  # objects of a new layer, from which on another thread makes the triangles
 

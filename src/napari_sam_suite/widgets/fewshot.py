@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Finder
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.layers import Picture
-    from napari_sam_suite.widgets.results import Mode
+    from napari_sam_suite.widgets.runs import Mode
     from napari_sam_suite.widgets.tab import Parts, State
 
 _IGNORE, _FIND, _NOT = "Not an example", "Find these", "Not these"

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sam_suite.widgets.results import nothing
+from napari_sam_suite.widgets.runs import nothing
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.widgets.results import Results, Run
+    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.runs import Run
 
 
 @dataclass(eq=False)

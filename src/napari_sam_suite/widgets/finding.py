@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.registry import ModelSpec
     from napari_sam_suite.widgets.layers import Picture
-    from napari_sam_suite.widgets.results import Mode, Results, Run
+    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.runs import Mode, Run
 
 
 @dataclass(eq=False)

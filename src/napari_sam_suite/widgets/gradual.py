@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.widgets.results import Results, Run
+    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.runs import Run
 
     Prepare = Callable[[FrameIndex], Callable[[], Any]]
     Take = Callable[[FrameIndex, Any], Objects]

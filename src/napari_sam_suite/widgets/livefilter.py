@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.run import FrameResult
     from napari_sam_suite.widgets.filterbox import FilterBox
     from napari_sam_suite.widgets.layers import Placement
-    from napari_sam_suite.widgets.results import Results, Run
+    from napari_sam_suite.widgets.results import Results
+    from napari_sam_suite.widgets.runs import Run
 
 _WAIT = 60  # ms from a slider's first move to the filter
 _MOST = 512 * 2**20  # bytes of candidates of one run

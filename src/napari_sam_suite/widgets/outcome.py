@@ -10,11 +10,13 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 from napari_sam_suite.engine.errors import EngineError
 from napari_sam_suite.widgets.layers import KEY
-from napari_sam_suite.widgets.overview import start_overview
+from napari_sam_suite.widgets.overview import MANY, start_overview
 from napari_sam_suite.widgets.recipe import as_python
 from napari_sam_suite.widgets.repeat import to_recipe
 
 if TYPE_CHECKING:
+    from napari.layers import Shapes
+
     from napari_sam_suite.widgets.tab import Parts
 
 
@@ -102,8 +104,15 @@ class Outcome(QObject):
         except EngineError as error:
             self.failed.emit(error)
             return
-        work.done.connect(
-            lambda made: self._parts.viewer.add_labels(made[0], **made[1])
-        )
+        work.done.connect(lambda made: self._show_labels(layer, *made))
         work.failed.connect(self.failed)
         work.start()
+
+    def _show_labels(self, layer: Shapes, labels: Any, options: dict[str, Any]) -> None:
+        """Add the labels; polygons that are too many to be drawn quickly are hidden."""
+        added = self._parts.viewer.add_labels(labels, **options)
+        text = f"The objects are in {added.name}."
+        if layer.nshapes > MANY:
+            layer.visible = False
+            text += " Their polygons are hidden; the eye beside the layer shows them."
+        self.said.emit(text)

@@ -48,6 +48,16 @@ _KEYS = {
     "cycle": ("Other answer", "X", "Show another of the three answers."),
     "clear": ("Clear", "Escape", "Forget all clicks and outlines."),
 }
+_FIRST = "Click an object in the image first."
+_WHY = {
+    "commit": _FIRST,
+    "next": _FIRST,
+    "undo": "There is no click or box to take back.",
+    "redo": "Nothing was taken back.",
+    "cycle": "Click an object first; a click has three answers.",
+    "clear": "There are no clicks and outlines.",
+}
+"""Of each key, why it does nothing now."""
 _ALWAYS = ("answers", "prompts_per_batch")
 """Set by the tab itself: one prompt at a time, and all three answers."""
 
@@ -225,6 +235,7 @@ class PromptTab(Tab):
         }
         for name, button in self.buttons.items():
             button.setEnabled(ready[name])
+            button.setToolTip(_KEYS[name][2] if ready[name] else _WHY[name])
 
     # -- the frame in view -------------------------------------------------------
 

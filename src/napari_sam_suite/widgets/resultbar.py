@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 if TYPE_CHECKING:
-    from napari_sam_suite.widgets.results import Mode
+    from napari_sam_suite.widgets.runs import Mode
 
 _MODES = {
     "replace": ("Replace in these frames", "Earlier objects of the same frames go."),

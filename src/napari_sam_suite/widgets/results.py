@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
@@ -14,98 +13,22 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.widgets.drawing import Drawing, delete_rows
 from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.runs import Run, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari.components import ViewerModel
 
-    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.run import FrameResult
     from napari_sam_suite.widgets.layers import Picture
-
-Mode = Literal["replace", "add", "new"]
-"""What becomes of earlier objects: replaced in the same frames, kept, or left alone
-in their own layer."""
+    from napari_sam_suite.widgets.runs import Mode, Step
 
 _SHARE = 8  # pauses over the time that drawing takes, while the run goes on
 _CHUNK = 120  # shapes put in or taken out in one turn of the event loop, at least
 _FEW = 20  # objects that are drawn without waiting for a turn
 _PART = 16  # and at least this part of the layer: napari looks at all of it each time
-
-
-def nothing() -> Objects:
-    """No objects."""
-    # tables and polygons are heavy, and the panel should open at once
-    from napari_sam_suite.engine.objects import Objects
-
-    return Objects.empty()
-
-
-@dataclass(eq=False)
-class Run:
-    """One run and its traces in the viewer.
-
-    Attributes
-    ----------
-    layer : Shapes or None
-        Where its objects are; none before the first is found.
-    replaced : Objects
-        What it took out of the layer.
-    withdrawn : Objects
-        What it had found, while it is undone.
-    pending : list of FrameResult
-        Finished frames that are not drawn yet.
-    outdated : set of FrameIndex
-        Frames in which what earlier runs have drawn is still to go.
-    frames, found : int
-        How many frames are finished, with how many objects.
-    ended : bool
-        Whether no more frames come.
-    then : callable, optional
-        Called when it has ended and all is drawn.
-    """
-
-    id: str
-    picture: Picture
-    recipe: dict[str, Any]
-    mode: Mode
-    layer: Shapes | None = None
-    replaced: Objects = field(default_factory=nothing)
-    withdrawn: Objects = field(default_factory=nothing)
-    pending: list[FrameResult] = field(default_factory=list)
-    outdated: set[FrameIndex] = field(default_factory=set)
-    frames: int = 0
-    found: int = 0
-    ended: bool = False
-    then: Callable[[], object] | None = None
-    what = "The run"
-
-    def undo(self, results: Results) -> None:
-        """Take it away, and bring back what it had replaced."""
-        self.withdrawn = results.take(self, "run", [self.id])
-        results.show(self, self.replaced)
-        if self.layer is not None:
-            self.layer.metadata[KEY]["runs"].pop(self.id, None)
-
-    def redo(self, results: Results) -> None:
-        """Bring it back."""
-        results.take(self, "id", self.replaced.features["id"])
-        results.show(self, self.withdrawn)
-
-
-class Step(Protocol):
-    """Something done to result layers that can be taken back: a run, for example."""
-
-    what: str
-    """Begins the sentence that tells of it."""
-
-    def undo(self, results: Results) -> None:
-        """Take it back."""
-
-    def redo(self, results: Results) -> None:
-        """Do it again."""
 
 
 class Results(QObject):
@@ -264,7 +187,7 @@ class Results(QObject):
 
     def replace(self, run: Run, ids: Iterable[str]) -> None:
         """Take objects out for a run; its undoing brings them back."""
-        _let_go(run, self.take(run, "id", ids))
+        run.let_go(self.take(run, "id", ids))
 
     def remove(self, run: Run, ids: Iterable[str]) -> None:
         """Remove objects from the layer of a run, by their ids."""
@@ -357,7 +280,7 @@ class Results(QObject):
             run.outdated.clear()
             return False
         old[np.flatnonzero(old)[_chunk(run) :]] = False
-        _let_go(run, self._drawing.take(run, old))
+        run.let_go(self._drawing.take(run, old))
         return True
 
     def _close(self, run: Run) -> None:
@@ -376,10 +299,3 @@ def _chunk(run: Run) -> int:
     """How many shapes of a run's layer change in one turn."""
     there = 0 if run.layer is None else run.layer.nshapes
     return max(_CHUNK, there // _PART)
-
-
-def _let_go(run: Run, old: Objects) -> None:
-    """Remember what went for a run."""
-    from napari_sam_suite.engine.objects import Objects
-
-    run.replaced = Objects.concat([run.replaced, old])

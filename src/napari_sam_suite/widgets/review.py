@@ -40,6 +40,8 @@ draws, and that no other tab uses."""
 _SMALL, _LARGE, _SHARE = 0.08, 0.6, 0.2  # of the canvas, that an object takes
 _BAND = 3.0  # heights of an object that make a line to read along
 
+_SAVED = "Whether rejected objects are in saved files. The layer keeps them."
+
 
 class Review(QWidget):
     """Buttons that judge the selected objects of one layer and step to the next.
@@ -74,9 +76,6 @@ class Review(QWidget):
         self.shown.addItem("Show rejected in grey", "grey")
         self.shown.addItem("Hide rejected", "hidden")
         self.saved = QCheckBox("Save them")
-        self.saved.setToolTip(
-            "Whether rejected objects are in saved files. The layer keeps them."
-        )
         self.undo = QPushButton("Undo (Ctrl+Z)")
         self.redo = QPushButton("Redo (Ctrl+Shift+Z)")
         self._lay_out()
@@ -118,6 +117,8 @@ class Review(QWidget):
             button.setEnabled(not why)
         self.accept.setToolTip(why or "The selected objects are right.")
         self.reject.setToolTip(why or "The selected objects are wrong.")
+        self.shown.setToolTip(why or "How rejected objects look.")
+        self.saved.setToolTip(why or _SAVED)
         done = "" if open_ else "All objects are reviewed."
         self.step.setEnabled(bool(open_))
         self.step.setToolTip(why or done or "Select the next one and go there.")
