@@ -224,6 +224,18 @@ def test_a_run_leaves_what_was_drawn_by_hand_in_other_frames(
     assert sorted(shape[0, 0] for shape in layer.data) == [0, 0, 0, 0, 2]
 
 
+def test_results_stay_those_of_an_image_that_gets_another_name(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+) -> None:
+    image = viewer.add_image(blobs(), name="cells")
+    segment(panel, qtbot)
+    image.name = "nuclei"
+    assert panel.bar.undo.isEnabled() and panel.bar.more.isEnabled()
+    segment(panel, qtbot)
+    [layer] = [layer for layer in viewer.layers if isinstance(layer, Shapes)]
+    assert len(layer.data) == 4 and layer.name == "cells objects"
+
+
 def test_many_objects_are_offered_and_shown_as_labels(
     viewer: Any,
     panel: Panel,

@@ -63,6 +63,7 @@ class ImageChooser(QWidget):
         super().__init__()
         self._viewer = viewer
         self._known: list[Image] = []
+        self._names: dict[int, str] = {}  # of the layers, by their ids
         self._meant: dict[int, str] = {}
         self._shown: Image | None = None
         self._lengths: tuple[int, ...] = ()
@@ -243,9 +244,23 @@ class ImageChooser(QWidget):
             else:
                 event.disconnect(self._restyled)
         if connect:
-            layer.events.name.connect(self._refill)
+            self._names[id(layer)] = layer.name
+            layer.events.name.connect(self._renamed)
         else:
-            layer.events.name.disconnect(self._refill)
+            self._names.pop(id(layer), None)
+            layer.events.name.disconnect(self._renamed)
+
+    def _renamed(self, event: Any) -> None:
+        """Results know their image by its name: they learn the new one."""
+        layer = event.source
+        before = self._names.get(id(layer), layer.name)
+        self._names[id(layer)] = layer.name
+        for other in self._viewer.layers:
+            about = other.metadata.get(KEY) or {}
+            if before in about.get("image", ()):
+                now = {before: layer.name}
+                about["image"] = [now.get(name, name) for name in about["image"]]
+        self._refill()
 
     def _restyled(self, _: Any = None) -> None:
         with signals_blocked(self.list):
