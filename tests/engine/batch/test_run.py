@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from engine.batch.experiments import (
     AUTO,
@@ -36,6 +37,7 @@ from napari_sam_suite.engine.recipe import Auto, Frames
 from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from engine.fakes import FakeSam
@@ -300,8 +302,17 @@ def test_killed_at_any_moment_a_run_goes_on_where_it_was(tmp_path: Path) -> None
     assert len(contents(tmp_path / "store")) == 24
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """One frame at a time, as on a GPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_the_next_frames_are_read_while_the_device_works(
-    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch, one_core: None
 ) -> None:
     """A pipeline that reads only on demand would read one frame before the model."""
     model.gate = threading.Event()
