@@ -8,16 +8,15 @@ under way that memory does not grow with the run.
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
+from napari_sam_suite.engine.batch.ahead import Ahead
 from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
@@ -43,10 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_AHEAD = 2
-"""Frames that are read before their turn."""
 _BEHIND = 3
 """Frames that wait to be written before the device waits for them."""
 _WRITERS = 2
@@ -152,7 +147,7 @@ def process(
     ModelError
         If the model cannot be used at all.
     """
-    with closing(_Ahead(looks)) as ahead:
+    with closing(Ahead(looks)) as ahead:
         for count, some in groupby(ahead, lambda look: lanes_of(model, look.work)):
             if count > 1:
                 _side_by_side(count, model, some, job, audience)
@@ -315,54 +310,3 @@ def _keep(model: SamModel, look: Look, found: Found, seconds: float) -> Told:
     label = frame.label(work.image.sizes)
     count = len(objects)
     return Told(work.name, frame, label, count, tuple(notices), again=again)
-
-
-class _Ahead(Generic[T]):
-    """Goes through an iterable on a thread of its own, a few items ahead."""
-
-    def __init__(self, items: Iterable[T], most: int = _AHEAD) -> None:
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(
-            most
-        )
-        self._closed = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(items,), name="sam-reading", daemon=True
-        )
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            kind, item = self._queue.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise item  # type: ignore[misc]
-            yield item  # type: ignore[misc]
-
-    def close(self) -> None:
-        """Stop reading; what was read ahead is dropped."""
-        self._closed.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
-
-    def _work(self, items: Iterable[T]) -> None:
-        try:
-            for item in items:
-                self._put("item", item)
-                if self._closed.is_set():
-                    return
-        except Exception as error:  # noqa: BLE001 - for the one who takes the items
-            self._put("error", error)
-        else:
-            self._put("end", None)
-
-    def _put(self, kind: str, item: T | BaseException | None) -> None:
-        while not self._closed.is_set():
-            try:
-                self._queue.put((kind, item), timeout=0.1)
-            except queue.Full:
-                continue
-            return
