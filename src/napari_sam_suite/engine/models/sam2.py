@@ -13,6 +13,7 @@ from napari_sam_suite.engine.models.adapter import Adapter
 from napari_sam_suite.engine.models.device import inference
 from napari_sam_suite.engine.models.memory import VideoMemory
 from napari_sam_suite.engine.models.protocol import Embedding, Prompts
+from napari_sam_suite.engine.models.pyramid import Places, build, can_build, pointwise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,7 @@ class Sam2Model(Adapter):
         """Embed RGB images of shape (H, W, 3), uint8, each stretched to a square."""
         with inference(self.device, self.dtype):
             batch = torch.stack([self._prepare(image) for image in images])
-            pyramid = self.network.image_encoder(batch)["backbone_fpn"]
-            levels = self._levels(pyramid)
+            levels = self._levels(self._pyramid(self._trunk(batch)))
             return [
                 Embedding(
                     {name: level[i : i + 1].clone() for name, level in levels.items()},
@@ -46,7 +46,7 @@ class Sam2Model(Adapter):
         """What the trunk says of RGB images (H, W, 3), uint8: its four stages."""
         with inference(self.device, self.dtype):
             batch = torch.stack([self._prepare(image) for image in images])
-            stages = self.network.image_encoder.trunk(batch)
+            stages = self._trunk(batch)
             return [
                 Embedding(
                     {f"stage{k}": s[i : i + 1].clone() for k, s in enumerate(stages)},
@@ -62,12 +62,27 @@ class Sam2Model(Adapter):
         stages = [seen.features[name] for name in sorted(seen.features)]
         learning = torch.is_grad_enabled()
         with torch.set_grad_enabled(learning and not frozen):
-            levels = self.neck(stages)[0]
-            pyramid = levels[: len(levels) - network.image_encoder.scalp]
+            pyramid = self._pyramid(stages)
             features = self._levels(pyramid)
         if frozen and learning and "guide" in features:
             features["guide"] = network.guide(pyramid[-3])
         return replace(seen, features=features)
+
+    def _trunk(self, batch: Tensor) -> list[Tensor]:
+        """The trunk's stages of prepared images (B, 3, S, S), the finest first."""
+        trunk = self.network.image_encoder.trunk
+        if "_get_pos_embed" not in trunk.__dict__:  # an export has its own
+            trunk._get_pos_embed = Places(trunk)
+        stages: list[Tensor] = trunk(batch)
+        return stages
+
+    def _pyramid(self, stages: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the neck makes of the trunk's stages, the finest first."""
+        if self.dtype == torch.float32 and can_build(self.neck):
+            levels = build(self.neck, stages)
+        else:
+            levels = self.neck(stages)[0]
+        return levels[: len(levels) - self.network.image_encoder.scalp]
 
     def _levels(self, pyramid: Sequence[Tensor]) -> dict[str, Tensor]:
         """What an embedding holds, from the features of the neck, the finest first."""
@@ -79,8 +94,8 @@ class Sam2Model(Adapter):
         if network.directly_add_no_mem_embed:
             coarse = coarse + network.no_mem_embed.view(1, -1, 1, 1)
         if network.use_high_res_features_in_sam:
-            fine = network.sam_mask_decoder.conv_s0(fine)
-            middle = network.sam_mask_decoder.conv_s1(middle)
+            fine = pointwise(network.sam_mask_decoder.conv_s0, fine)
+            middle = pointwise(network.sam_mask_decoder.conv_s1, middle)
         return {"image": coarse, "middle": middle, "fine": fine, **levels}
 
     def video_memory(self, length: int) -> VideoMemory:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from napari_sam_suite.engine.models.pyramid import pointwise
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,5 +34,6 @@ class Guide(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, Y, X) features to (B, 5, Y, X)."""
-        answer: Tensor = self.layers(features)
+        first, activate, last = self.layers
+        answer: Tensor = last(activate(pointwise(first, features)))
         return answer
