@@ -122,8 +122,12 @@ def test_where_nothing_was_left_the_whole_way_is_gone_again(
         path.unlink()
     looked.clear()
     lose(tmp_path, 5)
-    run_recipe(asked)
+    summary = run_recipe(asked)
     assert looked == [1, 2, 3, 4, 5]
+    assert next(iter(summary.notices)) == (
+        "5 finished frames are looked at again, because the next ones follow from "
+        "there."
+    )
     assert contents(tmp_path / "store") == before
 
 

@@ -222,7 +222,7 @@ def open_there(run: str, name: str) -> dict[str, Any]:
     return {
         "frames": len(work.record.frames),
         "left": len(todo),
-        "notices": work.record.notices,
+        "notices": work.notices,
         "todo": [None] if chain and todo else todo,
     }
 

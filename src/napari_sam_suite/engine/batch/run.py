@@ -220,7 +220,7 @@ def read_images(
         except Exception as error:  # noqa: BLE001 - recorded, and logged there
             tally.fail_image(name, fail_image(store, name, error))
             continue
-        for text in work.record.notices:
+        for text in work.notices:
             tally.notice(text)
         tally.open(len(work.record.frames), len(set(work.todo) - work.finished))
         yield from read_frames(work)

@@ -78,6 +78,16 @@ class ImageWork:
         default_factory=dict, compare=False, repr=False
     )
 
+    @property
+    def notices(self) -> list[str]:
+        """What is to be told of it before it is looked at."""
+        count = len(self.finished)
+        if not count:
+            return [*self.record.notices]
+        frames = "1 finished frame is" if count == 1 else f"{count} finished frames are"
+        again = f"{frames} looked at again, because the next ones follow from there."
+        return [*self.record.notices, again]
+
     def source(self, model: SamModel) -> dict[str, object]:
         """Where its objects come from; the same for all frames."""
         if model.spec.id not in self._sources:
