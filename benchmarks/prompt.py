@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,33 @@ _PARTS = "click,boxes,iou,follow,memory"
 _SMALLEST = 20
 _KEPT = 0.5
 """IoU with the true cell above which an identity is kept."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A mask where it is: its pixels, and where in the image they begin."""
+
+    crop: NDArray[np.bool_]
+    origin: tuple[int, int]
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Its first and last row and column: y0, x0, y1, x1."""
+        (y, x), (h, w) = self.origin, self.crop.shape
+        return y, x, y + h - 1, x + w - 1
+
+    def within(self, shape: tuple[int, ...], origin: tuple[int, int] = (0, 0)) -> Patch:
+        """The part of it in a window of an image."""
+        low = np.maximum(self.origin, origin)
+        end = np.minimum(
+            np.add(self.origin, self.crop.shape), np.add(origin, shape[:2])
+        )
+        end = np.maximum(low, end)
+        (y0, x0), (y1, x1) = low - self.origin, end - self.origin
+        return Patch(self.crop[y0:y1, x0:x1], (int(low[0]), int(low[1])))
+
+
+_NOTHING = Patch(np.zeros((0, 0), bool), (0, 0))
 
 
 def main() -> None:
@@ -160,28 +188,27 @@ def compare(
     ious: dict[str, list[tuple[float, float, float]]] = {"box": [], "point": []}
     for path, labels, _ in list(pairs(folder))[:images]:
         rgb = compose(open_image(path).frame(FrameIndex()))
-        windows = enumerate(find_objects(labels), 1)
         truth = [
-            (labels == number, window)
-            for number, window in windows
-            if window is not None and (labels[window] == number).sum() >= _SMALLEST
+            Patch(pixels, (window[0].start, window[1].start))
+            for number, window in enumerate(find_objects(labels), 1)
+            if window is not None
+            and (pixels := labels[window] == number).sum() >= _SMALLEST
         ]
         if not truth or not np.ptp(rgb):
             continue
-        masks = [mask for mask, _ in truth]
-        around = [
-            (w[0].start, w[1].start, w[0].stop - 1, w[1].stop - 1) for _, w in truth
-        ]
         asked = {
-            "box": from_boxes(around),
-            "point": from_points([_middle(mask) for mask in masks]),
+            "box": from_boxes([patch.box for patch in truth]),
+            "point": from_points([_middle(patch) for patch in truth]),
         }
         for kind, prompts in asked.items():
-            ours = _ious(model, rgb, prompts, masks)
-            theirs = [float("nan")] * len(masks)
+            ours = _ious(model, rgb, prompts, truth)
+            theirs = [float("nan")] * len(truth)
             if not alone:
                 whole = _upstream(model, rgb, prompts)
-                theirs = [_iou(a, b) for a, b in zip(whole, masks, strict=True)]
+                theirs = [
+                    _overlap(Patch(mask, (0, 0)), patch)
+                    for mask, patch in zip(whole, truth, strict=True)
+                ]
             rows = zip(theirs, ours, strict=True)
             ious[kind] += [(first, *others) for first, others in rows]
     for kind, rows in ious.items():
@@ -203,19 +230,22 @@ def _ious(
     model: Remembering,
     rgb: NDArray[np.uint8],
     prompts: list[Prompt],
-    truth: list[NDArray[np.bool_]],
+    truth: list[Patch],
 ) -> list[tuple[float, float]]:
     params = PromptParams()
+    shape = (rgb.shape[0], rgb.shape[1])
     raw = answer(model, rgb, prompts, PromptParams(parts="all"))
     ours = answer(model, rgb, prompts, params)
     found = []
-    for (one,), (other,), mask in zip(raw, ours, truth, strict=True):
-        traced = _outline(other, mask.shape, params)
-        drawn = np.zeros_like(mask)
+    for (one,), (other,), patch in zip(raw, ours, truth, strict=True):
+        traced = _outline(other, shape, params)
+        drawn = _NOTHING
         if traced.polygon is not None:
             pixels = mask_of(traced.polygon)
-            _draw(drawn, pixels.crop, pixels.origin)
-        found.append((_iou(_full(one, mask), mask), _iou(drawn, mask)))
+            drawn = Patch(pixels.crop, pixels.origin).within(shape)
+        found.append(
+            (_overlap(Patch(one.crop, one.origin), patch), _overlap(drawn, patch))
+        )
     return found
 
 
@@ -316,16 +346,19 @@ def _said(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _middle(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    return float(y), float(x)
+def _middle(patch: Patch) -> tuple[float, float]:
+    depth = distance_transform_edt(np.pad(patch.crop, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), patch.crop.shape)
+    return float(y + patch.origin[0]), float(x + patch.origin[1])
 
 
-def _full(one: Answer, like: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    full = np.zeros_like(like)
-    _draw(full, one.crop, one.origin)
-    return full
+def _overlap(one: Patch, other: Patch) -> float:
+    """IoU of two masks, each known where it is."""
+    shared = one.within(other.crop.shape, other.origin)
+    y, x = (a - b for a, b in zip(shared.origin, other.origin, strict=True))
+    h, w = shared.crop.shape
+    both = int((shared.crop & other.crop[y : y + h, x : x + w]).sum())
+    return both / max(int(one.crop.sum()) + int(other.crop.sum()) - both, 1)
 
 
 def _draw(
