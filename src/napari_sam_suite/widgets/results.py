@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.runs import Mode, Step
 
 _SHARE = 8  # pauses over the time that drawing takes, while the run goes on
-_CHUNK = 120  # shapes put in or taken out in one turn of the event loop, at least
+_CHUNK = 80  # shapes put in or taken out in one turn of the event loop, at least
 _FEW = 20  # objects that are drawn without waiting for a turn
 _PART = 16  # and at least this part of the layer: napari looks at all of it each time
 
