@@ -28,7 +28,7 @@ def history(checkpoint: Path) -> dict[str, dict[str, float]]:
     Of a stage whose log is gone, the weights' own card still knows.
     """
     stages = dict(read_card()["training"])
-    for name in ("dense", "prompts", "long", "muon", "muon2"):
+    for name in ("dense", "prompts", "long", "muon", "muon2", "muon3"):
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():
             last = json.loads(log.read_text().splitlines()[-1])
@@ -55,7 +55,7 @@ def write_card(path: Path, network: Trainee, stages: dict, report: dict) -> None
             "stability_score_thresh": setting.get("stability", 0.6),
             "stability_score_offset": 1.0,
             "box_nms_thresh": setting.get("nms", 0.5),
-            "points_per_side": setting.get("points_per_side", 32),
+            "points_per_side": 32,
             "tile": setting.get("tile", 256) / IMAGE_SIZE,
         },
         "scores_held_out": report.get("scores", {}),

@@ -27,6 +27,8 @@ from napari_sam_suite.engine.models.protocol import MULTIMASK, Prompts
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.proposals import propose
 
+_STEEP = 12.0
+"""What is told is whether the real IoU is above 0.5, with this much of a slope."""
 _SMOOTH = 1e-3
 """Weight of the squares of the fitted weights."""
 
@@ -68,7 +70,8 @@ def examples(model, rgb: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ..
 def fit(signs: np.ndarray, real: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights (5,) of 1 and of the signs: logistic regression with soft targets."""
     mean, deviation = signs.mean(0), signs.std(0) + 1e-9
-    inputs, target = torch.tensor((signs - mean) / deviation), torch.tensor(real)
+    inputs = torch.tensor((signs - mean) / deviation)
+    target = torch.tensor(expit(_STEEP * (real - 0.5)))
     share = torch.tensor(weights / weights.sum())
     found = torch.zeros(1 + signs.shape[1], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([found], max_iter=300, line_search_fn="strong_wolfe")

@@ -44,9 +44,10 @@ _MARGIN = 1.0
 """Places that an object may reach beyond its box."""
 _NEVER = -20.0
 """Logit that is added outside the box."""
-RATING = (-1.738, 0.738, 3.611, -3.442, -0.293)
+RATING = (-0.582, 1.112, 2.964, -3.905, -0.217)
 """Weights of 1 and of the four signs of `Guidance.signs`, from training images."""
 _FAR = 3.0
+"""Most of the last sign."""
 UNDRAWN = 0.5
 """Part of the least score wanted that an estimate before must reach to be drawn."""
 
@@ -93,8 +94,8 @@ class Guidance:
             The decoder's answers, with logits of (K, h, w).
         prompts : Prompts
             What was asked, in pixels of the image. Boxes tell the middle and the size
-            of what they are around; else every inside point names them. Prompts that
-            have neither are left as they are.
+            of what they are around; else every inside point names them. Masks of
+            prompts that have neither are only rated.
 
         Returns
         -------
@@ -134,11 +135,12 @@ class Guidance:
         ndarray, shape (K, 4)
             The estimate's logit; the mean chance of its places to be in an object; how
             far off its own middle are those that they name, in sizes of the mask; how
-            far its size is off the one they tell, as a logarithm, 3 at most.
+            far its size is off the one they tell, as a logarithm, 3 at most. An empty
+            mask has the worst of all.
         """
         found = np.zeros((len(masks), 4))
         found[:, 0] = logit(np.clip(iou, 1e-3, 1 - 1e-3))
-        found[:, 3] = _FAR
+        found[:, 2:] = 1, _FAR
         chance = expit(self.inside)
         sizes = np.log(self.size)
         for k in range(len(masks)):
