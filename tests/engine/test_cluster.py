@@ -193,7 +193,7 @@ def test_memory_that_is_given_back_is_there_for_the_next_frame() -> None:
     code = """if True:
         import resource, sys
         import numpy as np
-        from napari_sam_suite.engine.batch.bench import keep_memory
+        from napari_sam_suite.engine.lanes import keep_memory
         if sys.argv[1] == "kept":
             keep_memory()
         faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt

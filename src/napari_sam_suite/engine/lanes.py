@@ -9,8 +9,10 @@ burn the time in which the others could have been done.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Lanes at most: more would wait for Python's own lock; they get more cores instead."""
+_ALLOCATOR = {-1: 2**28, -3: 2**25}
+"""glibc's ``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD``, in bytes."""
 _PIXEL = 40
 """Bytes that a frame takes for each of its pixels, from its planes to its labels."""
 _FRAMES = 2**30
@@ -85,6 +89,7 @@ def start_lanes(count: int, cores: int = 0) -> ThreadPoolExecutor:
         torch.set_num_threads(share)
         ready.wait()
 
+    keep_memory()
     lanes = ThreadPoolExecutor(count, "sam-lane")
     for _ in range(count):
         lanes.submit(begin)
@@ -92,6 +97,19 @@ def start_lanes(count: int, cores: int = 0) -> ThreadPoolExecutor:
     # For threads of others that begin later.
     torch.set_num_threads(mine)
     return lanes
+
+
+def keep_memory() -> None:
+    """Let what one frame gives back be there for the next, where the system is Linux.
+
+    Else the system makes the pages of many tensors anew, while the other lanes wait. In
+    Dask's workers, which return memory at once (``MALLOC_TRIM_THRESHOLD_``), that takes
+    as long as the model. For the rest of the process.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        allocator = ctypes.CDLL(None)
+        for name, value in _ALLOCATOR.items():
+            allocator.mallopt(name, value)
 
 
 def _cores(least: int) -> int:

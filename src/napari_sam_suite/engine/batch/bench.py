@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import OrderedDict
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +27,7 @@ from napari_sam_suite.engine.batch.run import (
 from napari_sam_suite.engine.batch.work import begin_image
 from napari_sam_suite.engine.errors import ModelError, OutputError
 from napari_sam_suite.engine.formats.extras import load_extra
-from napari_sam_suite.engine.lanes import start_lanes
+from napari_sam_suite.engine.lanes import keep_memory, start_lanes
 from napari_sam_suite.engine.models.protocol import weights_of
 from napari_sam_suite.engine.recipe import Propagate, Recipe
 from napari_sam_suite.engine.store.store import Store
@@ -44,8 +42,6 @@ if TYPE_CHECKING:
 
 _OPEN = 4
 """Images that a worker keeps open."""
-_ALLOCATOR = {-1: 2**28, -3: 2**25}
-"""glibc's ``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD``, in bytes."""
 _HERE = "napari_sam_suite"
 """Attribute of a worker that has its benches by run."""
 
@@ -168,18 +164,6 @@ def make_plugin(name: str, recipe: str) -> Any:
                 bench.close()
 
     return Ready()
-
-
-def keep_memory() -> None:
-    """Let what one frame gives back be there for the next, where the system is Linux.
-
-    Dask tells its workers to return memory at once (``MALLOC_TRIM_THRESHOLD_``). Then
-    the system makes the pages of every tensor anew, which takes as long as the model.
-    """
-    with suppress(AttributeError, OSError, TypeError):
-        allocator = ctypes.CDLL(None)
-        for name, value in _ALLOCATOR.items():
-            allocator.mallopt(name, value)
 
 
 def _bench(run: str) -> Bench:

@@ -69,8 +69,8 @@ class Places:
 
     def __init__(self, trunk: Any) -> None:
         self._trunk = trunk
-        self._key: tuple[Any, ...] = ()
-        self._kept: Tensor | None = None
+        # In one: several threads may ask at once.
+        self._kept: tuple[tuple[Any, ...], Tensor] | None = None
 
     def __call__(self, size: tuple[int, int]) -> Tensor:
         """(1, Y, X, C) for a grid of a size."""
@@ -79,9 +79,10 @@ class Places:
             return self._make(size)
         weights = (trunk.pos_embed, trunk.pos_embed_window)
         key = (*size, *((w.data_ptr(), w._version, w.dtype) for w in weights))
-        if self._kept is None or self._key != key:
-            self._key, self._kept = key, self._make(size).contiguous()
-        return self._kept
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            kept = self._kept = key, self._make(size).contiguous()
+        return kept[1]
 
     def _make(self, size: tuple[int, int]) -> Tensor:
         made: Tensor = type(self._trunk)._get_pos_embed(self._trunk, size)
