@@ -28,6 +28,7 @@ from napari_sam_suite.engine.samples import demo_image
 
 _LEFT, _NOTHING = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
 _LIMIT = 120.0
+_PAUSE = 0.3  # s from one click to the next, in which what was outlined goes
 
 
 class Window:
@@ -90,6 +91,8 @@ class Window:
         took = time.perf_counter() - start, time.process_time() - cpu
         QTest.keyClick(self.canvas, Qt.Key.Key_Escape)
         self.wait(lambda: turns.last is None)
+        end = time.perf_counter() + _PAUSE
+        self.wait(lambda: time.perf_counter() > end)
         return took if found else None
 
 

@@ -438,3 +438,30 @@ def test_buttons_that_do_nothing_say_why(panel: Panel, hand: Hand, qtbot: Any) -
     answered(panel.prompts, qtbot)
     assert buttons["commit"].toolTip() == "Put what is outlined into the results."
     assert buttons["redo"].toolTip() == "Nothing was taken back."
+
+
+def test_the_engine_is_asked_before_the_prompt_is_drawn(
+    panel: Panel, hand: Hand, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    tab = panel.prompts
+    show, ask = tab.sketch.show, tab.dialogue.ask_newest
+    monkeypatch.setattr(
+        tab.sketch, "show", lambda *a: (order.append("show"), show(*a))[1]
+    )
+    monkeypatch.setattr(
+        tab.dialogue, "ask_newest", lambda: (order.append("ask"), ask())[1]
+    )
+    hand.click(16, 16)
+    answered(tab, qtbot)
+    assert order[0] == "ask" and order.count("show") <= 2
+
+
+def test_a_prompt_is_seen_before_an_answer_that_takes_long(
+    panel: Panel, hand: Hand, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tab = panel.prompts
+    monkeypatch.setattr(tab.dialogue, "ask_newest", lambda: None)
+    hand.click(16, 16)
+    qtbot.waitUntil(lambda: tab.sketch._points is not None)
+    qtbot.waitUntil(lambda: len(tab.sketch._points.data) == 1)

@@ -166,7 +166,10 @@ class Sketch:
         _redraw(outlines, shapes, colours)
         dots = [] if prompt is None else [*prompt.inside, *prompt.outside]
         places = np.array([(*leading, *dot) for dot in dots], np.float32)
-        points.data = places.reshape(-1, len(picture.placement.axes))
+        places = places.reshape(-1, len(picture.placement.axes))
+        if np.array_equal(points.data, places):
+            return
+        points.data = places
         if dots and prompt is not None:
             points.face_color = [_INSIDE] * len(prompt.inside) + [_OUTSIDE] * len(
                 prompt.outside
@@ -204,8 +207,11 @@ class Sketch:
             points = Points(name=_NAMES[1], size=size, border_width=0, **options)
             layers.append(points)
         for layer in (outlines, points):
-            layer.scale = options.get("scale", layer.scale)
-            layer.translate = options.get("translate", layer.translate)
+            for name in ("scale", "translate"):
+                there = getattr(layer, name)
+                wanted = options.get(name, there)
+                if not np.array_equal(there, wanted):  # each costs a new slice
+                    setattr(layer, name, wanted)
             # whoever takes the active layer for a result has marked it as one
             layer.metadata.pop(KEY, None)
         if set(layers.selection) != selected:

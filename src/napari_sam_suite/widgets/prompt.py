@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.tab import Parts, State
 
 _SOON = 150  # ms without a change after which a frame is prepared
+_PATIENCE = 50  # ms that a prompt waits to be drawn together with its answer
 _HINT = (
     f"Click an object. {OUTSIDE} and click: this does not belong to it. "
     "Drag: a box around it."
@@ -143,7 +144,11 @@ class PromptTab(Tab):
         self.pointing.pointed.connect(self._click)
         self.pointing.stretching.connect(self._stretch)
         self.pointing.boxed.connect(self._box)
-        self.dialogue.changed.connect(self._show)
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(_PATIENCE)
+        self._later.timeout.connect(self._show)
+        self.dialogue.changed.connect(self._show_soon)
         self.dialogue.stated.connect(self.state.setText)
         self.dialogue.ready.connect(self._prepared)
         self._soon.timeout.connect(self._prepare)
@@ -318,7 +323,19 @@ class PromptTab(Tab):
 
     # -- what is shown ------------------------------------------------------------
 
+    def _show_soon(self) -> None:
+        """Show a prompt with its answer, or without where that takes long.
+
+        To draw costs more than a model's answer, if the frame is prepared.
+        """
+        turn = self.turns.last
+        if turn is None or turn.answered:
+            self._show()
+        elif not self._later.isActive():
+            self._later.start()
+
     def _show(self) -> None:
+        self._later.stop()
         turn = self.turns.last
         self._draw(None if turn is None else turn.prompt)
         suggestion = None if turn is None else turn.suggestion
