@@ -11,6 +11,8 @@ const SURE = 4;
 const FILLED = 0.88;
 const MARGIN = 1;
 const NEVER = -20;
+const RATING = [-0.582, 1.112, 2.964, -3.905, -0.217];
+const FAR = 3;
 
 /**
  * Logits (low x low) that lean towards the object of some prompts.
@@ -45,6 +47,37 @@ export function lean(logits, guide, low, points, perPixel) {
     leaned[i] = logits[i] + STRENGTH * near + anyhow + fence;
   }
   return leaned;
+}
+
+/** How good a leaning mask is, from 0 to 1; score is the model's estimate. */
+export function rate(leaned, score, guide, low) {
+  const count = low * low;
+  let [n, sy, sx, chance, told] = [0, 0, 0, 0, 0];
+  for (let i = 0; i < count; i++) {
+    if (leaned[i] <= 0) continue;
+    n += 1;
+    sy += Math.floor(i / low);
+    sx += i % low;
+    chance += 1 / (1 + Math.exp(-guide[i]));
+    told += guide[4 * count + i] + Math.log(UNIT);
+  }
+  let signs = [0, 1, FAR];
+  if (n) {
+    const [y, x] = [sy / n, sx / n];
+    let off = 0;
+    for (let i = 0; i < count; i++) {
+      if (leaned[i] <= 0) continue;
+      const dy = Math.floor(i / low) + UNIT * guide[2 * count + i] - y;
+      const dx = (i % low) + UNIT * guide[3 * count + i] - x;
+      off += Math.hypot(dy, dx);
+    }
+    const size = Math.min(FAR, Math.abs(Math.log(n) - (2 * told) / n));
+    signs = [chance / n, off / n / Math.sqrt(n), size];
+  }
+  const estimate = Math.min(0.999, Math.max(0.001, score));
+  const all = [1, Math.log(estimate / (1 - estimate)), ...signs];
+  const sum = all.reduce((total, sign, i) => total + RATING[i] * sign, 0);
+  return 1 / (1 + Math.exp(-sum));
 }
 
 function boxOf(corners) {

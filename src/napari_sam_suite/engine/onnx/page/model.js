@@ -1,6 +1,6 @@
 // The exported encoder and decoder on onnxruntime-web.
 
-import { lean } from "./guidance.js";
+import { lean, rate } from "./guidance.js";
 
 const LIBRARY = "ort.wasm.min.mjs";
 const MOST_THREADS = 4;
@@ -126,14 +126,21 @@ class Model {
     // all four masks: the first is that of clear prompts
     const from = scores.length === 4 && !clear ? 1 : 0;
     const to = scores.length === 4 && clear ? 1 : scores.length;
-    let best = from;
-    for (let i = from; i < to; i++) if (scores[i] > scores[best]) best = i;
-    const logits = masks.data.subarray(best * size, (best + 1) * size);
-    const score = scores[best];
-    if (!embedding.guide) return { logits, score };
     const [y, x] = filled.map((n, i) => n / shape[i] / 4);
-    const maps = embedding.guide.data;
-    return { logits: lean(logits, maps, this.low, points, { y, x }), score };
+    const answers = [];
+    for (let i = from; i < to; i++) {
+      const logits = masks.data.subarray(i * size, (i + 1) * size);
+      answers.push(this.guided(logits, scores[i], embedding, points, { y, x }));
+    }
+    return answers.reduce((best, next) => (next.score > best.score ? next : best));
+  }
+
+  /** A mask and its score as the guide of the model, if it has one, sees them. */
+  guided(logits, score, embedding, points, perPixel) {
+    if (!embedding.guide) return { logits, score };
+    const guide = embedding.guide.data;
+    const leaned = lean(logits, guide, this.low, points, perPixel);
+    return { logits: leaned, score: rate(leaned, score, guide, this.low) };
   }
 
   feed(embedding, points, shape) {
