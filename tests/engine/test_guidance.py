@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.special import expit
-from tests.engine.guides import PLACES, discs, perfect_guide
 
+from engine.guides import PLACES, discs, perfect_guide
 from napari_sam_suite.engine.guidance import RATING, Guidance
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.engine.guides import PLACES, discs, perfect_guide
 
+from engine.guides import PLACES, discs, perfect_guide
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.models.load import load_model
