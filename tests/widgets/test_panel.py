@@ -260,6 +260,11 @@ def test_many_objects_are_offered_and_shown_as_labels(
     assert not labels.data[1].any() and not labels.data[0, 0].any()
     assert sorted(set(labels.data.ravel())) == list(range(9))
     np.testing.assert_allclose(labels.scale, (1, 3, 2, 2))
+    layers = len(viewer.layers)
+    labels.data = np.zeros_like(labels.data)
+    panel.bar.labels.trigger()
+    qtbot.waitUntil(lambda: labels.data.any())
+    assert len(viewer.layers) == layers
 
 
 def test_another_image_during_a_run_does_not_get_its_results(

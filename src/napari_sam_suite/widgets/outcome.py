@@ -94,7 +94,7 @@ class Outcome(QObject):
             self.said.emit(f"Saved {path.name}.")
 
     def draw_labels(self) -> None:
-        """Add a labels layer of all objects."""
+        """Show all objects as a labels layer, anew in the one that is there."""
         picture, _ = self._parts.look()
         layer = self._parts.result_layer()
         if picture is None or layer is None:
@@ -109,9 +109,16 @@ class Outcome(QObject):
         work.start()
 
     def _show_labels(self, layer: Shapes, labels: Any, options: dict[str, Any]) -> None:
-        """Add the labels; polygons that are too many to be drawn quickly are hidden."""
-        added = self._parts.viewer.add_labels(labels, **options)
-        text = f"The objects are in {added.name}."
+        """Show the labels; polygons too many to be drawn quickly are hidden."""
+        from napari.layers import Labels
+
+        viewer, name = self._parts.viewer, options["name"]
+        there = next((one for one in viewer.layers if one.name == name), None)
+        if isinstance(there, Labels) and there.data.shape == labels.shape:
+            there.data = labels
+        else:
+            name = viewer.add_labels(labels, **options).name
+        text = f"The objects are in {name}."
         if layer.nshapes > MANY:
             layer.visible = False
             text += " Their polygons are hidden; the eye beside the layer shows them."
