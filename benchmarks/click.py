@@ -28,7 +28,7 @@ from napari_sam_suite.engine.samples import demo_image
 
 _LEFT, _NOTHING = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
 _LIMIT = 120.0
-_PAUSE = 0.3  # s from one click to the next, in which what was outlined goes
+_PAUSE = 0.3  # s in which what was outlined goes, and the pixel's value is shown
 
 
 class Window:
@@ -81,6 +81,8 @@ class Window:
     def click(self, y: float, x: float) -> tuple[float, float] | None:
         """Wall and CPU seconds until the outline is drawn; None if there is none."""
         turns, place = self.panel.prompts.turns, self.at(y, x)
+        QTest.mouseMove(self.canvas, place)  # a hand is there before it clicks
+        self.rest()
         self._answered = self._drawn = False
         start, cpu = time.perf_counter(), time.process_time()
         QTest.mouseClick(self.canvas, _LEFT, _NOTHING, place)
@@ -91,9 +93,13 @@ class Window:
         took = time.perf_counter() - start, time.process_time() - cpu
         QTest.keyClick(self.canvas, Qt.Key.Key_Escape)
         self.wait(lambda: turns.last is None)
+        self.rest()
+        return took if found else None
+
+    def rest(self) -> None:
+        """Let what the viewer still has to show come to its end."""
         end = time.perf_counter() + _PAUSE
         self.wait(lambda: time.perf_counter() > end)
-        return took if found else None
 
 
 def large(side: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

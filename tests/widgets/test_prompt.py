@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from napari.layers import Points, Shapes
+from napari.layers import Shapes
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QWidget
@@ -119,8 +119,18 @@ def layer_of(panel: Panel, kind: type, name: str) -> Any:
     return layer
 
 
-def outline(panel: Panel) -> Shapes:
-    return layer_of(panel, Shapes, "Prompt outline")
+def drawn(panel: Panel, kind: str) -> list[NDArray[Any]]:
+    layer = layer_of(panel, Shapes, "Prompt")
+    both = zip(layer.data, layer.shape_type, strict=True)
+    return [shape for shape, its_kind in both if its_kind == kind]
+
+
+def outlines(panel: Panel) -> list[NDArray[Any]]:
+    return drawn(panel, "polygon")
+
+
+def dots(panel: Panel) -> list[NDArray[Any]]:
+    return [ellipse.mean(0) for ellipse in drawn(panel, "ellipse")]
 
 
 def results(panel: Panel) -> list[Shapes]:
@@ -138,11 +148,10 @@ def test_a_click_outlines_the_object_under_it(
 ) -> None:
     hand.click(16, 16)
     answered(panel.prompts, qtbot)
-    [shape] = outline(panel).data
+    [shape] = outlines(panel)
     assert corners(shape) == [8, 8, 24, 24]
     assert "Answer 1 of 3, score 0.95" in panel.prompts.state.text()
-    points = layer_of(panel, Points, "Prompt points")
-    np.testing.assert_allclose(points.data, [[16, 16]], atol=0.5)
+    np.testing.assert_allclose(dots(panel), [[16, 16]], atol=0.5)
 
 
 def test_enter_adds_the_outline_with_the_chosen_tag_and_undo_takes_it_away(
@@ -155,7 +164,7 @@ def test_enter_adds_the_outline_with_the_chosen_tag_and_undo_takes_it_away(
     [layer] = results(panel)
     assert list(layer.features["tag"]) == ["nucleus"]
     assert corners(layer.data[0]) == [8, 8, 24, 24]
-    assert outline(panel).data == []
+    assert outlines(panel) == []
     assert panel.footer.status.text() == "Added 1 object."
     hand.click(48, 48)
     answered(panel.prompts, qtbot)
@@ -185,7 +194,7 @@ def test_a_drag_is_a_box(panel: Panel, hand: Hand, qtbot: Any) -> None:
     turn = panel.prompts.turns.last
     assert turn is not None
     np.testing.assert_allclose(turn.prompt.box, (42, 6, 58, 26), atol=0.6)
-    assert corners(outline(panel).data[0]) == [40, 8, 56, 24]
+    assert corners(outlines(panel)[0]) == [40, 8, 56, 24]
 
 
 def test_keys_take_clicks_back_and_bring_them_again(
@@ -200,10 +209,10 @@ def test_keys_take_clicks_back_and_bring_them_again(
     answered(tab, qtbot, prompts=1)
     hand.press(Qt.Key.Key_Z)
     assert tab.turns.last is None
-    assert outline(panel).data == []
+    assert outlines(panel) == []
     hand.press(Qt.Key.Key_Y)
     answered(tab, qtbot, prompts=1)
-    assert len(outline(panel).data) == 1
+    assert len(outlines(panel)) == 1
 
 
 def test_a_click_that_the_next_one_overtook_is_answered_when_undo_leads_to_it(
@@ -219,7 +228,7 @@ def test_a_click_that_the_next_one_overtook_is_answered_when_undo_leads_to_it(
     hand.press(Qt.Key.Key_Z)
     assert tab.turns.last is first
     answered(tab, qtbot, prompts=1)
-    [shape] = outline(panel).data
+    [shape] = outlines(panel)
     assert corners(shape) == [8, 8, 24, 24]
     assert tab.buttons["commit"].isEnabled()
 
@@ -232,7 +241,7 @@ def test_a_click_taken_back_before_its_answer_is_answered_when_it_comes_again(
     assert panel.prompts.turns.last is None
     hand.press(Qt.Key.Key_Y)
     answered(panel.prompts, qtbot)
-    assert len(outline(panel).data) == 1
+    assert len(outlines(panel)) == 1
 
 
 def test_an_answer_never_goes_to_another_click_than_its_own(
@@ -273,7 +282,7 @@ def test_other_parameters_change_the_outline_that_is_shown(
     panel.prompts.advanced.set_values({"padding": 3.0})
     # 16 pixels wide, and 3 more on every side
     qtbot.waitUntil(
-        lambda: np.ptp(outline(panel).data[0], axis=0).min() > 20, timeout=LIMIT
+        lambda: np.ptp(outlines(panel)[0], axis=0).min() > 20, timeout=LIMIT
     )
     hand.press(Qt.Key.Key_Return)
     [recipe] = results(panel)[0].metadata[KEY]["runs"].values()
@@ -288,7 +297,7 @@ def test_n_keeps_an_outline_and_begins_the_next_object(
         hand.click(y, x)
         answered(panel.prompts, qtbot)
         hand.press(Qt.Key.Key_N)
-    assert len(outline(panel).data) == 2
+    assert len(outlines(panel)) == 2
     assert results(panel) == []
     qtbot.mouseClick(panel.prompts.buttons["commit"], LEFT)
     [layer] = results(panel)
@@ -302,7 +311,7 @@ def test_escape_forgets_everything(panel: Panel, hand: Hand, qtbot: Any) -> None
     hand.click(48, 48)
     answered(panel.prompts, qtbot)
     hand.press(Qt.Key.Key_Escape)
-    assert outline(panel).data == []
+    assert outlines(panel) == []
     assert not panel.prompts.buttons["commit"].isEnabled()
 
 
@@ -405,7 +414,7 @@ def test_a_scaled_image_of_two_channels_is_pointed_at_in_its_pixels(
     open_tab(panel, qtbot)
     hand.click(16, 48)
     answered(panel.prompts, qtbot)
-    [shape] = outline(panel).data
+    [shape] = outlines(panel)
     assert corners(shape) == [8, 40, 24, 56]
 
 
@@ -463,5 +472,5 @@ def test_a_prompt_is_seen_before_an_answer_that_takes_long(
     tab = panel.prompts
     monkeypatch.setattr(tab.dialogue, "ask_newest", lambda: None)
     hand.click(16, 16)
-    qtbot.waitUntil(lambda: tab.sketch._points is not None)
-    qtbot.waitUntil(lambda: len(tab.sketch._points.data) == 1)
+    qtbot.waitUntil(lambda: "Prompt" in panel.viewer.layers)
+    qtbot.waitUntil(lambda: len(dots(panel)) == 1)

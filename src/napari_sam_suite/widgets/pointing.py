@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Points, Shapes
+from napari.layers import Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.widgets.layers import KEY, SHOWN
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.engine.prompts.prompt import Prompt
+    from napari_sam_suite.engine.prompts.prompt import Box, Prompt
     from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.turns import Outline
 
 OUTSIDE = "Shift"
 """The modifier of a click on what does not belong to the object."""
 
 _LEFT = 1
 _STILL = 4  # screen pixels that the mouse may move in a click
-_NAMES = ("Prompt outline", "Prompt points")
+_NAME = "Prompt"
 _NOW, _KEPT, _BOX = "#ffff00", "#00bfff", "#ffffff"
 _INSIDE, _OUTSIDE = "#00ff66", "#ff3355"
 _DOT = 120  # dots to the shorter side of the image
@@ -114,16 +115,16 @@ class Pointing(QObject):
 
 
 class Sketch:
-    """Two layers that show what was pointed at and what it gave.
+    """A layer that shows what was pointed at and what it gave.
 
-    They are emptied and not removed: drivers have crashed at the next redraw where a
-    Shapes layer was removed.
+    One for both, as each layer costs its time whenever something is clicked. It is
+    emptied and not removed: drivers have crashed at the next redraw where a Shapes
+    layer was removed.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._outlines: Shapes | None = None
-        self._points: Points | None = None
+        self._layer: Shapes | None = None
         self._axes = ""
 
     def show(
@@ -131,8 +132,8 @@ class Sketch:
         picture: Picture,
         frame: FrameIndex,
         prompt: Prompt | None,
-        now: Objects | None,
-        kept: Objects,
+        now: Sequence[Outline],
+        kept: Sequence[Outline],
     ) -> None:
         """Draw the prompt, its answer, and the answers kept for later.
 
@@ -144,80 +145,86 @@ class Sketch:
             Of the prompt.
         prompt : Prompt, optional
             Its points and its box.
-        now, kept : Objects
-            Outlines.
+        now, kept : sequence of (Polygon or MultiPolygon, FrameIndex)
+            Outlines (y, x), each with its frame.
         """
-        from napari_sam_suite.widgets.shapes import to_vertices
+        from napari_sam_suite.widgets.shapes import polygon_vertices
 
-        outlines, points = self._layers(picture)
-        shapes: list[NDArray[Any]] = []
-        colours: list[str] = []
-        for objects, colour in ((kept, _KEPT), (now, _NOW)):
-            if objects is not None and len(objects):
-                found = to_vertices(objects, picture.placement)
-                shapes += found
-                colours += [colour] * len(found)
-        leading = picture.placement.at(frame)
-        if prompt is not None and prompt.box is not None:
-            y0, x0, y1, x1 = prompt.box
-            corners = [(y0, x0), (y0, x1), (y1, x1), (y1, x0)]
-            shapes.append(np.array([(*leading, *c) for c in corners], np.float32))
-            colours.append(_BOX)
-        _redraw(outlines, shapes, colours)
-        dots = [] if prompt is None else [*prompt.inside, *prompt.outside]
-        places = np.array([(*leading, *dot) for dot in dots], np.float32)
-        places = places.reshape(-1, len(picture.placement.axes))
-        if np.array_equal(points.data, places):
-            return
-        points.data = places
-        if dots and prompt is not None:
-            points.face_color = [_INSIDE] * len(prompt.inside) + [_OUTSIDE] * len(
-                prompt.outside
-            )
+        drawn = _Drawn()
+        for outlines, colour in ((kept, _KEPT), (now, _NOW)):
+            polygons = [polygon for polygon, _ in outlines]
+            frames = np.array([found for _, found in outlines]).reshape(-1, 3)
+            for vertices in polygon_vertices(polygons, frames, picture.placement):
+                drawn.add(vertices, "polygon", colour)
+        if prompt is not None:
+            leading = picture.placement.at(frame)
+
+            def corners(box: Box) -> NDArray[np.float32]:
+                y0, x0, y1, x1 = box
+                places = [(y0, x0), (y0, x1), (y1, x1), (y1, x0)]
+                return np.array([(*leading, *place) for place in places], np.float32)
+
+            if prompt.box is not None:
+                drawn.add(corners(prompt.box), "polygon", _BOX)
+            radius = max(3.0, min(picture.image.sizes[-2:]) / _DOT) / 2
+            for dots, colour in ((prompt.inside, _INSIDE), (prompt.outside, _OUTSIDE)):
+                for y, x in dots:
+                    around = (y - radius, x - radius, y + radius, x + radius)
+                    drawn.add(corners(around), "ellipse", colour, colour)
+        _redraw(self._at(picture), drawn)
 
     def owns(self, layer: object) -> bool:
         """Whether it draws in a layer."""
-        return layer is not None and layer in (self._outlines, self._points)
+        return layer is not None and layer is self._layer
 
     def clear(self) -> None:
         """Show nothing."""
-        if self._outlines is not None and self._outlines in self._viewer.layers:
-            _redraw(self._outlines, [], [])
-        if self._points is not None and self._points in self._viewer.layers:
-            self._points.data = np.zeros((0, self._points.ndim))
+        if self._layer is not None and self._layer in self._viewer.layers:
+            _redraw(self._layer, _Drawn())
 
-    def _layers(self, picture: Picture) -> tuple[Shapes, Points]:
-        """The two layers, made again where they are gone or have other axes."""
+    def _at(self, picture: Picture) -> Shapes:
+        """The layer, made again where it is gone or has other axes."""
         layers, axes = self._viewer.layers, picture.placement.axes
-        same = axes == self._axes
-        outlines, points = self._outlines, self._points
+        layer = self._layer
         selected = set(layers.selection)
         options = {"ndim": len(axes), **picture.placement.options}
-        if outlines is None or outlines not in layers or not same:
-            outlines = Shapes(
-                name=_NAMES[0],
-                face_color="transparent",
-                opacity=1.0,
-                metadata={SHOWN: True},
-                **options,
-            )
-            layers.append(outlines)
-        if points is None or points not in layers or not same:
-            size = max(3.0, min(picture.image.sizes[-2:]) / _DOT)
-            points = Points(name=_NAMES[1], size=size, border_width=0, **options)
-            layers.append(points)
-        for layer in (outlines, points):
-            for name in ("scale", "translate"):
-                there = getattr(layer, name)
-                wanted = options.get(name, there)
-                if not np.array_equal(there, wanted):  # each costs a new slice
-                    setattr(layer, name, wanted)
-            # whoever takes the active layer for a result has marked it as one
-            layer.metadata.pop(KEY, None)
+        if layer is None or layer not in layers or axes != self._axes:
+            layer = Shapes(name=_NAME, opacity=1.0, metadata={SHOWN: True}, **options)
+            layers.append(layer)
+        for name in ("scale", "translate"):
+            there = getattr(layer, name)
+            wanted = options.get(name, there)
+            if not np.array_equal(there, wanted):  # each costs a new slice
+                setattr(layer, name, wanted)
+        # whoever takes the active layer for a result has marked it as one
+        layer.metadata.pop(KEY, None)
         if set(layers.selection) != selected:
             layers.selection = selected
-        self._outlines, self._points, self._axes = outlines, points, axes
-        return outlines, points
+        self._layer, self._axes = layer, axes
+        return layer
+
+
+@dataclass
+class _Drawn:
+    """Shapes to be shown, in step with each other."""
+
+    data: list[NDArray[np.float32]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    edges: list[str] = field(default_factory=list)
+    faces: list[str] = field(default_factory=list)
+
+    def add(
+        self,
+        vertices: NDArray[np.float32],
+        kind: str,
+        edge: str,
+        face: str = "transparent",
+    ) -> None:
+        """Another shape."""
+        self.data.append(vertices)
+        self.kinds.append(kind)
+        self.edges.append(edge)
+        self.faces.append(face)
 
 
 def _drawn_in(layer: Any) -> bool:
@@ -225,16 +232,15 @@ def _drawn_in(layer: Any) -> bool:
     return str(getattr(layer, "mode", "pan_zoom")) != "pan_zoom"
 
 
-def _redraw(
-    layer: Shapes, shapes: Sequence[NDArray[Any]], colours: Sequence[str]
-) -> None:
-    if layer.data:
-        layer.data = []
-    if shapes:
-        layer.add(
-            list(shapes),
-            shape_type="polygon",
-            edge_width=1.5,
-            edge_color=list(colours),
-            face_color="transparent",
-        )
+def _redraw(layer: Shapes, drawn: _Drawn) -> None:
+    with layer.events.highlight.blocker():  # nothing is selected, and a mesh is spared
+        if layer.data:
+            layer.data = []
+        if drawn.data:
+            layer.add(
+                drawn.data,
+                shape_type=drawn.kinds,
+                edge_width=1.5,
+                edge_color=drawn.edges,
+                face_color=drawn.faces,
+            )

@@ -353,7 +353,7 @@ class PromptTab(Tab):
             return
         turn = self.turns.last
         frame = self._before().frame if turn is None else turn.frame
-        now = None if turn is None else outlines([turn])
+        now = outlines([] if turn is None else [turn])
         self.sketch.show(picture, frame, prompt, now, outlines(self.turns.kept))
 
     # -- buttons and keys --------------------------------------------------------

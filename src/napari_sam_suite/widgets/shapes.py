@@ -38,12 +38,23 @@ _BLANK = {"b": False, "i": 0, "u": 0, "f": np.nan}
 
 def to_vertices(objects: Objects, placement: Placement) -> list[Vertices]:
     """Vertices of every object, (N, ndim) float32, in data coordinates."""
-    parts, of_object = shapely.get_parts(objects.polygons, return_index=True)
+    table = objects.features
+    frames = np.stack([table[axis] for axis in FrameIndex._fields], 1)
+    return polygon_vertices(objects.polygons, frames, placement)
+
+
+def polygon_vertices(
+    polygons: Sequence[Polygon | MultiPolygon] | NDArray[np.object_],
+    frames: NDArray[np.int64],
+    placement: Placement,
+) -> list[Vertices]:
+    """Vertices of polygons (y, x), each in its frame, a row of (N, 3) `frames`."""
+    parts, of_object = shapely.get_parts(
+        np.asarray(polygons, object), return_index=True
+    )
     rings, of_part = shapely.get_rings(parts, return_index=True)
     points, of_ring = shapely.get_coordinates(rings, return_index=True)
     of_object = of_object[of_part]
-    table = objects.features
-    frames = np.stack([table[axis] for axis in FrameIndex._fields], 1)
     places, which = np.unique(frames, axis=0, return_inverse=True)
     leading = [placement.at(FrameIndex(*place)) for place in places.tolist()]
     vertices = np.empty((len(points), len(placement.axes)), np.float32)
@@ -54,7 +65,7 @@ def to_vertices(objects: Objects, placement: Placement) -> list[Vertices]:
     vertices[:, -2:] = points
     ends = np.cumsum(np.bincount(of_ring, minlength=len(rings)))
     closed = np.split(vertices, ends[:-1])
-    firsts = np.searchsorted(of_object, np.arange(len(objects) + 1)).tolist()
+    firsts = np.searchsorted(of_object, np.arange(len(polygons) + 1)).tolist()
     return [_join(closed[start:stop]) for start, stop in itertools.pairwise(firsts)]
 
 

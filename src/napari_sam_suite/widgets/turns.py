@@ -6,12 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from shapely import MultiPolygon, Polygon
 
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.interactive import Suggestion
     from napari_sam_suite.engine.prompts.prompt import Prompt
+
+    Outline = tuple[Polygon | MultiPolygon, FrameIndex]
 
 
 @dataclass(eq=False)
@@ -104,16 +107,14 @@ class Turns:
         self._turns, self.undone, self.kept = [], [], []
 
 
-def outlines(turns: Sequence[Turn]) -> Objects:
-    """The outlines that are shown of some objects."""
-    import pandas as pd
-
-    from napari_sam_suite.engine.objects import Objects
-
-    shown = [(t.suggestion, t.frame) for t in turns if t.suggestion is not None]
-    polygons = [s.polygon for s, _ in shown if s.polygon is not None]
-    frames = [f._asdict() for s, f in shown if s.polygon is not None]
-    return Objects(polygons, pd.DataFrame(frames))
+def outlines(turns: Iterable[Turn]) -> list[Outline]:
+    """The outlines that are shown of some objects, each with its frame."""
+    shown = [(turn.suggestion, turn.frame) for turn in turns]
+    return [
+        (one.polygon, frame)
+        for one, frame in shown
+        if one is not None and one.polygon is not None
+    ]
 
 
 def as_json(turns: Sequence[Turn]) -> list[dict[str, Any]]:
