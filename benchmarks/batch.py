@@ -72,7 +72,8 @@ class Quick:
 
     def __call__(self, model: Any, rgb: np.ndarray, frame: Any, **_: Any) -> Found:
         """Every blob that is brighter than half."""
-        time.sleep(self.pause)
+        if self.pause:
+            time.sleep(self.pause)
         labels, _ = ndimage.label(rgb[..., 0] > 127)
         builder = MaskBuilder(labels.shape)
         for number, window in enumerate(ndimage.find_objects(labels), start=1):

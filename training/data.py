@@ -26,12 +26,12 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 FRAME = 512
 SHARES = {
-    "fluo": 0.21,
-    "color": 0.24,
+    "fluo": 0.18,
+    "color": 0.28,
     "bright": 0.03,
-    "phase": 0.20,
-    "tissue": 0.08,
-    "synthetic": 0.24,
+    "phase": 0.24,
+    "tissue": 0.07,
+    "synthetic": 0.20,
 }
 FOLD_SEED = 7
 HELD_OUT = 0.12
