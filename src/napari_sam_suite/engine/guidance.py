@@ -142,19 +142,30 @@ class Guidance:
         found[:, 0] = logit(np.clip(iou, 1e-3, 1 - 1e-3))
         found[:, 2:] = 1, _FAR
         chance = expit(self.inside)
-        sizes = np.log(self.size)
         for k in range(len(masks)):
             y, x = np.nonzero(masks[k])
-            if not len(y):
-                continue
-            off = np.hypot(
-                self.named[0, y, x] - y.mean(), self.named[1, y, x] - x.mean()
-            )
-            told = 2 * sizes[y, x].mean()
-            found[k, 1] = chance[y, x].mean()
-            found[k, 2] = off.mean() / np.sqrt(len(y))
-            found[k, 3] = min(_FAR, abs(np.log(len(y)) - told))
+            if len(y):
+                off, other = self.doubts(y, x)
+                found[k, 1:] = chance[y, x].mean(), off, min(_FAR, other)
         return found
+
+    def doubts(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> tuple[float, float]:
+        """What speaks against some places being one object, and all of it.
+
+        Parameters
+        ----------
+        y, x : ndarray of int, shape (N,)
+            Rows and columns of the places, one at least.
+
+        Returns
+        -------
+        (float, float)
+            How far off their middle are those that they name, in sizes of a square of
+            their number; how far their number is off the one they tell, as a logarithm.
+        """
+        off = np.hypot(self.named[0, y, x] - y.mean(), self.named[1, y, x] - x.mean())
+        told = 2 * np.log(self.size[y, x]).mean()
+        return float(off.mean() / np.sqrt(len(y))), float(abs(np.log(len(y)) - told))
 
     def _pointed(self, point: NDArray[np.float64]) -> NDArray[np.float32]:
         """Logits (h, w) that favour the object at a point."""

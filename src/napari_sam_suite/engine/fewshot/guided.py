@@ -1,8 +1,7 @@
 """What a model's guide says of a mask: whether it is one object, and all of it.
 
-Every place in an object says where the object's centre is and how large the object is;
-see `proposals`. In a mask of one whole object all of them name the middle of the mask
-and its size. Half an object, or two, disagree.
+In a mask of one whole object all places name the middle of the mask and its size; see
+`guidance`. Half an object, or two, disagree.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam_suite.engine.proposals import UNIT
+from napari_sam_suite.engine.guidance import Guidance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,17 +39,20 @@ def guide_odds(
         Where the embedding lies in the frame.
     """
     odds = np.zeros(len(masks))
-    if "guide" not in embedding.features:
+    guidance = Guidance.of(embedding)
+    if guidance is None:
         return odds
-    guide = embedding.maps()["guide"]
     places = [
-        (np.arange(n) + 0.5) * side / n - 0.5 + first
-        for n, side, first in zip(
-            guide.shape[1:], region.shape, region.origin, strict=True
+        (np.arange(n) + 0.5) / scale - 0.5 + first
+        for n, scale, first in zip(
+            guidance.size.shape, guidance.scale, region.origin, strict=True
         )
     ]
     for i in range(len(masks)):
-        odds[i] = _agreement(guide, _inside(masks, i, places))
+        inside = _inside(masks, i, places)
+        if len(inside):
+            off, other = guidance.doubts(*inside.T)
+            odds[i] = _BEFORE - _CENTRE * off - _SIZE * other
     return odds
 
 
@@ -70,13 +72,3 @@ def _inside(
     covered = crop[np.ix_(pixels[0][near[0]], pixels[1][near[1]])]
     row, column = np.nonzero(covered)
     return np.stack([near[0][row], near[1][column]], 1)
-
-
-def _agreement(guide: NDArray[np.float32], inside: NDArray[np.intp]) -> float:
-    if not len(inside):
-        return 0.0
-    y, x = inside.T
-    named = inside + guide[2:4, y, x].T * UNIT
-    off = np.linalg.norm(named - inside.mean(0), axis=1).mean() / np.sqrt(len(inside))
-    size = 2 * (guide[4, y, x].mean() + np.log(UNIT))
-    return float(_BEFORE - _CENTRE * off - _SIZE * abs(np.log(len(inside)) - size))
