@@ -13,12 +13,12 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from skimage.io import imread
 
@@ -27,15 +27,17 @@ from network import Trainee, export
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.auto import Automatic
+from napari_sam_suite.engine.embed import EmbeddingCache, Remembering
 from napari_sam_suite.engine.filters import Candidates, refilter
 from napari_sam_suite.engine.frames import FrameIndex
-from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.nano.config import WEIGHTS, build_nano
-from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.params import AutoParams
+from napari_sam_suite.engine.prompts.answers import Answer, answer
+from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.engine.prompts.prompt import Prompt
 
 PROMPTS = ("point", "chosen", "box", "three")
 GRID = {
@@ -117,69 +119,65 @@ def automatic_scores(
     return totals
 
 
-def _answers(model, embedding, prompts: Prompts, tokens) -> tuple[torch.Tensor, ...]:
-    """Logits (N, T, h, w) and IoU (N, T), as the engine has them."""
-    out = model.decode(embedding, prompts, tokens=tokens)
-    guidance = Guidance.of(embedding)
-    out = (guidance.lean(out, prompts) if guidance else out).numpy()
-    count = (len(prompts), len(tokens))
-    return tuple(torch.from_numpy(a).unflatten(0, count) for a in (out.logits, out.iou))
+def _iou(found: Answer, truth: np.ndarray) -> float:
+    """IoU of an answer with a mask of the whole image."""
+    (y, x), (h, w) = found.origin, found.crop.shape
+    common = int((truth[y : y + h, x : x + w] & found.crop).sum())
+    return common / max(int(found.crop.sum()) + int(truth.sum()) - common, 1)
 
 
-def _iou_of(logits: torch.Tensor, truth: torch.Tensor) -> np.ndarray:
-    full = F.interpolate(logits, truth.shape[1:], mode="bilinear") > 0
-    common = (full & truth[:, None]).sum((-2, -1)).float()
-    union = (full | truth[:, None]).sum((-2, -1)).clamp(min=1)
-    return (common / union).numpy()
+def _deepest(mask: np.ndarray) -> tuple[float, float]:
+    """The pixel (y, x) of a mask that is farthest from its outside."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), mask.shape)
+    return float(y), float(x)
 
 
-def _deepest(masks: np.ndarray) -> np.ndarray:
-    """(N, 2) pixel of each mask that is farthest from its outside."""
-    points = []
-    for mask in masks:
-        depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-        points.append(np.unravel_index(depth.argmax(), mask.shape))
-    return np.array(points, float)
-
-
-@torch.inference_mode()
 def prompt_scores(model, item: Item, limit: int = 20) -> dict[str, list[float]]:
-    """IoU of one point (best of three, and as chosen), a box, three clicks."""
-    scores: dict[str, list[float]] = {k: [] for k in PROMPTS}
+    """IoU of one point (best of three, and as chosen), a box, three clicks.
+
+    As the engine answers, each in the view that suits it.
+    """
     areas = np.bincount(item.labels.ravel())
     ids = np.flatnonzero(areas >= 20)
     ids = np.random.default_rng(0).permutation(ids[ids > 0])[:limit]
-    if not len(ids):
-        return scores
-    embedding = model.encode([as_rgb(item.image)])[0]
-    truth = np.stack([item.labels == i for i in ids])
-    masks = torch.from_numpy(truth)
-    points = _deepest(truth)[:, None]
-    kinds = np.ones((len(ids), 1), np.int64)
-    logits, iou = _answers(model, embedding, Prompts(points, kinds), MULTIMASK)
-    each = _iou_of(logits, masks)
-    rows, best = np.arange(len(ids)), iou.argmax(1).numpy()
-    scores["point"], scores["chosen"] = list(each.max(1)), list(each[rows, best])
-    low = logits[rows, best][:, None]
+    truth = [item.labels == i for i in ids]
+    rgb, eyes = as_rgb(item.image), Remembering(model, EmbeddingCache())
+    ask = partial(answer, eyes, rgb, params=PromptParams(answers="all", parts="all"))
+    said = [Prompt(inside=(_deepest(mask),)) for mask in truth]
+    found = ask(said, keep_logits=True)
+    each = [
+        [_iou(a, t) for a in ranked] for ranked, t in zip(found, truth, strict=True)
+    ]
+    scores = {"point": [max(row) for row in each], "chosen": [row[0] for row in each]}
     for _ in range(2):
-        full = F.interpolate(low, item.labels.shape, mode="bilinear")[:, 0] > 0
-        where = _deepest(full.numpy() != truth)
-        y, x = where.astype(int).T
-        points = np.concatenate([points, where[:, None]], 1)
-        kinds = np.concatenate([kinds, truth[rows, y, x][:, None].astype(int)], 1)
-        prompts = Prompts(points, kinds, masks=low.clamp(-32, 32))
-        low, _ = _answers(model, embedding, prompts, SINGLE)
-    scores["three"] = list(_iou_of(low, masks)[:, 0])
-    boxes = np.array([_box(t) for t in truth], float)
-    none = Prompts(np.zeros((len(ids), 0, 2)), np.zeros((len(ids), 0), int), boxes)
-    logits, _ = _answers(model, embedding, none, SINGLE)
-    scores["box"] = list(_iou_of(logits, masks)[:, 0])
+        earlier = {k: ranked[0] for k, ranked in enumerate(found)}
+        said = [
+            _corrected(prompt, earlier[k], truth[k]) for k, prompt in enumerate(said)
+        ]
+        found = ask(said, earlier=earlier, keep_logits=True)
+    scores["three"] = [_iou(a[0], t) for a, t in zip(found, truth, strict=True)]
+    boxes = ask([Prompt(box=_box(mask)) for mask in truth])
+    scores["box"] = [_iou(a[0], t) for a, t in zip(boxes, truth, strict=True)]
     return scores
 
 
-def _box(mask: np.ndarray) -> list[int]:
+def _corrected(prompt: Prompt, found: Answer, truth: np.ndarray) -> Prompt:
+    """The prompt with one more click, in the middle of the largest error."""
+    full = np.zeros_like(truth)
+    (y, x), (h, w) = found.origin, found.crop.shape
+    full[y : y + h, x : x + w] = found.crop
+    if not (full != truth).any():
+        return prompt
+    place = _deepest(full != truth)
+    if truth[int(place[0]), int(place[1])]:
+        return replace(prompt, inside=(*prompt.inside, place))
+    return replace(prompt, outside=(*prompt.outside, place))
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
     ys, xs = np.nonzero(mask)
-    return [ys.min(), xs.min(), ys.max(), xs.max()]
+    return float(ys.min()), float(xs.min()), float(ys.max()), float(xs.max())
 
 
 def weights_of(path: Path) -> Path:
