@@ -59,9 +59,26 @@ def one_colour(folder: Path) -> Path:
     return folder / "bad.png"
 
 
+def cut_off(folder: Path) -> Path:
+    path = folder / "bad.tif"
+    frames = np.ones((20, 64, 64), np.uint16)
+    tifffile.imwrite(path, frames, imagej=True, metadata={"axes": "TYX"})
+    path.write_bytes(path.read_bytes()[:100_000])
+    return path
+
+
 @pytest.mark.parametrize(
     "make",
-    [unreadable, truncated, missing, empty, not_an_image, only_nan, one_colour],
+    [
+        unreadable,
+        truncated,
+        cut_off,
+        missing,
+        empty,
+        not_an_image,
+        only_nan,
+        one_colour,
+    ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_bad_image_is_one_sentence_and_leaves_no_file(

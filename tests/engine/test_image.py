@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import gc
+import logging
 import struct
+import threading
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -18,6 +20,7 @@ from PIL import Image
 from napari_sam_suite.engine.errors import FrameError, ImageError, OutOfMemory
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import ImageSource, open_image
+from napari_sam_suite.engine.readers.whole import listening
 
 
 class Recording:
@@ -688,6 +691,66 @@ def test_a_cut_off_tiff_names_the_frame_it_misses(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2500])
     with pytest.raises(ImageError, match=r"Z 6 of 6 of 'cut\.tif' cannot be read"):
         open_image(path).frame(FrameIndex(z=5))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("a.tif", {"imagej": True}, "is cut off: it holds 1 of 20 frames"),
+        ("a.ome.tif", {}, "is damaged or cut off: 1 frame can be found"),
+        ("a.ome.tif", {"compression": "zlib"}, "cut off: 1[0-9] frames can be found"),
+        ("b.tif", {"metadata": None}, "is damaged or cut off: 1 frame can be found"),
+    ],
+)
+def test_a_cut_off_stack_is_not_taken_for_a_shorter_one(
+    tmp_path: Path, name: str, options: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / name
+    pixels = np.random.default_rng(0).integers(0, 60000, (20, 64, 64), np.uint16)
+    settings = {"photometric": "minisblack", "metadata": {"axes": "TYX"}}
+    if "imagej" in options:
+        del settings["photometric"]
+    tifffile.imwrite(path, pixels, **(settings | options))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    for axes in (None, "TYX"):
+        with pytest.raises(ImageError, match=words) as caught:
+            open_image(path, axes=axes)
+        assert "Copy it again" in caught.value.hint
+
+
+def test_what_tifffile_complains_of_in_a_whole_file_does_no_harm(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.tif"
+    pixels = numbered(6, 32, 32)
+    code, text = 65000, b"x" * 40
+    tifffile.imwrite(
+        path, pixels, imagej=True, metadata={"axes": "TYX"},
+        extratags=[(code, "s", len(text), text, True)],
+    )  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].tags[code].offset
+    content = bytearray(path.read_bytes())
+    content[offset + 8 : offset + 12] = b"\xff" * 4
+    path.write_bytes(content)
+    with listening() as said:
+        assert open_image(path).sizes.time == 6
+        assert "invalid value offset" in said[0]
+
+
+def test_errors_of_another_thread_are_not_of_this_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, numbered(32, 32))
+    log = logging.getLogger("tifffile")
+    with listening() as said:
+        other = threading.Thread(target=log.error, args=("invalid page offset 7",))
+        other.start()
+        other.join()
+        assert said == []
+        log.error("invalid page offset 7")
+        assert said == ["invalid page offset 7"]
+    assert open_image(path).sizes.frame_count == 1
 
 
 def test_a_damaged_page_spares_the_others(tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ def main(
         level=logging.INFO if verbose else logging.ERROR,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    # Its errors are heard by who opens a file (engine.readers.whole); not printed.
+    tifffile = logging.getLogger("tifffile")
+    tifffile.addHandler(logging.NullHandler())
+    tifffile.propagate = False
 
 
 # The nuclei of the demo image are 8 to 25 px wide: small tiles, and nothing larger.

@@ -167,6 +167,15 @@ def test_cut_off_files_are_refused(tmp_path):
         read_labels(path)
 
 
+def test_cut_off_stacks_of_others_are_not_one_frame(tmp_path):
+    path = tmp_path / "a.tif"
+    frames = np.ones((6, 64, 64), np.uint16)
+    tifffile.imwrite(path, frames, imagej=True, metadata={"axes": "TYX"})
+    path.write_bytes(path.read_bytes()[:30000])
+    with pytest.raises(ImageError, match=r"a\.tif is cut off: it holds 1 of 6 frames"):
+        read_labels(path)
+
+
 def test_objects_of_many_frames_go_to_a_file_and_back(tmp_path):
     squares = [
         shapely.box(1, 1, 4, 5),

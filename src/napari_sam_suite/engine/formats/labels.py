@@ -31,6 +31,7 @@ from napari_sam_suite.engine.provenance import (
     scale_in,
     sizes_in,
 )
+from napari_sam_suite.engine.readers.whole import check_whole, listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -347,8 +348,9 @@ def _read(path: Path) -> tuple[NDArray[Any], str, dict[str, Any]]:
     if not path.is_file():
         raise ImageError(f"{path} does not exist.", "Check the name.")
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with listening() as said, tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
+            check_whole(tiff, said, path.name)
             labels, axes = series.asarray(), series.axes
             shaped = tiff.shaped_metadata or ()
             about = dict(tiff.imagej_metadata or next(iter(shaped), {}))

@@ -20,6 +20,7 @@ from napari_sam_suite.engine.readers.contents import (
     check_colours,
     in_micrometers,
 )
+from napari_sam_suite.engine.readers.whole import check_whole, listening
 from napari_sam_suite.engine.stack import Stack, name_axes
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ def open_tiff(path: Path, axes: str | None) -> Contents:
     Raises
     ------
     ImageError
-        If it holds no image, or images that differ.
+        If it holds no image, not all of its frames, or images that differ.
     """
     import tifffile
 
-    with tifffile.TiffFile(path, is_mmstack=False) as tiff:
+    with listening() as said, tifffile.TiffFile(path, is_mmstack=False) as tiff:
         every = list(enumerate(tiff.series))
+        check_whole(tiff, said, repr(path.name))
         full = [(n, one) for n, one in every if not one.keyframe.is_reduced] or every
         if not full:
             raise ImageError(
