@@ -22,7 +22,7 @@ from napari_sam_suite.engine.models.protocol import (
     Prompts,
 )
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.prompts.answers import answer, mask_logits
+from napari_sam_suite.engine.prompts.answers import Answer, answer, mask_logits
 from napari_sam_suite.engine.prompts.finder import Prompted, start_prompts
 from napari_sam_suite.engine.prompts.params import PromptParams
 from napari_sam_suite.engine.prompts.prompt import (
@@ -280,6 +280,20 @@ def test_numbers_that_do_not_fit_are_refused_at_once() -> None:
         from_boxes([(1, 2, 3, 4), (1, 2, 3, 4)], tags=["a"])
 
 
+def test_an_array_of_another_width_is_refused() -> None:
+    with pytest.raises(ParameterError, match="4 x 3 is not rows of 2 numbers"):
+        from_points(np.ones((4, 3)))  # as napari has them in a stack
+    with pytest.raises(ParameterError, match=r"A point is .* of one frame"):
+        from_points([1, 2, 3, 4])
+    with pytest.raises(ParameterError, match="2 x 4 x 2 is not rows of 4 numbers"):
+        from_boxes(np.ones((2, 4, 2)))  # as napari has rectangles
+    with pytest.raises(ParameterError, match="8 x 2 is not rows of 4 numbers"):
+        from_boxes(np.ones((8, 2)))
+    assert from_points((1, 2))[0].inside == ((1, 2),)
+    assert from_boxes((1, 2, 3, 4))[0].box == (1, 2, 3, 4)
+    assert from_points([]) == from_points(np.zeros((0, 3))) == []
+
+
 def test_no_prompts_is_no_objects() -> None:
     assert len(ask(Recorder(), []).masks) == 0
 
@@ -494,6 +508,48 @@ def test_an_answer_is_corrected_from_where_it_was() -> None:
     assert sent.masks is not None
     assert before[0].logits is not None
     assert np.array_equal(sent.masks[0, 0], before[0].logits)
+
+
+def corrected(more: Prompt) -> tuple[Prompts, Answer, Answer]:
+    """What is sent with the correction of a click, and the answers to both."""
+    model, params = Recorder(input_size=64), PromptParams(tile=64)
+    image = scene((256, 256), (96, 96, 112, 112))
+    first = Prompt(inside=((105, 105),))
+    (before,) = answer(model, image, [first], params, keep_logits=True)
+    (after,) = answer(model, image, [more], params, earlier={0: before[0]})
+    return model.asked[-1][0], before[0], after[0]
+
+
+@pytest.mark.parametrize("x", [129, 145])
+def test_a_point_beyond_the_view_takes_a_correction_to_one_that_holds_all(
+    x: int,
+) -> None:
+    sent, before, after = corrected(Prompt(inside=((105, 105), (105, x))))
+    assert before.view.box == (64, 64, 128, 128)
+    assert after.view.y0 <= 105 < after.view.y1
+    assert after.view.x0 <= 105 < x < after.view.x1
+    y0, x0 = after.view.origin
+    assert sent.points.tolist() == [[[105 - y0, 105 - x0], [105 - y0, x - x0]]]
+    assert sent.masks is None  # the logits are those of another view
+
+
+def test_a_box_beyond_the_view_takes_a_correction_along() -> None:
+    more = Prompt(box=(100, 118, 110, 130))
+    sent, before, after = corrected(more)
+    assert after.view != before.view
+    assert sent.boxes is not None
+    assert (sent.boxes >= 0).all() and (sent.boxes < after.view.shape[0]).all()
+
+
+def test_an_outside_point_beyond_the_view_leaves_a_correction_where_it_was() -> None:
+    sent, before, after = corrected(
+        Prompt(inside=((105, 105),), outside=((105, 200), (105, 120)))
+    )
+    assert after.view == before.view
+    assert sent.labels.tolist() == [[1, 0]]
+    assert sent.masks is not None
+    assert before.logits is not None
+    assert np.array_equal(sent.masks[0, 0], before.logits)
 
 
 def test_running_out_of_memory_halves_the_batch_and_changes_nothing() -> None:

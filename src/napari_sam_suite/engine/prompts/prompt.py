@@ -118,7 +118,7 @@ def from_points(
     Parameters
     ----------
     points : array_like, shape (N, 2)
-        (y, x) in pixel centres.
+        (y, x) in pixel centres; without the axes of frames, such as time.
     labels : array_like, shape (N,), optional
         1 inside, 0 outside; all inside without it.
     together : bool
@@ -379,9 +379,20 @@ def _cut(mask: MaskPrompt, sizes: Sizes) -> MaskPrompt:
 def _numbers(values: ArrayLike, width: int, hint: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(values, np.float64)
-        return array.reshape(-1, width) if array.size else np.zeros((0, width))
     except (TypeError, ValueError) as error:
         raise ParameterError("These are not coordinates.", hint) from error
+    if not array.size:
+        return np.zeros((0, width))
+    if array.shape == (width,):
+        return array[None]
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ParameterError(
+            f"An array of {' x '.join(map(str, array.shape)) or 'one number'} is not "
+            f"rows of {width} numbers.",
+            f"{hint} Leave out the axes of frames: pass those of one frame, with "
+            "`frame`.",
+        )
+    return array
 
 
 def _each(tags: str | Sequence[str], count: int, what: str) -> list[str]:
