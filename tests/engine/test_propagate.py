@@ -153,6 +153,29 @@ def test_what_vanishes_is_lost_after_the_longest_gap(engine: FakeEngine) -> None
     assert notices == ["Lost after time 2: track 1."]
 
 
+def test_what_is_not_seen_at_the_end_is_told(engine: FakeEngine) -> None:
+    both = frame_with((20, 10, 200), (44, 44, 150))
+    one, given = frame_with((44, 44, 150)), squares((20, 10), (44, 44))
+    _, notices = run(engine, [both, both, one], given)
+    assert notices == ["Lost after time 2: track 1."]
+    _, notices = run(engine, [both, both, one, both], given, steps=2)
+    assert notices == ["Lost after time 2: track 1."]
+    _, notices = run(engine, [both, frame_with(), one], given)
+    assert notices == [
+        "Lost after time 1: track 1.",
+        "Not seen in time 2: track 2.",
+    ]
+
+
+def test_what_is_not_seen_before_the_way_turns_is_told(engine: FakeEngine) -> None:
+    both = frame_with((20, 10, 200), (44, 44, 150))
+    first, second = frame_with((20, 10, 200)), frame_with((44, 44, 150))
+    given = squares((20, 10), (44, 44)).with_features(time=2)
+    frames = [first, both, both, both, second]
+    _, notices = run(engine, frames, given, direction="both")
+    assert notices == ["Lost after time 4: track 1.", "Lost after time 2: track 2."]
+
+
 def test_a_gap_is_bridged_and_reported(engine: FakeEngine) -> None:
     there, gone = frame_with((20, 10, 200)), frame_with()
     objects, notices = run(engine, [there, gone, gone, there], squares((20, 10)))

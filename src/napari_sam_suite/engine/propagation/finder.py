@@ -32,7 +32,7 @@ from napari_sam_suite.engine.provenance import check_size
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -65,6 +65,8 @@ class Propagated:
         Frames along the axis.
     naming : str
         Ids are made from it, the same ones again; without it they are random.
+    ends : collection of int
+        The last place of each direction: tracks that are not seen there are lost.
     """
 
     name = "propagate"
@@ -75,10 +77,12 @@ class Propagated:
         params: PropagateParams,
         length: int,
         naming: str = "",
+        ends: Collection[int] = (),
     ) -> None:
         self.params = params
         self._length = length
         self._naming = naming
+        self._ends = frozenset(ends)
         begin = objects.frames()[0]
         self._begin = self._place(begin)
         self._marked = mark(objects)
@@ -152,6 +156,8 @@ class Propagated:
             t if t.seen == place else replace(t, missed=(*t.missed, place))
             for t in self._tracks
         ]
+        if place in self._ends:
+            lost += [track for track in self._tracks if track.missed]
         self._follower.keep(place, self._tracks)
         notices += self._tell(lost, again)
         found = masks.select(kept)
@@ -325,7 +331,9 @@ def plan_propagation(
     _check_places(here, sizes)
     route = [begin, *_route(begin, sizes, params)]
     length = int(getattr(sizes, params.axis))
-    return Propagated(here, params, length, naming), route
+    places = [int(getattr(frame, params.axis)) for frame in route]
+    ends = {min(places), max(places)}
+    return Propagated(here, params, length, naming, ends), route
 
 
 def _check_places(objects: Objects, sizes: Sizes) -> None:
