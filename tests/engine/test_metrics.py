@@ -154,6 +154,41 @@ def test_a_prediction_of_the_same_name_comes_before_longer_names(tmp_path):
     ]
 
 
+def paired(tmp_path, truths, predictions):
+    for folder, stems in (("truth", truths), ("found", predictions)):
+        (tmp_path / folder).mkdir()
+        for stem in stems:
+            (tmp_path / folder / f"{stem}.tif").touch()
+    pairs = pair_label_files(tmp_path / "found", tmp_path / "truth")
+    return {pair.name: pair.predicted and pair.predicted.stem for pair in pairs}
+
+
+@pytest.mark.parametrize(
+    ("truths", "predictions", "expected"),
+    [
+        (["lab_1", "lab_10"], ["10"], {"1": None, "10": "10"}),
+        (["lab_1", "lab_10"], ["img_10_sam"], {"1": None, "10": "img_10_sam"}),
+        (["cell", "cell_b"], ["cell_b"], {"cell": None, "cell_b": "cell_b"}),
+        (["cell", "cell_b"], ["cell_b_sam"], {"cell": None, "cell_b": "cell_b_sam"}),
+        (["1", "img_1"], ["1", "img_1"], {"1": "1", "img_1": "img_1"}),
+        (["a1"], ["xa1", "a1x", "a1-sam"], {"a1": "a1-sam"}),
+        (["a+(1)"], ["sam a+(1)"], {"a+(1)": "sam a+(1)"}),
+    ],
+)
+def test_no_prediction_is_that_of_another_image(
+    tmp_path, truths, predictions, expected
+):
+    assert paired(tmp_path, truths, predictions) == expected
+
+
+def test_of_several_loose_predictions_none_is_guessed(tmp_path):
+    with pytest.raises(
+        ImageError, match=r"may be of '1': sam_1_a, sam_1_b\."
+    ) as caught:
+        paired(tmp_path, ["lab_1"], ["sam_1_a", "sam_1_b"])
+    assert "name it 1.tif" in caught.value.hint
+
+
 def test_two_files_are_a_pair(tmp_path):
     for name in ("a.tif", "b.tif"):
         tifffile.imwrite(tmp_path / name, bars((0, 20)).astype(np.uint16))

@@ -7,8 +7,8 @@ with the greatest IoU. AP follows the Data Science Bowl 2018: the mean over IoU 
 
 from __future__ import annotations
 
-import glob
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +21,7 @@ from napari_sam_suite.engine.errors import ImageError
 from napari_sam_suite.engine.formats.labels import read_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -272,9 +272,10 @@ def pair_label_files(predicted: str | Path, truth: str | Path) -> list[LabelPair
     ----------
     predicted, truth : str or Path
         Two files, or two folders. Truth is named ``lab_<stem>.tif``, or else every TIFF
-        of the folder counts. The prediction is the first of ``lab_<stem>.tif``,
-        ``img_<stem>.tif``, ``<stem>.tif``, ``img_<stem>*.tif`` and ``*<stem>*.tif``
-        that is there, in the folder or below.
+        of the folder counts. The prediction is the first of ``lab_<stem>.tif``, a file
+        of the same name, ``img_<stem>.tif`` and ``<stem>.tif`` that is there, in the
+        folder or below; and of what is then left, ``img_<stem>*.tif`` or
+        ``*<stem>*.tif``, where no letter or digit adjoins the stem.
 
     Returns
     -------
@@ -284,7 +285,8 @@ def pair_label_files(predicted: str | Path, truth: str | Path) -> list[LabelPair
     Raises
     ------
     ImageError
-        If a path is missing or there is no true label image.
+        If a path is missing, there is no true label image, or several predictions may
+        belong to one.
     """
     predicted, truth = Path(predicted), Path(truth)
     for path in (predicted, truth):
@@ -306,11 +308,7 @@ def pair_label_files(predicted: str | Path, truth: str | Path) -> list[LabelPair
         raise ImageError(
             f"There is no label image in {truth}.", "Name them lab_<stem>.tif."
         )
-    pairs = []
-    for path in found:
-        stem = path.stem.removeprefix("lab_")
-        pairs.append(LabelPair(stem, path, _find(predicted, stem)))
-    return pairs
+    return _pair(predicted, found)
 
 
 def evaluate_files(
@@ -344,16 +342,47 @@ def evaluate_files(
         yield pair, evaluate_labels(found, expected, iou=iou, min_area=min_area)
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    plain = glob.escape(stem)
-    patterns = (f"lab_{plain}", f"img_{plain}", plain, f"img_{plain}*", f"*{plain}*")
-    for pattern in patterns:
-        hits = sorted(
-            path for suffix in _SUFFIXES for path in folder.rglob(pattern + suffix)
+def _pair(folder: Path, truths: list[Path]) -> list[LabelPair]:
+    """A prediction for each truth, none of them twice; exact names come first."""
+    there: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*"), key=lambda p: (len(p.parts), p)):
+        if path.suffix.lower() in _SUFFIXES:
+            there.setdefault(path.stem, []).append(path)
+    stems = [path.stem.removeprefix("lab_") for path in truths]
+    chosen: dict[int, Path] = {}
+    for pattern in ("lab_{stem}", "{own}", "img_{stem}", "{stem}"):
+        for number, (stem, truth) in enumerate(zip(stems, truths, strict=True)):
+            name = pattern.format(stem=stem, own=truth.stem)
+            if number not in chosen and name in there:
+                chosen[number] = there.pop(name)[0]
+    # The longer ones say more: cell_b_sam.tif is of cell_b, not of cell.
+    for number in sorted(range(len(truths)), key=lambda n: -len(stems[n])):
+        if number not in chosen and (name := _loosely(there, stems[number])):
+            chosen[number] = there.pop(name)[0]
+    return [
+        LabelPair(stem, truth, chosen.get(number))
+        for number, (stem, truth) in enumerate(zip(stems, truths, strict=True))
+    ]
+
+
+def _loosely(names: Iterable[str], stem: str) -> str | None:
+    """The one name that has `stem` in it as a word of its own.
+
+    Raises
+    ------
+    ImageError
+        If there are several.
+    """
+    word = re.compile(rf"(?<![^\W_]){re.escape(stem)}(?![^\W_])")
+    hits = sorted(name for name in names if word.search(name))
+    hits = [name for name in hits if name.startswith(f"img_{stem}")] or hits
+    if len(hits) > 1:
+        raise ImageError(
+            f"Several predictions may be of {stem!r}: {', '.join(hits[:3])}"
+            f"{', ...' if len(hits) > 3 else '.'}",
+            f"Keep one of them in the folder, or name it {stem}.tif.",
         )
-        if hits:
-            return hits[0]
-    return None
+    return hits[0] if hits else None
 
 
 def _compact(
