@@ -16,6 +16,7 @@ from napari_sam_suite.engine.models.onnxfile import read_card
 from napari_sam_suite.engine.models.ports import decoder_ports, encoder_ports
 from napari_sam_suite.engine.models.protocol import Embedding, Prompts
 from napari_sam_suite.engine.models.registry import find_model
+from napari_sam_suite.engine.models.sessions import _threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -233,3 +234,15 @@ def test_another_precision_or_device_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path), precision="float16")
     with pytest.raises(ModelError, match="cannot compute on mps"):
         load_model(str(tmp_path), device="mps")
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("1,1", 1), (" 3 , 2", 3), ("2", 2), ("", 0), ("all", 0)]
+)
+def test_threads_are_those_of_the_outermost_level(
+    monkeypatch: pytest.MonkeyPatch, said: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert _threads() == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert _threads() == 0

@@ -140,8 +140,7 @@ def _open(path: Path, device: str) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # as torch reads it
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.intra_op_num_threads = _threads()
     try:
         return onnxruntime.InferenceSession(
             path, options, providers=[_PROVIDERS[device]]
@@ -155,6 +154,12 @@ def _open(path: Path, device: str) -> Any:
                 f"The weights of {path.name} are in it: copy it too, or export again.",
             ) from error
         raise damaged(path) from error
+
+
+def _threads() -> int:
+    """As torch reads it: of a list, one number per level, the first; 0 for all."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def _width(session: Any) -> int:
