@@ -181,6 +181,8 @@ def test_scripts_ask_for_frames_by_word_index_or_list() -> None:
     "frames",
     [
         "1-3",
+        None,
+        0,
         [],
         FrameIndex(3, 0, 0),
         FrameIndex(0, 0, -1),

@@ -133,6 +133,15 @@ def test_what_is_given_to_the_builder_arrives(monkeypatch: pytest.MonkeyPatch) -
     assert (p.overlap, p.tile) == ("allow", "off")
 
 
+def test_no_device_is_the_one_that_suits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        load, "load_model", lambda _, **options: asked.append(options) or FakeSam()
+    )
+    build_sam_generator("nano", device=None)
+    assert asked[0]["device"] == "auto"
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_is_a_model_there_is(size: str) -> None:
     assert SIZES[size] in MODELS

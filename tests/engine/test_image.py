@@ -198,6 +198,12 @@ def test_wrong_axes_and_empty_images_are_explained(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("axes", [5, b"YX", ("Y", "X")])
+def test_axes_that_are_no_text_are_refused(axes: Any) -> None:
+    with pytest.raises(ImageError, match=r"axes=.* is not understood"):
+        open_image(numbered(4, 5), axes=axes)
+
+
 def test_a_meaningless_dimension_of_length_one_is_ignored() -> None:
     image = open_image(numbered(1, 5, 7), axes="QYX")
     assert image.sizes == Sizes(y=5, x=7)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from napari_sam_suite.engine.errors import FrameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _RANGE = re.compile(r"([0-9]{1,18})\s*-\s*([0-9]{1,18})")
@@ -269,6 +270,7 @@ def resolve_frames(
             return select_frames(sizes)
         if frames == "current":
             return [checked_frame(current or FrameIndex(), sizes)]
+    if isinstance(frames, str) or not isinstance(frames, Iterable):
         raise FrameError(
             f"frames={frames!r} is not understood.",
             "Use 'all', 'current', a FrameIndex or a list of them.",

@@ -84,7 +84,7 @@ def build_sam_generator(
     *,
     crop_n_layers: int = 1,
     stability_score_offset: float = 0.7,
-    device: str = "auto",
+    device: str | None = "auto",
     folder: Path | str | None = None,
     random_weights: bool = False,
 ) -> SamGenerator:
@@ -97,8 +97,8 @@ def build_sam_generator(
     points_per_side, points_per_batch, pred_iou_thresh, stability_score_thresh, \
 box_nms_thresh, crop_n_layers, stability_score_offset
         See `AutoParams`.
-    device : str
-        ``"auto"``, ``"cuda"``, ``"mps"`` or ``"cpu"``.
+    device : str, optional
+        ``"auto"``, which None is too, ``"cuda"``, ``"mps"`` or ``"cpu"``.
     folder : Path, optional
         Where checkpoints are kept.
     random_weights : bool
@@ -131,7 +131,7 @@ box_nms_thresh, crop_n_layers, stability_score_offset
 
     spec = find_model(SIZES[model_size], models=MODELS)
     model = load_model(
-        spec, device=device, folder=folder, random_weights=random_weights
+        spec, device=device or "auto", folder=folder, random_weights=random_weights
     )
     return SamGenerator(model, params)
 

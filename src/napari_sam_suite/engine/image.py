@@ -169,6 +169,11 @@ def open_image(
     """
     if isinstance(source, ImageSource):
         return source
+    if not isinstance(axes, str | None):
+        raise ImageError(
+            f"axes={axes!r} is not understood.",
+            'Give one letter per dimension as a text, such as "TYX".',
+        )
     if isinstance(source, str | Path):
         return _open_file(Path(source).expanduser(), axes, name)
     if not all(hasattr(source, part) for part in ("shape", "dtype", "__getitem__")):
