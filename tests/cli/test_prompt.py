@@ -134,6 +134,23 @@ def test_objects_are_carried_on_with_their_numbers(image: Path) -> None:
     assert sorted(table["track"]) == [1, 1, 2, 2]
 
 
+def test_numbers_of_a_label_image_are_those_of_its_tracks(image: Path) -> None:
+    labels = np.zeros((96, 96), np.uint8)
+    y, x = np.mgrid[:96, :96]
+    labels[(y - 30) ** 2 + (x - 30) ** 2 < 144] = 9
+    labels[(y - 64) ** 2 + (x - 66) ** 2 < 144] = 7
+    given, out = image.parent / "given.tif", image.parent / "out"
+    tifffile.imwrite(given, labels)
+    recipe = image.parent / "on.json"
+    run(image, "propagate", "--objects", given, "--save-recipe", recipe)
+    drawn = tifffile.imread(out / "discs.tif")
+    assert drawn[:, 30, 30].tolist() == [9, 9]
+    assert drawn[:, 64, 66].tolist() == [7, 7]
+    assert sorted(saved(image).features["track"]) == [7, 7, 9, 9]
+    shapes = json.loads(recipe.read_text())["capability"]["objects"]
+    assert [shape["track"] for shape in shapes] == [7, 9]
+
+
 def test_propagation_offers_no_answers_to_choose_from() -> None:
     assert "--answers" in call("prompt", "--help").output
     offered = call("propagate", "--help").output

@@ -119,7 +119,26 @@ def test_objects_without_a_track_get_the_next_numbers() -> None:
     marked = mark(old, taken=6).features
     assert list(marked["track"]) == [7, 4, 8, 9]
     assert list(marked["parent"]) == ["", "a", "", ""]
-    assert list(mark(given).features["track"]) == [1, 2, 3, 4]
+    drawn = Objects(given.polygons)
+    assert list(mark(drawn).features["track"]) == [1, 2, 3, 4]
+
+
+def test_objects_of_a_label_image_keep_their_numbers() -> None:
+    given = squares((2, 2), (2, 22), (2, 42), (22, 2))
+    labelled = given.with_features(label=[7, 9, 10, 3], parent=["a", "b", "c", "d"])
+    marked = mark(labelled).features
+    assert list(marked["track"]) == [7, 9, 10, 3]
+    assert set(marked["parent"]) == {""}
+    assert set(marked["by"]) == {"given"}
+
+    def tracks(label: list[Any], taken: int = 0) -> list[int]:
+        return list(mark(given.with_features(label=label), taken).features["track"])
+
+    assert tracks([7, 7, 0, 9]) == [7, 10, 11, 9]
+    assert tracks([7, 9, 10, 3], taken=8) == [11, 9, 10, 12]  # others have 1 to 8
+    assert tracks(["cell", "5", None, 2.5]) == [6, 5, 7, 8]
+    both = labelled.with_features(track=[4, 0, 0, 0])
+    assert list(mark(both).features["track"]) == [4, 5, 6, 7]
 
 
 def test_an_answer_that_agrees_with_the_motion_is_the_models(

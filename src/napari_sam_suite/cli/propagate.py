@@ -59,8 +59,9 @@ def propagate_command(
 ) -> None:
     """Carry the objects of one frame on through time or z.
 
-    Numbers in label images are those of the tracks; the GeoJSON says for each object
-    its track, its parent in the frame before, and who found it.
+    Numbers in label images are those of the tracks, and one that is read keeps its own;
+    the GeoJSON says for each object its track, its parent in the frame before, and who
+    found it.
     """
     from napari_sam_suite.engine.objects import Objects
 
@@ -97,12 +98,13 @@ class Propagating:
 
     def capability(self) -> Capability:
         """As a recipe has it: the objects of the frame to begin in."""
+        from napari_sam_suite.engine.propagation.track import mark
         from napari_sam_suite.engine.recipe import Propagate
         from napari_sam_suite.engine.recorded import to_shapes
 
         objects, frame = self._chosen()
         here = objects if frame is None else objects.at(frame)
-        return Propagate(params=self.params, objects=to_shapes(here))
+        return Propagate(params=self.params, objects=to_shapes(mark(here)))
 
     def _chosen(self) -> tuple[Objects, FrameIndex | None]:
         """The objects, and the frame to begin in, if it was said."""

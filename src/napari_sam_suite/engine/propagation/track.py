@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +102,9 @@ def mark(objects: Objects, taken: int = 0) -> Objects:
     """Objects with the columns of tracks: `track`, `parent`, `gap` and `by`.
 
     Those that are part of a track already keep theirs, so that an object may be carried
-    on from any frame of it; of two with one number the first keeps it. The others get
-    the next free numbers, in their order, no parent, and are "given".
+    on from any frame of it; of two with one number the first keeps it. Where there are
+    no tracks yet, objects of a label image have its numbers. The others get the next
+    free numbers, in their order. What was no track has no parent and is "given".
 
     Parameters
     ----------
@@ -112,13 +114,14 @@ def mark(objects: Objects, taken: int = 0) -> Objects:
         The largest number that is in use elsewhere.
     """
     table, count = objects.features, len(objects)
-    given = table["track"].to_numpy(np.float64) if "track" in table else np.zeros(count)
-    known = np.nan_to_num(given).astype(np.int64)
+    tracked = "track" in table
+    known = _whole(table, "track" if tracked else "label")
     first = np.zeros(count, bool)
     first[np.unique(known, return_index=True)[1]] = True
-    kept = first & (known > 0)
-    new = np.arange(count - kept.sum()) + max(taken, int(known.max(initial=0))) + 1
-    known[~kept] = new
+    numbered = first & (known > (0 if tracked else taken))
+    free = max(taken, int(known.max(initial=0))) + 1
+    known[~numbered] = np.arange(count - numbered.sum()) + free
+    kept = numbered & tracked
     unknown: dict[str, Any] = {"parent": "", "gap": 0, "by": "given"}
     columns: dict[str, Any] = {"track": known}
     for name, value in unknown.items():
@@ -126,3 +129,12 @@ def mark(objects: Objects, taken: int = 0) -> Objects:
         pairs = zip(values, kept.tolist(), strict=True)
         columns[name] = [type(value)(v) if keep else value for v, keep in pairs]
     return objects.with_features(**columns)
+
+
+def _whole(table: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    """A column as whole numbers, 0 where it has none."""
+    if name not in table:
+        return np.zeros(len(table), np.int64)
+    given = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+    whole = np.isfinite(given) & (given == given.round())
+    return np.where(whole, given, 0).astype(np.int64)
