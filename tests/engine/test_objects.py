@@ -99,6 +99,62 @@ def test_masks_without_overlap_come_back_as_labels_pixel_for_pixel():
         np.testing.assert_array_equal(labels == number, visible)
 
 
+def tissue(seed: int = 0, side: int = 90, count: int = 60) -> Crops:
+    """Cells that touch, some of them in pieces or around another."""
+    rng = np.random.default_rng(seed)
+    seeds = rng.uniform(0, side, (count, 2))
+    grid = np.indices((side, side)).reshape(2, -1).T
+    distance = np.linalg.norm(grid[:, None] - seeds[None], axis=2)
+    labels = np.where(distance.min(1) < 7, distance.argmin(1) + 1, 0)
+    labels = labels.reshape(side, side)
+    labels[rng.random(labels.shape) < 0.02] = 0
+    labels[40:44, 40:44] = count + 1
+    full = np.array([labels == n for n in range(1, count + 2)])
+    return Crops(full, rng.random(len(full)), np.ones(len(full)), np.zeros(len(full)))
+
+
+@pytest.mark.parametrize("parts", ["largest", "main", "all"])
+@pytest.mark.parametrize("padding", [0.7, 3, 12])
+def test_padding_makes_no_exclusive_objects_overlap(padding, parts):
+    crops = tissue()
+    options = {"padding": padding, "parts": parts}
+    loose, _ = Objects.from_masks(crops, FrameIndex(), **options)
+    objects, _ = Objects.from_masks(crops, FrameIndex(), exclusive=True, **options)
+    plain, _ = Objects.from_masks(crops, FrameIndex(), parts=parts)
+    assert overlap(loose.polygons) > 50
+    assert overlap(objects.polygons) < 1e-6
+    assert len(objects) == len(plain)
+    for cut, core, grown in zip(
+        objects.polygons, plain.polygons, loose.polygons, strict=True
+    ):
+        assert cut.is_valid
+        assert isinstance(cut, shapely.Polygon) or parts != "largest"
+        assert core.difference(cut).area < 0.05 * core.area + 0.5
+        assert cut.difference(grown).area < 1e-6
+    labels = objects.to_labels(crops.shape)
+    areas = np.bincount(labels.ravel(), minlength=len(objects) + 1)[1:]
+    np.testing.assert_array_equal(objects.features["area"], areas)
+
+
+def overlap(polygons: list[shapely.Polygon]) -> float:
+    return sum(
+        one.intersection(other).area
+        for number, one in enumerate(polygons)
+        for other in polygons[:number]
+    )
+
+
+def test_what_two_would_grow_into_goes_to_the_first():
+    full = np.zeros((2, 20, 40), bool)
+    full[0, 5:15, 5:15] = full[1, 5:15, 17:27] = True
+    crops = Crops(full, np.array([0.9, 0.8]), np.ones(2), np.zeros(2))
+    objects, _ = Objects.from_masks(crops, FrameIndex(), padding=4, exclusive=True)
+    across = shapely.LineString([(10, 0), (10, 40)])
+    first, second = (across.intersection(p).bounds for p in objects.polygons)
+    assert (first[1], first[3]) == pytest.approx((0.5, 16.5), abs=0.1)
+    assert (second[1], second[3]) == pytest.approx((16.5, 30.5), abs=0.1)
+
+
 def test_padded_objects_report_the_area_they_are_drawn_with():
     objects, losses = Objects.from_masks(make_crops(), FrameIndex(), padding=-4.2)
     labels = objects.to_labels((40, 50))

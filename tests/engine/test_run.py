@@ -165,6 +165,13 @@ def test_padding_grows_or_shrinks_objects(padding: float, grown: int) -> None:
     assert np.sign(padded.features["area"].iloc[0] - plain) == grown
 
 
+@pytest.mark.parametrize("overlap", ["exclusive", "allow"])
+def test_padded_objects_overlap_only_where_they_may(overlap: str) -> None:
+    image = open_image(grey((4, 4, 16, 14)) + grey((4, 16, 16, 26), level=90))
+    one, other = run(image, params=FEW.with_(padding=3, overlap=overlap)).polygons
+    assert (one.intersection(other).area > 5) is (overlap == "allow")
+
+
 # Intensity limits
 
 

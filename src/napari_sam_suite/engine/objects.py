@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from napari_sam_suite.engine.apart import cut_apart
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.features import (
     COLUMNS,
@@ -121,6 +122,7 @@ class Objects:
         padding: float = 0.0,
         parts: Parts = "largest",
         min_hole: float = 0,
+        exclusive: bool = False,
         columns: Mapping[str, Sequence[Any]] | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> tuple[Objects, Losses]:
@@ -136,6 +138,9 @@ class Objects:
             Written into every row.
         smoothing, padding, parts, min_hole
             See `polygonise`.
+        exclusive : bool
+            The masks share no pixel, and padding shall not make their outlines
+            overlap; see `cut_apart`.
         columns : mapping of str to sequence, optional
             Further columns, or others in place of these, with one value per mask.
         source : mapping, optional
@@ -154,8 +159,9 @@ class Objects:
         ParameterError
             If a column does not have one value per mask.
         """
-        traced = [
-            polygonise(
+
+        def trace(index: int, padding: float = 0.0) -> Traced:
+            return polygonise(
                 *masks.crop(index),
                 smoothing=smoothing,
                 padding=padding,
@@ -163,8 +169,10 @@ class Objects:
                 min_hole=min_hole,
                 shape=masks.shape,
             )
-            for index in range(len(masks))
-        ]
+
+        traced = [trace(index, padding) for index in range(len(masks))]
+        if exclusive and padding > 0:
+            traced = cut_apart(traced, trace, parts)
         kept = [i for i, one in enumerate(traced) if one.polygon is not None]
         polygons = [one.polygon for one in traced if one.polygon is not None]
         features = build_table(

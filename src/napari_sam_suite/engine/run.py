@@ -184,6 +184,7 @@ def outline(
         smoothing=finder.params.smoothing,
         padding=finder.params.padding,
         parts=finder.params.parts,
+        exclusive=getattr(finder.params, "overlap", "allow") == "exclusive",
         columns=columns,
         source=mark_searched(source, [frame]),
     )
