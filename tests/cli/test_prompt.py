@@ -9,6 +9,7 @@ import tifffile
 from typer.testing import CliRunner
 
 from napari_sam_suite.cli.app import app
+from napari_sam_suite.cli.coordinates import read_numbers
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
@@ -70,6 +71,71 @@ def test_tags_come_from_a_csv_file_or_for_all(image: Path) -> None:
     assert list(saved(image).features["tag"]) == ["cell", "cell"]
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers", "tags"),
+    [
+        ("30,40\n50,60,cell\n", [[30, 40], [50, 60]], ["", "cell"]),
+        ("y,x\n30,40\n", [[30, 40]], [""]),
+        ("x,y\n40,30\n", [[30, 40]], [""]),
+        ("X, Y ,Tag\n40,30,cell\n", [[30, 40]], ["cell"]),
+        ("y,x,kind,note\n30,40,cell,a\n", [[30, 40]], ["cell"]),
+        ("tag,x,y\ncell,40,30\n", [[30, 40]], ["cell"]),
+        ("y,x,time\n30,40,2\n", [[30, 40]], [""]),
+        ("index,axis-0,axis-1\n0,30,40\n", [[30, 40]], [""]),
+        ("index,axis-0,axis-1,class\n0,30,40,a\n", [[30, 40]], ["a"]),
+        (
+            " ,Label,Area,X,Y,Slice\n1,a.tif,0,40,30,1\n2,a.tif,0,60,50,1\n",
+            [[30, 40], [50, 60]],
+            ["", ""],
+        ),
+        ("y,x\n", [], []),
+    ],
+)
+def test_points_are_taken_by_their_heading(
+    tmp_path: Path, text: str, numbers: list[list[float]], tags: list[str]
+) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    assert read_numbers(str(path), 2, "points") == (numbers, tags)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y0,x0,y1,x1\n10,20,39,69\n",
+        "X0,Y0,X1,Y1\n20,10,69,39\n",
+        " ,Area,BX,BY,Width,Height\n1,7,20,10,50,30\n",
+    ],
+)
+def test_boxes_are_taken_by_their_heading(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "boxes.csv"
+    path.write_text(text)
+    assert read_numbers(str(path), 4, "boxes") == ([[10, 20, 39, 69]], [""])
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "words"),
+    [
+        ("points", "row,col\n3,4\n", "the heading 'row,col'; known are y,x and axis-0"),
+        ("points", "y0,x0,y1,x1\n1,2,3,4\n", "known are y,x and axis-0,axis-1"),
+        ("boxes", "y,x\n3,4\n", "known are y0,x0,y1,x1 and BX,BY,Width,Height"),
+        ("points", "index,axis-0,axis-1,axis-2\n0,1,2,3\n", "a.csv has 3 axes"),
+        ("points", "x,y,Slice\n3,4,1\n3,4,2\n", "of several frames, by its column"),
+        ("points", "x,y\n3,here\n", "'here,3' is not 2 numbers"),
+    ],
+)
+def test_headings_that_are_not_understood_are_refused(
+    image: Path, flag: str, text: str, words: str
+) -> None:
+    path = image.with_name("a.csv")
+    path.write_text(text)
+    result = call("prompt", image, f"--{flag}", path, "--out", image.parent / "out")
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert f"--{flag}: " in said
+    assert words in said
+
+
 def test_a_bad_prompt_is_told_and_the_others_go_on(image: Path) -> None:
     row = run(image, "prompt", "--points", "300,30; 30,30")
     assert row["objects"] == 1
@@ -95,6 +161,22 @@ def test_existing_objects_are_drawn_again_where_they_are(image: Path) -> None:
     assert list(table["time"]) == [1]
     assert list(table["tag"]) == ["cell"]
     assert list(table["parent"]) == list(given.features["id"])
+
+
+def test_what_is_typed_beside_objects_is_for_the_first_frame(image: Path) -> None:
+    labels = np.zeros((96, 96), np.uint8)
+    labels[54:75, 56:77] = 1
+    path = image.parent / "given.geojson"
+    Objects.from_labels(labels).with_features(time=1).save(path)
+    said = ("prompt", "--objects", path, "--points", "30,30")
+    assert run(image, *said)["objects"] == 2
+    assert list(saved(image).features["time"]) == [0, 1]
+    assert run(image, *said, "--time", "all")["objects"] == 3
+    assert list(saved(image).features["time"]) == [0, 1, 1]
+    recipe = image.parent / "said.json"
+    run(image, *said, "--save-recipe", recipe)
+    prompts = json.loads(recipe.read_text())["capability"]["prompts"]
+    assert [prompt["frame"] for prompt in prompts] == [[1, 1, 1], [1, 2, 1]]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from napari_sam_suite.cli.asked import Asked, with_asked
 from napari_sam_suite.cli.console import errors
+from napari_sam_suite.cli.coordinates import read_numbers
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.options import Image
 from napari_sam_suite.engine.errors import ParameterError
@@ -74,9 +74,11 @@ def prompt_command(
 
     Coordinates are pixel centres, y before x. Prompts count in every chosen frame: the
     first one unless --positions, --z or --time say otherwise. In a CSV file every line
-    is a prompt, and what follows the numbers is its tag. Objects that are drawn again
-    stay in their frames.
+    is a prompt, and what follows the numbers is its tag; a heading may name the columns
+    otherwise, as napari and ImageJ do. Objects that are drawn again stay in their
+    frames.
     """
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.prompt import Prompt
 
@@ -84,6 +86,9 @@ def prompt_command(
         given = None if objects is None else Objects.load(objects)
         prompts = [Prompt(whole=True)] if whole else []
         prompts += _from_points(points, outside, together) + _from_boxes(boxes)
+        if given is not None and not any(asked.selection):
+            # The objects may be in any frame; what is typed is still for the first.
+            prompts = [replace(prompt, frame=FrameIndex()) for prompt in prompts]
         prompts += _again(given, use)
         source = {} if given is None else given.source
         task = Prompting(_tagged(prompts, tag), PromptParams(**params), source)
@@ -152,8 +157,8 @@ class Prompting:
 def _from_points(points: str, outside: str, together: bool) -> list[Prompt]:
     from napari_sam_suite.engine.prompts.prompt import from_points
 
-    yes, tags = _numbers(points, 2, "points")
-    no, _ = _numbers(outside, 2, "outside")
+    yes, tags = read_numbers(points, 2, "points")
+    no, _ = read_numbers(outside, 2, "outside")
     labels = [1] * len(yes) + [0] * len(no)
     named = tags + [""] * len(no)
     return from_points(yes + no, labels, together=together, tags=named)
@@ -162,7 +167,7 @@ def _from_points(points: str, outside: str, together: bool) -> list[Prompt]:
 def _from_boxes(boxes: str) -> list[Prompt]:
     from napari_sam_suite.engine.prompts.prompt import from_boxes
 
-    numbers, tags = _numbers(boxes, 4, "boxes")
+    numbers, tags = read_numbers(boxes, 4, "boxes")
     return from_boxes(numbers, tags=tags)
 
 
@@ -191,38 +196,3 @@ def _tagged(prompts: list[Prompt], tag: str) -> list[Prompt]:
         replace(p, number=number, tag=tag or p.tag or UNASSIGNED)
         for number, p in enumerate(prompts, start=1)
     ]
-
-
-def _numbers(text: str, width: int, name: str) -> tuple[list[list[float]], list[str]]:
-    """Rows of `width` numbers and a tag for each, from text or from a CSV file."""
-    path = Path(text)
-    rows = [part.split(",") for part in text.split(";") if part.strip()]
-    if path.suffix.lower() == ".csv" and not path.is_file():
-        raise ParameterError(f"`{name}`: there is no file {text!r}.", "Check the path.")
-    if text and len(rows) == 1 and path.suffix and path.is_file():
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                row for row in csv.reader(file) if any(cell.strip() for cell in row)
-            ]
-        if rows and not _is_number(rows[0][0]):
-            rows = rows[1:]  # a heading
-    numbers, tags = [], []
-    for row in rows:
-        cells = [cell.strip() for cell in row]
-        if len(cells) < width or not all(map(_is_number, cells[:width])):
-            example = "y,x" if width == 2 else "y0,x0,y1,x1"
-            raise ParameterError(
-                f"`{name}`: {','.join(cells)!r} is not {width} numbers.",
-                f'Write them as "{example}; {example}", or name a CSV file.',
-            )
-        numbers.append([float(cell) for cell in cells[:width]])
-        tags.append(cells[width] if len(cells) > width else "")
-    return numbers, tags
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
