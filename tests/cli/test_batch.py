@@ -200,6 +200,8 @@ def test_the_command_runs_with_the_embedded_model(cells: Path, out: Path) -> Non
     assert json.loads(stdout)["images"][0]["frames"] == 1
     assert stderr == ""
     assert names(out) == ["cells.geojson", "cells.tif"]
+    told = json.loads(stdout)
+    assert not told["interrupted"] and not told["images"][0]["partial"]
 
 
 def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
@@ -219,8 +221,11 @@ def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
     stdout, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 130
     assert "Stopped" in stderr and "Traceback" not in stderr
-    [row] = json.loads(stdout)["images"]
+    told = json.loads(stdout)
+    [row] = told["images"]
     assert 3 <= row["frames"] < 3000
+    assert told["interrupted"] and row["partial"]
+    assert f"{row['frames']} of 3000 frames were finished and kept." in row["notices"]
     assert not any(".part" in name or name.startswith(".") for name in names(out))
     assert len(list(out.glob("*.png"))) == row["frames"]
     with tifffile.TiffFile(out / "movie.tif") as tiff:

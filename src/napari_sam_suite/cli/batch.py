@@ -47,10 +47,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Row:
-    """What became of one image."""
+    """What became of one image; `partial` if frames are missing."""
 
     image: str
     frames: int = 0
+    partial: bool = False
     objects: int = 0
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
@@ -145,7 +146,8 @@ class Batch:
     def finish(self) -> None:
         """Say what was done, and leave with the exit code that it deserves."""
         if self.as_json:
-            print_json({"images": [asdict(row) for row in self.rows]})
+            rows = [asdict(row) for row in self.rows]
+            print_json({"images": rows, "interrupted": self.interrupted})
         else:
             for row in self.rows:
                 self._say(row)
@@ -240,10 +242,12 @@ class Batch:
         row.frames, row.objects = output.frames, output.found
         row.files = [str(path) for path in output.files]
         row.notices = [reworded(text, flag) for text in job.notices]
-        if failure is not None:
+        row.partial = row.frames < count
+        if failure is not None or (row.partial and (self.interrupted or row.frames)):
             row.notices.append(
                 f"{row.frames} of {count} frames were finished and kept."
             )
+        if failure is not None:
             raise failure
         if not self.interrupted:
             _raise(job)

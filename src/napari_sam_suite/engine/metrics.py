@@ -357,8 +357,8 @@ def _pair(folder: Path, truths: list[Path]) -> list[LabelPair]:
                 chosen[number] = there.pop(name)[0]
     # The longer ones say more: cell_b_sam.tif is of cell_b, not of cell.
     for number in sorted(range(len(truths)), key=lambda n: -len(stems[n])):
-        if number not in chosen and (name := _loosely(there, stems[number])):
-            chosen[number] = there.pop(name)[0]
+        if number not in chosen and (hit := _loosely(there, stems[number])):
+            chosen[number] = there.pop(hit)[0]
     return [
         LabelPair(stem, truth, chosen.get(number))
         for number, (stem, truth) in enumerate(zip(stems, truths, strict=True))
