@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
+from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from engine.onnx.conftest import TISSUE
 from napari_sam_suite.engine import Engine, Objects, PromptParams, from_points
+from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.errors import MissingExtra, OutputError
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.onnx.page import (
     PAGE,
@@ -24,6 +30,7 @@ from napari_sam_suite.engine.onnx.page import (
 )
 from napari_sam_suite.engine.onnx.serve import serving
 from napari_sam_suite.engine.prompts.finder import start_prompts
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,10 +38,17 @@ if TYPE_CHECKING:
 
     from shapely import Polygon
 
+    from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.onnx.export import Exported
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+PLAIN = "plain.test"  # this machine under a name that browsers do not trust
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    f"--host-resolver-rules=MAP {PLAIN} 127.0.0.1",
+]
 CLICKS = [(y, x) for y in range(45, 300, 70) for x in range(45, 400, 75)]
 PATIENCE = 120_000  # ms, for a machine that is busy
 
@@ -120,15 +134,20 @@ def clearest() -> tuple[tuple[int, int], Polygon]:
 
     The page has only polygons: of other answers it draws the piece that was clicked.
     """
-    image = open_image(TISSUE, axes="YXS", name="tissue")
+    return best_of(open_image(TISSUE, axes="YXS", name="tissue"), CLICKS)
+
+
+def best_of(
+    image: ImageSource, clicks: list[tuple[int, int]]
+) -> tuple[tuple[int, int], Polygon]:
     with Engine(model="sam2-nano", device="cpu") as engine:
         params = PromptParams(tile="off")
-        found = start_prompts(engine, image, from_points(CLICKS), params).result()
+        found = start_prompts(engine, image, from_points(clicks), params).result()
     table = found.features
     whole = np.array([p.geom_type == "Polygon" for p in found.polygons])
     fair = table[whole & table["area"].between(150, 20_000)]
     row = fair["score"].idxmax()
-    return CLICKS[int(table["prompt"][row]) - 1], found.polygons[row]
+    return clicks[int(table["prompt"][row]) - 1], found.polygons[row]
 
 
 @needs_chromium
@@ -170,6 +189,131 @@ def test_a_smaller_model_draws_the_engines_polygon_too(
         click(page, *place)
         (polygon,) = saved(page, tmp_path / "objects.geojson")
     assert iou(polygon, expected) >= 0.95
+
+
+@needs_chromium
+@pytest.mark.parametrize(("low", "high"), [(0, 25), (122, 1357)])
+def test_a_dim_grey_image_gives_the_engines_polygon(
+    browser: Any, site: str, tmp_path: Path, low: int, high: int
+) -> None:
+    scene = synthesize("nuclei", (256, 256), 3, diameter=36)
+    share = (scene.image - scene.image.min()) / np.ptp(scene.image)
+    grey = np.rint(low + share * (high - low))
+    path = tmp_path / "nuclei.png"
+    Image.fromarray(grey.astype(np.uint8 if high < 256 else np.uint16)).save(path)
+    ids = range(1, scene.labels.max() + 1)
+    middles = ndimage.center_of_mass(scene.labels > 0, scene.labels, ids)
+    place, expected = best_of(open_image(path), [(int(y), int(x)) for y, x in middles])
+    with opened(browser, site) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", path)
+        wait(page, "Click on an object")
+        click(page, *place)
+        (polygon,) = saved(page, tmp_path / "objects.geojson")
+    assert iou(polygon, expected) >= 0.95
+
+
+READ = """async ([name, text]) => {
+    const { readPicture } = await import("./image.js");
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    try {
+        const found = await readPicture(new File([bytes], name));
+        return { shape: [found.height, found.width, 4], values: [...found.pixels] };
+    } catch (error) {
+        return { told: error.message };
+    }
+}"""
+
+
+def read_by_the_page(page: Any, path: Path) -> Any:
+    text = base64.b64encode(path.read_bytes()).decode()
+    return page.evaluate(READ, [path.name, text])
+
+
+@needs_chromium
+def test_the_page_sees_what_the_engine_sees(
+    browser: Any, site: str, tmp_path: Path
+) -> None:
+    grey = synthesize("nuclei", (61, 47), 1, diameter=12).image // 3
+    deep = grey.astype(np.uint16) * 7 + 300
+    wide = np.full((1100, 1200), 40, np.uint16)
+    wide[::5, ::3] = np.arange(400)
+    sparse = np.zeros_like(grey)
+    sparse[3, 4:6] = 9, 5
+    pictures = {
+        "grey.png": grey,
+        "deep.png": deep,
+        "wide.png": wide,
+        "sparse.png": sparse,
+        "even.png": np.full_like(deep, 700),
+        "alpha.png": np.stack([grey, np.where(grey > 20, 0, 128)], -1).astype("u1"),
+        "colours.png": np.stack([grey] * 3, -1),
+        "bits.png": grey > 30,
+        "grey.jpg": grey,
+    }
+    with opened(browser, site) as page:
+        for name, pixels in pictures.items():
+            path = tmp_path / name
+            Image.fromarray(pixels).save(path)
+            found = read_by_the_page(page, path)
+            seen = np.array(found["values"], np.uint8).reshape(found["shape"])
+            expected = compose(open_image(path).frame(FrameIndex()))
+            gap = np.abs(seen[..., :3].astype(int) - expected)
+            assert gap.max() <= (8 if path.suffix == ".jpg" else 1), name
+
+
+@needs_chromium
+def test_a_picture_that_would_lose_bits_is_refused(
+    browser: Any, site: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)
+    whole = path.read_bytes()
+    with opened(browser, site) as page:
+        for place, value, words in (
+            (25, 2, "colours of 16 bits"),
+            (28, 1, "without interlacing"),
+        ):
+            path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            assert words in read_by_the_page(page, path)["told"]
+        wait(page, "Open an image")
+        page.set_input_files("#file", path)
+        with pytest.raises(AssertionError, match=r"deep\.png is interlaced"):
+            wait(page, "Click on an object")
+
+
+@needs_chromium
+def test_work_is_saved_on_a_server_without_encryption_too(
+    browser: Any, site: str, picture: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "objects.geojson"
+    with opened(browser, site.replace("127.0.0.1", PLAIN)) as page:
+        assert not page.evaluate("isSecureContext")
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        for place in CLICKS[6], CLICKS[8]:
+            click(page, *place)
+            found = saved(page, path)
+    ids = {UUID(f["id"]) for f in json.loads(path.read_text())["features"]}
+    assert len(found) == len(ids) == 2
+    assert {one.version for one in ids} == {4}
+
+
+@needs_chromium
+def test_what_fails_when_a_button_is_pressed_is_told(
+    browser: Any, site: str, picture: Path
+) -> None:
+    full = "URL.createObjectURL = () => { throw new Error('no room'); }"
+    with opened(browser, site, full) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        click(page, *CLICKS[6])
+        page.click("#accept")
+        page.click("#save")
+        with pytest.raises(AssertionError, match="Something failed: Error: no room"):
+            wait(page, "nothing at all")
 
 
 @needs_chromium

@@ -30,10 +30,23 @@ let queue = Promise.resolve();
 
 /** Run one thing after the other: onnxruntime-web does one at a time. */
 function enqueue(work) {
-  queue = queue.then(work).catch((error) => {
-    say(error instanceof Told ? error.message : `Something failed: ${error}`, "error");
-  });
+  queue = queue.then(work).catch(tell);
   return queue;
+}
+
+/** Do something whenever an event comes; what goes wrong is told. */
+function on(target, kind, act) {
+  target.addEventListener(kind, (event) => {
+    try {
+      act(event);
+    } catch (error) {
+      tell(error);
+    }
+  });
+}
+
+function tell(error) {
+  say(error instanceof Told ? error.message : `Something failed: ${error}`, "error");
 }
 
 function say(text, kind = "ready") {
@@ -62,7 +75,8 @@ async function open(file) {
   say("Reading the image.", "busy");
   try {
     state.picture = await readPicture(file);
-  } catch {
+  } catch (error) {
+    if (error instanceof Told) throw error;
     throw new Told(
       `${file.name} is not an image that a browser reads: save it as PNG or JPEG.`,
     );
@@ -129,19 +143,19 @@ function place(event) {
   return { x, y };
 }
 
-canvas.addEventListener("pointerdown", (event) => {
+on(canvas, "pointerdown", (event) => {
   if (!state.embedding) return;
   canvas.setPointerCapture(event.pointerId);
   state.drag = { from: event, to: event };
 });
 
-canvas.addEventListener("pointermove", (event) => {
+on(canvas, "pointermove", (event) => {
   if (!state.drag) return;
   state.drag.to = event;
   draw();
 });
 
-canvas.addEventListener("pointerup", (event) => {
+on(canvas, "pointerup", (event) => {
   if (!state.drag) return;
   const { from } = state.drag;
   state.drag = null;
@@ -150,7 +164,7 @@ canvas.addEventListener("pointerup", (event) => {
   enqueue(answer);
 });
 
-canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+on(canvas, "contextmenu", (event) => event.preventDefault());
 
 function click(event) {
   const { x, y } = place(event);
@@ -167,31 +181,31 @@ function box(a, b) {
 
 // -- the buttons -----------------------------------------------------------------
 
-find("file").addEventListener("change", (event) => {
+on(find("file"), "change", (event) => {
   const [file] = event.target.files;
   if (file) enqueue(() => open(file));
   event.target.value = "";
 });
 
-find("convention").addEventListener("change", () => enqueue(encode));
+on(find("convention"), "change", () => enqueue(encode));
 
-find("undo").addEventListener("click", () => {
+on(find("undo"), "click", () => {
   state.prompts.pop();
   enqueue(answer);
 });
 
-find("accept").addEventListener("click", () => {
+on(find("accept"), "click", () => {
   if (state.current) state.kept.push(state.current);
   Object.assign(state, { prompts: [], current: null });
   say(`${state.kept.length} kept. Click on another object.`);
 });
 
-find("clear").addEventListener("click", () => {
+on(find("clear"), "click", () => {
   Object.assign(state, { prompts: [], current: null, kept: [] });
   say("Click on an object.");
 });
 
-find("save").addEventListener("click", () => {
+on(find("save"), "click", () => {
   const text = toGeoJSON(state.kept, state.model.card.model);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: "application/geo+json" }));
@@ -200,14 +214,14 @@ find("save").addEventListener("click", () => {
   URL.revokeObjectURL(link.href);
 });
 
-document.addEventListener("keydown", (event) => {
+on(document, "keydown", (event) => {
   const button = { Enter: "accept", z: "undo" }[event.key];
   if (!button || event.target.closest("button, select")) return;
   find(button).click();
 });
 
-document.addEventListener("dragover", (event) => event.preventDefault());
-document.addEventListener("drop", (event) => {
+on(document, "dragover", (event) => event.preventDefault());
+on(document, "drop", (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
   if (file) enqueue(() => open(file));

@@ -152,7 +152,7 @@ export function toGeoJSON(objects, model) {
   const shifted = (ring) => ring.map((place) => place.map((value) => value + CORNER));
   const features = objects.map(({ rings, score }) => ({
     type: "Feature",
-    id: crypto.randomUUID(),
+    id: randomId(),
     geometry: { type: "Polygon", coordinates: rings.map(shifted) },
     properties: {
       objectType: "detection",
@@ -163,4 +163,13 @@ export function toGeoJSON(objects, model) {
   const ours = { version: 1, offset: CORNER };
   const file = { type: "FeatureCollection", napari_sam_suite: ours, features };
   return JSON.stringify(file, null, 1);
+}
+
+/** A UUID; crypto.randomUUID is only where the page is encrypted or of this machine. */
+function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
