@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from napari_sam_suite.widgets.recipe import as_python
 from napari_sam_suite.widgets.session import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -112,6 +114,17 @@ def answered(tab: PromptTab, qtbot: Any, prompts: int = 1) -> None:
         return said + (turn.prompt.box is not None) == prompts
 
     qtbot.waitUntil(done, timeout=LIMIT)
+
+
+@contextmanager
+def no_answers(panel: Panel) -> Iterator[None]:
+    """The engine is at work on something else meanwhile."""
+    done = threading.Event()
+    engine = panel.session._engine
+    assert engine is not None
+    engine.submit(lambda *_: done.wait(LIMIT / 1000), "something else")
+    yield
+    done.set()
 
 
 def layer_of(panel: Panel, kind: type, name: str) -> Any:
@@ -219,9 +232,10 @@ def test_a_click_that_the_next_one_overtook_is_answered_when_undo_leads_to_it(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     tab = panel.prompts
-    hand.click(16, 16)
-    hand.click(18, 20)  # no event loop in between, so that no answer can come
-    first = tab.turns.before
+    with no_answers(panel):
+        hand.click(16, 16)
+        hand.click(18, 20)
+        first = tab.turns.before
     assert first is not None
     answered(tab, qtbot, prompts=2)
     assert not first.answered
@@ -313,6 +327,139 @@ def test_escape_forgets_everything(panel: Panel, hand: Hand, qtbot: Any) -> None
     hand.press(Qt.Key.Key_Escape)
     assert outlines(panel) == []
     assert not panel.prompts.buttons["commit"].isEnabled()
+
+
+def test_undo_brings_back_what_was_cleared(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_N)
+    hand.click(48, 48)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Escape)
+    hand.press(Qt.Key.Key_Z)
+    assert len(outlines(panel)) == 2
+    assert panel.prompts.state.text().startswith("Answer 1 of 3")
+
+
+def test_undo_goes_on_with_the_object_kept_last(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    for y, x in ((16, 16), (16, 48)):
+        hand.click(y, x)
+        answered(panel.prompts, qtbot)
+        hand.press(Qt.Key.Key_N)
+    hand.press(Qt.Key.Key_Z)
+    hand.press(Qt.Key.Key_Z)
+    assert [corners(shape) for shape in outlines(panel)] == [[8, 8, 24, 24]]
+    assert not panel.prompts.turns.kept[1:]
+
+
+def test_enter_waits_for_the_answer_that_is_on_its_way(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    with no_answers(panel):
+        hand.click(16, 16)
+        hand.press(Qt.Key.Key_Return)
+        assert results(panel) == []
+    qtbot.waitUntil(lambda: len(results(panel)) == 1, timeout=LIMIT)
+    [shape] = results(panel)[0].data
+    assert corners(shape) == [8, 8, 24, 24]
+
+
+def test_clicks_after_a_quick_next_are_on_another_object(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    with no_answers(panel):
+        hand.click(16, 16)
+        hand.press(Qt.Key.Key_N)
+        hand.click(16, 48)
+        hand.press(Qt.Key.Key_N)
+        hand.click(48, 48)
+        hand.press(Qt.Key.Key_Z)  # takes the click back that still waits
+        hand.press(Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: len(results(panel)) == 1, timeout=LIMIT)
+    [layer] = results(panel)
+    assert sorted(map(corners, layer.data)) == [[8, 8, 24, 24], [8, 40, 24, 56]]
+
+
+def test_kept_outlines_stay_when_the_image_is_shown_in_another_way(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    for y, x in ((16, 16), (16, 48)):
+        hand.click(y, x)
+        answered(panel.prompts, qtbot)
+        hand.press(Qt.Key.Key_N)
+    hand.click(48, 48)
+    answered(panel.prompts, qtbot)
+    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
+    image.contrast_limits = (0, 90)
+    qtbot.waitUntil(lambda: len(panel.prompts.turns.kept) == 2)
+    answered(panel.prompts, qtbot)
+    image.visible = False
+    QApplication.processEvents()
+    assert len(panel.prompts.turns.kept) == 2
+    image.visible = True
+    QApplication.processEvents()
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_Return)
+    [layer] = results(panel)
+    assert len(layer.data) == 3
+
+
+def test_kept_outlines_wait_for_their_image(
+    panel: Panel, hand: Hand, blobs: Blobs, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    hand.press(Qt.Key.Key_N)
+    [cells] = [x for x in panel.viewer.layers if x.name == "cells"]
+    other = panel.viewer.add_image(blobs(), name="other")
+    panel.images.choose(other)
+    panel.images.changed.emit()
+    qtbot.waitUntil(lambda: panel.prompts.turns.kept == [])
+    assert "1 outline waits to be added" in panel.footer.status.text()
+    panel.images.choose(cells)
+    panel.images.changed.emit()
+    qtbot.waitUntil(lambda: len(panel.prompts.turns.kept) == 1)
+    assert len(outlines(panel)) == 1
+
+
+def test_a_bad_parameter_loses_no_outline(
+    panel: Panel, hand: Hand, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    bad = {"tile": "abc"}
+    monkeypatch.setattr(panel.prompts.advanced, "values", lambda: bad)
+    hand.press(Qt.Key.Key_Return)
+    assert results(panel) == []
+    assert "ile" in panel.footer.status.text()
+    monkeypatch.undo()
+    hand.press(Qt.Key.Key_Return)
+    assert len(results(panel)) == 1
+
+
+def test_prompts_want_rows_and_columns_in_view(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    panel.viewer.dims.order = (1, 0)
+    qtbot.waitUntil(lambda: "undo Roll and Transpose" in panel.prompts.state.text())
+    assert not panel.prompts.pointing.on
+    panel.viewer.dims.order = (0, 1)
+    qtbot.waitUntil(lambda: panel.prompts.pointing.on)
+
+
+def test_outlines_of_prompts_are_nobodys_to_work_on(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    hand.click(16, 16)
+    answered(panel.prompts, qtbot)
+    panel.viewer.layers.selection = {layer_of(panel, Shapes, "Prompt")}
+    assert panel.prompts.parts.shapes_layer() is None
+    hand.press(Qt.Key.Key_Return)
+    assert panel.prompts.parts.shapes_layer() == results(panel)[0]
 
 
 def test_every_key_stands_on_its_button(panel: Panel) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.layers import Picture
-    from napari_sam_suite.widgets.pointing import Sketch
     from napari_sam_suite.widgets.tab import Parts, State
 
 _OPEN = ("axis", "direction", "steps")
@@ -89,8 +88,6 @@ class CarryBox(QWidget):
     ----------
     parts : Parts
         Of the panel.
-    sketch : Sketch
-        Its layers show prompts, and are never carried on.
 
     Signals
     -------
@@ -101,9 +98,9 @@ class CarryBox(QWidget):
     said = Signal(str)
     failed = Signal(object)
 
-    def __init__(self, parts: Parts, sketch: Sketch) -> None:
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
-        self._parts, self._sketch = parts, sketch
+        self._parts = parts
         self._state: State | None = None
         self.form = Form(PropagateParams, _OPEN)
         hidden = [n for n in PropagateParams.model_fields if n not in _HIDDEN]
@@ -201,7 +198,7 @@ class CarryBox(QWidget):
         from napari_sam_suite.widgets.drawing import read_rows
         from napari_sam_suite.widgets.table import name_rows
 
-        layer = self._layer()
+        layer = self._parts.shapes_layer()
         place = picture.placement.frame
         data = [] if layer is None else layer.data
         rows = [row for row, shape in enumerate(data) if place(shape[0][:-2]) == frame]
@@ -218,11 +215,6 @@ class CarryBox(QWidget):
         if "track" in layer.features:
             taken = int(np.nan_to_num(layer.features["track"].max()))
         return layer, mark(given, taken)
-
-    def _layer(self) -> Shapes | None:
-        layer = self._parts.shapes_layer()
-        own = layer is not None and self._sketch.owns(layer)
-        return self._parts.result_layer() if own else layer
 
     def _missing(self) -> str:
         state = self._state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
@@ -15,12 +16,12 @@ from napari_sam_suite.widgets.turns import Turn, Turns
 if TYPE_CHECKING:
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.jobs import Job
-    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.interactive import Interactive, Suggestion
     from napari_sam_suite.engine.prompts.params import PromptParams
     from napari_sam_suite.engine.prompts.prompt import Point, Prompt
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.tab import Parts
+    from napari_sam_suite.widgets.turns import Said
 
 
 class Dialogue(QObject):
@@ -70,10 +71,17 @@ class Dialogue(QObject):
         """Go on with this image, which is shown as it was before."""
         self._picture = picture
 
-    def begin_anew(self) -> None:
-        """Forget everything: another image or model is looked at."""
+    def leave(self) -> Said | None:
+        """Another image is looked at; what was said of this one can come back."""
+        self._answers.drop()
         self._ahead.forget()
-        self.turns.clear()
+        return self.turns.leave()
+
+    def look_again(self) -> None:
+        """The image is shown in another way, or another model looks at it."""
+        self._answers.drop()
+        self._ahead.forget()
+        self.turns.ask_again()
 
     def use(self, params: PromptParams) -> None:
         """Answer with other parameters, also what was asked last."""
@@ -140,24 +148,31 @@ class Dialogue(QObject):
         self.turns.clear()
         self.changed.emit()
 
-    def take(self) -> list[tuple[Turn, Objects]]:
-        """The objects that were kept, which it forgets."""
-        interactive = self._ahead.interactive
-        if interactive is None:
-            return []
-        kept = [(turn, turn.suggestion) for turn in self.turns.kept]
-        self.turns.clear()
-        return [
-            (turn, interactive.objects(turn.prompt, shown.answer, turn.frame))
-            for turn, shown in kept
-            if shown is not None
-        ]
+    def keep(self, tag: str) -> None:
+        """Finish the object, if it has an outline, and begin another one."""
+        turn, picture = self.turns.last, self._picture
+        if turn is None or picture is None:
+            return
+        shown = turn.suggestion
+        if shown is None:
+            self.turns.begin()
+            return
+        prompt = replace(turn.prompt, tag=tag)
+
+        def keep(interactive: Interactive) -> None:
+            objects = interactive.objects(prompt, shown.answer, turn.frame)
+            self.turns.keep(tag, objects)
+
+        self._ahead.reach(picture, keep)
 
     def _answered(self, job: Job[list[Suggestion]]) -> None:
         turn = self.turns.last
         if isinstance(job.error, Cancelled) or turn is None:
             return
-        if job.error is not None:
+        if job.error is not None and turn.again:
+            turn.answered = True  # without an outline, until something changes
+            self.failed.emit(job.error)
+        elif job.error is not None:
             self.turns.drop()
             self.failed.emit(job.error)
             self.ask_newest()

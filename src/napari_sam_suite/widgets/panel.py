@@ -40,6 +40,7 @@ from napari_sam_suite.widgets.tags import TagTab
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from napari.utils.events import EventEmitter
     from napari.viewer import Viewer
 
 _IDLE = 1000  # ms without a change after which imports do not disturb
@@ -141,7 +142,8 @@ class Panel(QWidget):
         self._idle.timeout.connect(self.session.prepare)
         for chosen in (self.images, self.models, self.runner):
             chosen.changed.connect(self._refresh)
-        self.viewer.dims.events.point.connect(self._step)
+        for event in self._dims_events():
+            event.connect(self._step)
         self.preview_box.toggled.connect(self._refresh)
         self.tabs.currentChanged.connect(self._show_tab)
         self.preview.failed.connect(self.footer.say)
@@ -153,17 +155,23 @@ class Panel(QWidget):
         for part in (self.runner, self.downloads, self.outcome, self.results):
             part.failed.connect(self._fail)
 
+    def _dims_events(self) -> list[EventEmitter]:
+        """What tells that another frame is in view, or the same in another way."""
+        events = self.viewer.dims.events
+        return [events.point, events.ndisplay, events.order]
+
     def _end_with_window(self) -> None:
         session, autosave = self.session, self.autosave
         stop = [tab.disconnect_viewer for tab in self._all_tabs()]
         stop += [self.images.disconnect_viewer, autosave.disconnect_viewer]
-        point, step = self.viewer.dims.events.point, self._step
+        events, step = self._dims_events(), self._step
 
         def leave() -> None:
             session.close()
             for disconnect in stop:
                 disconnect()
-            point.disconnect(step)
+            for event in events:
+                event.disconnect(step)
 
         self.destroyed.connect(lambda: leave())
         application = QApplication.instance()

@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.widgets.layers import KEY, SHOWN
+from napari_sam_suite.widgets.layers import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,10 +173,6 @@ class Sketch:
                     drawn.add(corners(around), "ellipse", colour, colour)
         _redraw(self._at(picture), drawn)
 
-    def owns(self, layer: object) -> bool:
-        """Whether it draws in a layer."""
-        return layer is not None and layer is self._layer
-
     def clear(self) -> None:
         """Show nothing."""
         if self._layer is not None and self._layer in self._viewer.layers:
@@ -196,8 +192,6 @@ class Sketch:
             wanted = options.get(name, there)
             if not np.array_equal(there, wanted):  # each costs a new slice
                 setattr(layer, name, wanted)
-        # whoever takes the active layer for a result has marked it as one
-        layer.metadata.pop(KEY, None)
         if set(layers.selection) != selected:
             layers.selection = selected
         self._layer, self._axes = layer, axes

@@ -11,9 +11,7 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFormLayout,
-    QGridLayout,
     QLabel,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
@@ -24,14 +22,18 @@ from napari_sam_suite.widgets.carrying import CarryBox
 from napari_sam_suite.widgets.dialogue import Dialogue
 from napari_sam_suite.widgets.form import Form, fold, scrolled
 from napari_sam_suite.widgets.pointing import OUTSIDE, Pointing, Sketch
+from napari_sam_suite.widgets.promptkeys import Keys
+from napari_sam_suite.widgets.shelf import Place, Shelf
 from napari_sam_suite.widgets.tab import Tab
-from napari_sam_suite.widgets.turns import Turn, as_json, outlines
+from napari_sam_suite.widgets.turns import Said, Turn, as_json, outlines
+from napari_sam_suite.widgets.waiting import Waiting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qtpy.QtGui import QHideEvent, QShowEvent
 
-    from napari_sam_suite.engine.prompts.prompt import Prompt
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.prompts.prompt import Box, Point, Prompt
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.tab import Parts, State
 
@@ -41,24 +43,8 @@ _HINT = (
     f"Click an object. {OUTSIDE} and click: this does not belong to it. "
     "Drag: a box around it."
 )
-_KEYS = {
-    "commit": ("Add to results", "Enter", "Put what is outlined into the results."),
-    "next": ("Next object", "N", "Keep this outline, and begin another object."),
-    "undo": ("Undo", "Z", "Take the last click or box back."),
-    "redo": ("Redo", "Y", "Do again what was taken back."),
-    "cycle": ("Other answer", "X", "Show another of the three answers."),
-    "clear": ("Clear", "Escape", "Forget all clicks and outlines."),
-}
-_FIRST = "Click an object in the image first."
-_WHY = {
-    "commit": _FIRST,
-    "next": _FIRST,
-    "undo": "There is no click or box to take back.",
-    "redo": "Nothing was taken back.",
-    "cycle": "Click an object first; a click has three answers.",
-    "clear": "There are no clicks and outlines.",
-}
-"""Of each key, why it does nothing now."""
+_ANSWER = "Answer"
+_HALF = 0.5  # px that a pixel reaches beyond its centre
 _ALWAYS = ("answers", "prompts_per_batch")
 """Set by the tab itself: one prompt at a time, and all three answers."""
 
@@ -83,17 +69,15 @@ class PromptTab(Tab):
         )
         self.dialogue = Dialogue(parts, self)
         self.turns = self.dialogue.turns
-        self.buttons: dict[str, QPushButton] = {}
-        actions = {name: getattr(self, name) for name in _KEYS}
-        for name, (text, key, tip) in _KEYS.items():
-            self.buttons[name] = QPushButton(f"{text}  ({key})")
-            self.buttons[name].setToolTip(tip)
-            self.buttons[name].clicked.connect(lambda _=False, do=actions[name]: do())
-        keys = {key: actions[name] for name, (_, key, _tip) in _KEYS.items()}
-        self.pointing = Pointing(parts.viewer, keys, self)
+        self.waiting = Waiting(self._is_pending)
+        self._shelf: Shelf[tuple[Said, tuple[Any, ...]]] = Shelf()
+        self.keys = Keys(self)
+        self.buttons = self.keys.buttons
+        self.pointing = Pointing(parts.viewer, self.keys.bound, self)
         self.sketch = Sketch(parts.viewer)
-        self.carry = CarryBox(parts, self.sketch)
+        self.carry = CarryBox(parts)
         self._picture: Picture | None = None
+        self._place = Place([], "")
         self._known: tuple[Any, ...] = ()
         self._ready_for: tuple[Any, ...] = ()
         self._soon = QTimer(self)
@@ -119,16 +103,13 @@ class PromptTab(Tab):
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Tag", self.tag)
-        grid = QGridLayout()
-        for place, name in enumerate(_KEYS):
-            grid.addWidget(self.buttons[name], *divmod(place, 2))
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 10, 6, 6)
         column.addWidget(hint)
         column.addWidget(self.point)
         column.addLayout(form)
-        column.addLayout(grid)
+        column.addWidget(self.keys)
         column.addWidget(self.state)
         self.carry_fold = fold("Propagate through time or z", self.carry)
         column.addWidget(self.carry_fold)
@@ -152,19 +133,43 @@ class PromptTab(Tab):
         self.dialogue.stated.connect(self.state.setText)
         self.dialogue.ready.connect(self._prepared)
         self._soon.timeout.connect(self._prepare)
+        self.dialogue.failed.connect(lambda _: self.waiting.clear())
         for part in (self.dialogue, self.carry):
             part.said.connect(self.said)
             part.failed.connect(self.failed)
 
     def show_state(self, state: State) -> None:
-        """Begin anew, if what is looked at or by which model is another one."""
-        now = self._looks(state.picture)
-        if now != self._known:
-            self._known = now
-            self.dialogue.begin_anew()
-            self.sketch.clear()
+        """Go on with the image that is looked at now, and with the model."""
+        layers = self._images.layers()
+        place, looks = Place(layers, self._images.letters()), self._looks(state.picture)
+        if not place.same(self._place) and (place or self._place):
+            self._turn_to(place, looks)
+        elif looks != self._known:
+            self.dialogue.look_again()
+        changed, self._place, self._known = looks != self._known, place, looks
         self.carry.show_state(state)
         self.refresh()
+        if changed:
+            if self.pointing.on:
+                self.dialogue.ask_newest()
+            self._show()
+
+    def _turn_to(self, place: Place, looks: tuple[Any, ...]) -> None:
+        """Look at another image; what was said of the one before is put aside."""
+        self.waiting.clear()
+        said = self.dialogue.leave()
+        if said is not None:
+            self._shelf.put(self._place, (said, self._known))
+            count = len(said[1])
+            if count:
+                what = "1 outline waits" if count == 1 else f"{count} outlines wait"
+                self.said.emit(f"{what} to be added until the image is there again.")
+        found = self._shelf.take(place)
+        if found is not None:
+            said, known = found
+            self.turns.come_back(said)
+            if known != looks:
+                self.dialogue.look_again()
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer."""
@@ -204,16 +209,27 @@ class PromptTab(Tab):
             return str(error)
         finally:
             self.dialogue.look_at(self._picture)
-        if self._viewer.dims.ndisplay != 2:
+        dims = self._viewer.dims
+        if dims.ndisplay != 2:
             return "Prompts need the 2-D view."
+        if tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
+            return "Prompts need rows and columns in view: undo Roll and Transpose."
+        channels = self._picture.composite.channels
+        if channels and not any(channel.visible for channel in channels):
+            return "No channel of the image is visible: show one."
         return self._models.why_not()
 
     def _looks(self, picture: Picture | None) -> tuple[Any, ...]:
-        """What tells one image, as it is shown, and model from another."""
+        """How the image is shown, and which model looks at it."""
         if picture is None:
             return ()
         pixels = [(id(layer), id(layer.data)) for layer in self._images.layers()]
         return (*pixels, picture.letters, picture.composite, self._models.spec.name)
+
+    def _is_pending(self) -> bool:
+        """Whether an answer is on its way."""
+        turn = self.turns.last
+        return turn is not None and not turn.answered
 
     def _show_tags(self) -> None:
         layer = None
@@ -229,18 +245,18 @@ class PromptTab(Tab):
 
     def _show_buttons(self) -> None:
         turn = self.turns.last
-        outlined = turn is not None and turn.suggestion is not None
+        outlined = self._is_pending() or (
+            turn is not None and turn.suggestion is not None
+        )
         ready = {
             "commit": outlined or bool(self.turns.kept),
             "next": outlined,
-            "undo": turn is not None,
+            "undo": self.turns.can_undo,
             "redo": bool(self.turns.undone),
             "cycle": turn is not None and len(turn.found) > 1,
             "clear": turn is not None or bool(self.turns.kept),
         }
-        for name, button in self.buttons.items():
-            button.setEnabled(ready[name])
-            button.setToolTip(_KEYS[name][2] if ready[name] else _WHY[name])
+        self.keys.allow(ready)
 
     # -- the frame in view -------------------------------------------------------
 
@@ -282,15 +298,20 @@ class PromptTab(Tab):
         return float(y), float(x)
 
     def _click(self, world: NDArray[np.float64], inside: bool) -> None:
-        point = self._to_image(world)
-        if self._clip(point) != point:
+        place = self._to_image(world)
+        point = self._clip(place)
+        if np.abs(np.subtract(point, place)).max() > _HALF:
             self.said.emit("That is outside the image.")
             return
-        before = self._before().prompt
+        frame = self._images.frame()[0]
+        self.waiting.do(lambda: self._add_point(point, frame, inside))
+
+    def _add_point(self, point: Point, frame: FrameIndex, inside: bool) -> None:
+        before = self.dialogue.before(frame).prompt
         if inside:
-            self._ask(replace(before, inside=(*before.inside, point)))
+            self._ask(replace(before, inside=(*before.inside, point)), frame)
         elif before.inside or before.box is not None:
-            self._ask(replace(before, outside=(*before.outside, point)))
+            self._ask(replace(before, outside=(*before.outside, point)), frame)
         else:
             self.said.emit("Click the object first, then what does not belong to it.")
 
@@ -312,14 +333,18 @@ class PromptTab(Tab):
             self.said.emit("That box is too small.")
             self._show()
             return
-        self._ask(replace(self._before().prompt, box=box))
+        frame = self._images.frame()[0]
+        self.waiting.do(lambda: self._add_box(box, frame))
+
+    def _add_box(self, box: Box, frame: FrameIndex) -> None:
+        self._ask(replace(self.dialogue.before(frame).prompt, box=box), frame)
 
     def _before(self) -> Turn:
         """What is said of the object in this frame up to now."""
         return self.dialogue.before(self._images.frame()[0])
 
-    def _ask(self, prompt: Prompt) -> None:
-        self.dialogue.ask(prompt, self._before().frame)
+    def _ask(self, prompt: Prompt, frame: FrameIndex) -> None:
+        self.dialogue.ask(prompt, frame)
 
     # -- what is shown ------------------------------------------------------------
 
@@ -331,6 +356,7 @@ class PromptTab(Tab):
         turn = self.turns.last
         if turn is None or turn.answered:
             self._show()
+            self.waiting.go_on()
         elif not self._later.isActive():
             self._later.start()
 
@@ -341,9 +367,11 @@ class PromptTab(Tab):
         suggestion = None if turn is None else turn.suggestion
         if turn is not None and suggestion is not None:
             self.state.setText(
-                f"Answer {turn.chosen + 1} of {len(turn.found)}, "
+                f"{_ANSWER} {turn.chosen + 1} of {len(turn.found)}, "
                 f"score {suggestion.answer.score:.2f}."
             )
+        elif self.state.text().startswith(_ANSWER):
+            self.state.setText("Ready.")
         self._show_buttons()
 
     def _draw(self, prompt: Prompt | None) -> None:
@@ -359,8 +387,9 @@ class PromptTab(Tab):
     # -- buttons and keys --------------------------------------------------------
 
     def undo(self) -> None:
-        """Take the last click or box back."""
-        self.dialogue.undo()
+        """Take back the last click or box, or go on with the object kept last."""
+        if not self.waiting.drop():
+            self.dialogue.undo()
 
     def redo(self) -> None:
         """Do again what was taken back."""
@@ -368,6 +397,7 @@ class PromptTab(Tab):
 
     def clear(self) -> None:
         """Forget all clicks and outlines."""
+        self.waiting.clear()
         self.dialogue.clear()
 
     def cycle(self) -> None:
@@ -377,24 +407,41 @@ class PromptTab(Tab):
 
     def next(self) -> None:
         """Keep this outline, and begin another object."""
-        self.turns.keep(self._tag())
+        self.waiting.do(self._keep, needs_answer=True)
+
+    def _keep(self) -> None:
+        self.dialogue.keep(self._tag())
         self._show()
 
     def commit(self) -> None:
         """Put everything that is outlined into the results."""
-        self.turns.keep(self._tag())
-        picture, found = self._picture, self.dialogue.take()
-        if picture is None or not found:
+        self.waiting.do(self._commit, needs_answer=True)
+
+    def _commit(self) -> None:
+        picture = self._picture
+        if picture is None:
+            return
+        try:
+            params = self.params().with_(answers="best")
+        except EngineError as error:
+            self.said.emit(str(error))
             return
         from napari_sam_suite.engine.losses import Losses
         from napari_sam_suite.engine.run import FrameResult
 
-        recipe = self._recipe(picture, [turn for turn, _ in found])
+        self.dialogue.keep(self._tag())
+        turns = self.turns.take()
+        if not turns:
+            return
+        frames = list(dict.fromkeys(turn.frame for turn in turns))
+        recipe = self.parts.recipe(picture, params, frames)
+        recipe |= {"capability": "prompt", "prompts": as_json(turns)}
         run = self._results.begin(picture, recipe, "add")
-        for turn, objects in found:
-            self._results.add(run, FrameResult(turn.frame, objects, Losses()))
+        for turn in turns:
+            if turn.objects is not None:
+                self._results.add(run, FrameResult(turn.frame, turn.objects, Losses()))
         self._results.finish(run)
-        what = "1 object" if len(found) == 1 else f"{len(found)} objects"
+        what = "1 object" if len(turns) == 1 else f"{len(turns)} objects"
         self.said.emit(f"Added {what}.")
         self._show()
         self._show_tags()
@@ -403,9 +450,3 @@ class PromptTab(Tab):
         from napari_sam_suite.engine.features import UNASSIGNED
 
         return self.tag.currentText().strip() or UNASSIGNED
-
-    def _recipe(self, picture: Picture, kept: list[Turn]) -> dict[str, Any]:
-        frames = list(dict.fromkeys(turn.frame for turn in kept))
-        params = self.params().with_(answers="best")
-        found = self.parts.recipe(picture, params, frames)
-        return {**found, "capability": "prompt", "prompts": as_json(kept)}

@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QWidget
 
 from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.widgets.layers import SHOWN
 from napari_sam_suite.widgets.settings import preferences
 
 if TYPE_CHECKING:
@@ -71,9 +72,14 @@ class Parts:
         return None if picture is None else self.results.layer_of(picture)
 
     def shapes_layer(self) -> Shapes | None:
-        """The layer with shapes that is worked on: the active one, else the results."""
+        """The layer with shapes that is worked on: the active one, else the results.
+
+        What the panel only shows, as outlines of prompts, is nobody's to work on.
+        """
         active = self.viewer.layers.selection.active
-        return active if isinstance(active, Shapes) else self.result_layer()
+        if isinstance(active, Shapes) and SHOWN not in active.metadata:
+            return active
+        return self.result_layer()
 
     def recipe(
         self, picture: Picture, params: PolygonParams, frames: Sequence[FrameIndex]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
 
     from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.interactive import Suggestion
     from napari_sam_suite.engine.prompts.prompt import Prompt
 
@@ -22,6 +23,8 @@ class Turn:
     """What is said about one object after a click, and what was answered.
 
     The answer may never come: the next click, or taking this one back, is in its way.
+    `objects` is the outline that was chosen, once it is kept. `again`: it had an answer
+    before, to the image as it was shown then.
     """
 
     prompt: Prompt
@@ -29,11 +32,17 @@ class Turn:
     answered: bool = False
     found: list[Suggestion] = field(default_factory=list)
     chosen: int = 0
+    objects: Objects | None = None
+    again: bool = False
 
     @property
     def suggestion(self) -> Suggestion | None:
         """The answer that is shown."""
         return self.found[self.chosen] if self.found else None
+
+
+Said = tuple[list[Turn], list[Turn]]
+"""The clicks on the present object, and the objects kept for later."""
 
 
 class Turns:
@@ -49,6 +58,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._turns: list[Turn] = []
+        self._cleared: Said = [], []
         self.undone: list[Turn] = []
         self.kept: list[Turn] = []
 
@@ -71,10 +81,24 @@ class Turns:
         """Forget the newest turn, which could not be answered."""
         del self._turns[-1:]
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is anything to take back."""
+        return bool(self._turns or self.kept or any(self._cleared))
+
     def undo(self) -> None:
-        """Take the newest turn back."""
+        """Take the newest turn back; without one, go on with the object kept last.
+
+        Where there is nothing at all, what was cleared comes back.
+        """
         if self._turns:
             self.undone.append(self._turns.pop())
+        elif self.kept:
+            *self.kept, last = self.kept
+            self._turns = [last]
+        else:
+            self._turns, self.kept = self._cleared
+            self._cleared = [], []
 
     def redo(self) -> None:
         """Bring back the turn that was taken back last."""
@@ -93,18 +117,47 @@ class Turns:
             self._turns.clear()
             self.undone.clear()
 
-    def keep(self, tag: str) -> None:
-        """Finish the object, if it has an outline, with a tag."""
-        if self._turns and self._turns[-1].suggestion is not None:
-            turn = self._turns[-1]
-            turn.prompt = replace(turn.prompt, tag=tag)
-            self.kept = [*self.kept, turn]
-            self._turns = []
-            self.undone = []
+    def keep(self, tag: str, objects: Objects) -> None:
+        """Finish the object, which has an outline, with a tag."""
+        turn = self._turns[-1]
+        turn.prompt = replace(turn.prompt, tag=tag)
+        turn.objects = objects
+        self.kept = [*self.kept, turn]
+        self._turns = []
+        self.undone = []
+
+    def take(self) -> list[Turn]:
+        """The objects that are finished, which are forgotten here."""
+        found, self.kept = self.kept, []
+        self._cleared = [], []
+        return found
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Begin anew; `undo` brings everything back."""
+        if self._turns or self.kept:
+            self._cleared = self._turns, self.kept
         self._turns, self.undone, self.kept = [], [], []
+
+    def begin(self) -> None:
+        """Go on with another object; what was said of this one is forgotten."""
+        self._turns = []
+
+    def leave(self) -> Said | None:
+        """Begin anew for good, and give what was said, for `come_back`."""
+        found = self._turns, self.kept
+        self._turns, self.undone, self.kept = [], [], []
+        self._cleared = [], []
+        return found if any(found) else None
+
+    def come_back(self, found: Said) -> None:
+        """Go on with what `leave` gave."""
+        self._turns, self.kept = found
+
+    def ask_again(self) -> None:
+        """Have the newest turn answered anew, by itself."""
+        for turn in self._turns[-1:]:
+            turn.answered, turn.found, turn.chosen, turn.again = False, [], 0, True
+        del self._turns[:-1]
 
 
 def outlines(turns: Iterable[Turn]) -> list[Outline]:
