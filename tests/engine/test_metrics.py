@@ -196,6 +196,18 @@ def test_two_files_are_a_pair(tmp_path):
     assert (pair.name, scores.f1) == ("b", 1)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_many_small_objects_are_not_taken_for_intensities(tmp_path, size):
+    labels = np.arange(1, 401, dtype=np.uint16).reshape(20, 20)
+    labels = np.kron(labels, np.ones((size, size), np.uint16))
+    labels = (
+        np.kron(labels, np.array([[1, 0], [0, 0]], np.uint16)) if size < 3 else labels
+    )
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    ((_, scores),) = evaluate_files(tmp_path / "a.tif", tmp_path / "a.tif", min_area=0)
+    assert (scores.truth, scores.f1) == (400, 1)
+
+
 def test_missing_folders_and_empty_folders_are_named(tmp_path):
     with pytest.raises(ImageError, match=r"nowhere does not exist"):
         pair_label_files(tmp_path / "nowhere", tmp_path)

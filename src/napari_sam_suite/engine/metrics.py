@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 AP_THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).tolist())
 MIN_AREA = 20
 _SUFFIXES = (".tif", ".tiff")
+_FEW = 256
+"""Pixels from which it can be told what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,13 +328,18 @@ def evaluate_files(
         Where `predicted` is `None`, all objects count as missed.
     Scores
         Of this pair; add them up for the total.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read or is not of labels, or sizes differ.
     """
     for pair in pair_label_files(predicted, truth):
-        expected = read_labels(pair.truth)
+        expected = _read_objects(pair.truth)
         if pair.predicted is None:
             found = np.zeros_like(expected)
         else:
-            found = read_labels(pair.predicted)
+            found = _read_objects(pair.predicted)
         if found.shape != expected.shape:
             raise ImageError(
                 f"{pair.predicted} has shape {found.shape}, {pair.truth.name} has "
@@ -340,6 +347,29 @@ def evaluate_files(
                 "Compare label images of the same picture.",
             )
         yield pair, evaluate_labels(found, expected, iou=iou, min_area=min_area)
+
+
+def _read_objects(path: Path) -> NDArray[Any]:
+    """A label image; one of intensities, which no count of objects fits, is refused."""
+    labels = read_labels(path)
+    filled = int(np.count_nonzero(labels))
+    if filled < _FEW or filled < 0.5 * labels.size:
+        return labels
+    run = max(filled / _count_runs(np.moveaxis(labels, a, -1)) for a in (-1, -2))
+    # Objects of all our images have 7 px or more, intensities 3 at most.
+    if run < (3 if filled > 0.9 * labels.size else 1.5):
+        raise ImageError(
+            f"{path.name} does not look like a label image: its numbers change every "
+            f"{run:.1f} px, as intensities do.",
+            "Give label images, with one number for each object.",
+        )
+    return labels
+
+
+def _count_runs(labels: NDArray[Any]) -> int:
+    """How many stretches of one number, not 0, there are along the last axis."""
+    new = (labels[..., 1:] != labels[..., :-1]) & (labels[..., 1:] != 0)
+    return int(np.count_nonzero(new) + np.count_nonzero(labels[..., 0]))
 
 
 def _pair(folder: Path, truths: list[Path]) -> list[LabelPair]:
