@@ -80,6 +80,33 @@ def test_a_command_that_is_not_complete_says_how_to_use_it(
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["segment", "a.png", "--bogus", "--json"], "--bogus"),
+        (["evaluate", "a", "b", "--iou", "0", "--json"], "'--iou'"),
+        (["segment", "--json"], "IMAGE"),
+        (["segment", "a.png", "--json", "--smoothing", "abc"], "it should be a number"),
+        (["models", "list", "--json", "more"], "more"),
+        (["--bogus", "doctor", "--json"], "--bogus"),
+        (["nonsense", "--json"], "nonsense"),
+    ],
+)
+def test_a_command_called_wrongly_is_json_where_that_is_asked(
+    arguments: list[str], words: str
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    error = answer(result)["error"]
+    assert error.keys() == {"message", "hint"}
+    assert words in error["message"] and "\n" not in error["message"]
+    assert "--help" in error["hint"]
+    assert result.stderr == ""
+    assert (
+        "Usage" in run(*[a for a in arguments if a != "--json"], "--", "--json").stderr
+    )
+
+
 def test_the_command_line_is_there_before_anything_heavy_is_loaded() -> None:
     code = "import sys, napari_sam_suite.cli.app; print(*sys.modules)"
     answer = subprocess.run(
@@ -252,6 +279,17 @@ def test_evaluate_scores_a_folder_and_prints_a_total(tmp_path: Path) -> None:
 def test_evaluate_without_truth_is_one_sentence(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     explains(run("evaluate", tmp_path / "empty", tmp_path / name))
+
+
+def test_evaluate_refuses_intensities(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(tmp_path / "img.tif", rng.integers(1, 4000, (64, 64), np.uint16))
+    labels = np.zeros((64, 64), np.uint16)
+    labels[5:20, 5:20] = 1
+    tifffile.imwrite(tmp_path / "lab.tif", labels)
+    for pair in (("img.tif", "lab.tif"), ("lab.tif", "img.tif")):
+        result = run("evaluate", *(tmp_path / name for name in pair))
+        explains(result, "img.tif does not look like a label image")
 
 
 def test_evaluate_fails_where_predictions_are_missing_and_scores_the_rest(

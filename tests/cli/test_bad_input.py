@@ -160,6 +160,31 @@ def test_a_missing_checkpoint_says_how_to_get_it(
     assert "sam2.1_hiera_large" in answer(machine)["error"]["message"]
 
 
+@pytest.mark.parametrize("command", ["segment", "hierarchy"])
+def test_a_wrong_model_leaves_no_folder_behind(
+    cells: Path, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "encoder.onnx").write_bytes(b"rubbish")
+    out = tmp_path / "new" / "out"
+    for model in (tmp_path / "model", "sam9"):
+        explains(run(command, cells, "--out", out, "--model", model))
+        assert not out.parent.exists()
+    out.mkdir(parents=True)
+    explains(run(command, cells, "--out", out, "--model", "sam9"))
+    assert out.exists()
+
+
+def test_colours_that_may_be_frames_are_told(
+    model: FakeSam, tmp_path: Path, out: Path
+) -> None:
+    pixels = np.zeros((3, 64, 64), np.uint16)
+    pixels[:, 10:30, 10:40] = 1000
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    [row] = answer(segment(tmp_path / "a.tif", "--out", out, "--json"))["images"]
+    assert "give --axes, such as TYX" in row["notices"][0]
+
+
 def test_a_corrupt_checkpoint_is_told_once(
     cells: Path, tmp_path: Path, out: Path
 ) -> None:

@@ -802,6 +802,23 @@ def test_three_frames_that_a_file_calls_colours_may_be_frames(tmp_path: Path) ->
     assert open_image(path, axes="TYX").sizes.time == 3
 
 
+def test_planes_that_tifffile_calls_colours_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "b.tif"
+    tifffile.imwrite(path, numbered(3, 32, 48), photometric="rgb")
+    image = open_image(path)
+    assert image.rgb
+    assert "3 planes of uint16" in image.notices[0]
+    assert "`axes`" in image.notices[0]
+    assert open_image(path, axes="TYX").notices == ()
+    for shape, options in (
+        ((3, 32, 48), {"dtype": "uint8"}),
+        ((32, 48, 3), {"dtype": "uint16"}),
+    ):
+        tifffile.imwrite(path, numbered(*shape, **options), photometric="rgb")
+        assert open_image(path).rgb
+        assert open_image(path).notices == ()
+
+
 def test_a_frame_that_does_not_fit_into_the_memory_is_one_sentence() -> None:
     class Vast:
         shape = (2, 10**6, 10**6)

@@ -113,11 +113,20 @@ class Batch:
         EngineError
             If the folder or the model cannot be used at all.
         """
+        from napari_sam_suite.engine.outputs import results_in
+
+        with results_in(self.out):
+            self._run(openers, model, **options)
+
+    def _run(
+        self,
+        openers: Sequence[Callable[[], ImageSource]],
+        model: str,
+        **options: Any,
+    ) -> None:
         from napari_sam_suite.engine.models.checkpoints import require_checkpoint
         from napari_sam_suite.engine.models.registry import find_model
-        from napari_sam_suite.engine.outputs import check_folder
 
-        check_folder(self.out)
         if self.recipe is not None:
             from napari_sam_suite.cli.recipes import write_recipe
 

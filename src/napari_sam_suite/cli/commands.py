@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
+
+from napari_sam_suite.cli.console import print_json
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _SECTIONS = (
     ("Begin", ("demo", "doctor", "models")),
@@ -20,6 +25,8 @@ _WORDS = (
 )
 """What pydantic, and with it typer, says of a text that is no number; and we."""
 _WIDE = 200
+# Typer brings click along or depends on it, by its version: this is of either.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 class Commands(TyperGroup):
@@ -46,12 +53,41 @@ class Commands(TyperGroup):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
+    def make_context(self, info_name: Any, args: Any, *more: Any, **extra: Any) -> Any:
+        """Read the flags in front of the command; what is wrong is JSON if asked."""
+        as_json = _asks_json(args)
+        try:
+            ctx = super().make_context(info_name, args, *more, **extra)
+        except _UsageError as error:
+            _refuse(error, info_name, as_json=as_json)
+        ctx.meta[__name__] = as_json
+        return ctx
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a number that is none is said in our words."""
         try:
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            for theirs, ours in _WORDS:
-                if theirs in error.message:
-                    error.message = ours
-            raise
+        except _UsageError as error:
+            if isinstance(error, typer.BadParameter):
+                for theirs, ours in _WORDS:
+                    if theirs in error.message:
+                        error.message = ours
+            _refuse(error, ctx.command_path, as_json=ctx.meta.get(__name__, False))
+
+
+def _asks_json(arguments: list[str]) -> bool:
+    """Whether --json is among the flags, whatever else is wrong with them."""
+    end = arguments.index("--") if "--" in arguments else None
+    return "--json" in arguments[:end]
+
+
+def _refuse(error: Any, command: str, *, as_json: bool) -> NoReturn:
+    """Say for machines how a command was called wrongly, or leave it to Typer."""
+    if not as_json:
+        raise error
+    if error.ctx is not None:
+        command = error.ctx.command_path
+    message = error.format_message().strip().rstrip(".") + "."
+    hint = f"{command} --help says what there is."
+    print_json({"error": {"message": message, "hint": hint}})
+    raise typer.Exit(error.exit_code) from error

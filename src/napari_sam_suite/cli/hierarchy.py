@@ -16,7 +16,7 @@ from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.tasks import Segmenting
 from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE, HierarchyParams
-from napari_sam_suite.engine.outputs import check_folder, parse_formats, result_files
+from napari_sam_suite.engine.outputs import parse_formats, result_files, results_in
 from napari_sam_suite.engine.params import AutoParams
 
 if TYPE_CHECKING:
@@ -116,20 +116,20 @@ def hierarchy_command(
         chosen = AutoParams(**params, overlap="allow")
         wanted = _parse(formats)
         check_names(inputs, _stem)
-        check_folder(asked.out)
-        images = [path for path in inputs if not _is_result(path)]
-        writer = _Writer(asked.out, wanted, settings, inputs, asked.as_json)
-        batch = asked.batch(Nesting(chosen, settings, cache))
-        batch.said = wanted
-        batch.row, batch.after = LevelRow, writer.of_image
-        if asked.recipe is not None and len(images) < len(inputs):
-            raise ParameterError(
-                "A recipe is of images, and there are files of objects.",
-                "Leave them out, or leave out --save-recipe.",
-            )
-        if images:
-            asked.run(batch, images)
-        batch.rows += writer.of_results(inputs)
+        with results_in(asked.out):
+            images = [path for path in inputs if not _is_result(path)]
+            writer = _Writer(asked.out, wanted, settings, inputs, asked.as_json)
+            batch = asked.batch(Nesting(chosen, settings, cache))
+            batch.said = wanted
+            batch.row, batch.after = LevelRow, writer.of_image
+            if asked.recipe is not None and len(images) < len(inputs):
+                raise ParameterError(
+                    "A recipe is of images, and there are files of objects.",
+                    "Leave them out, or leave out --save-recipe.",
+                )
+            if images:
+                asked.run(batch, images)
+            batch.rows += writer.of_results(inputs)
     batch.finish()
 
 

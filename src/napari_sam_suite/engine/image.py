@@ -74,6 +74,8 @@ class ImageSource:
         Size of a voxel in z, y and x.
     units : str
         Of `scale`: ``"micrometer"``, or ``"pixel"`` where nothing is known.
+    notices : tuple of str
+        What the user should know of how its file is understood.
     """
 
     name: str
@@ -85,6 +87,7 @@ class ImageSource:
     scale: tuple[float, float, float]
     units: str
     _stack: Callable[[int], Stack] = field(repr=False)
+    notices: tuple[str, ...] = ()
 
     def frame(self, index: FrameIndex) -> Frame:
         """Read one frame.
@@ -203,6 +206,7 @@ def _open_file(path: Path, axes: str | None, name: str | None) -> ImageSource:
         path=path,
         channel_names=contents.channel_names,
         calibration=contents.calibration,
+        notices=contents.notices,
     )
 
 
@@ -215,6 +219,7 @@ def _describe(
     path: Path | None = None,
     channel_names: tuple[str, ...] = (),
     calibration: Calibration = _UNKNOWN,
+    notices: tuple[str, ...] = (),
 ) -> ImageSource:
     sizes = first.sizes._replace(position=positions)
     if first.rgb:
@@ -231,6 +236,7 @@ def _describe(
         scale=calibration.scale,
         units=calibration.units,
         _stack=stack,
+        notices=notices,
     )
 
 

@@ -5,7 +5,9 @@ The command line's flags need the names in here, so what is heavy is imported la
 
 from __future__ import annotations
 
+import os
 import tempfile
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.errors import EngineError, OutputError, ParameterError
@@ -266,6 +268,20 @@ def _open_inside(image: ImageSource) -> InsideWriter:
             "Choose the format zarr, which is written as a folder of its own.",
         )
     return InsideWriter(image.path, image.sizes)
+
+
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """`check_folder`, taken back where an error leaves what was made empty."""
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    check_folder(folder)
+    try:
+        yield
+    except EngineError:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def check_folder(folder: Path) -> None:

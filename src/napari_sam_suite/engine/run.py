@@ -101,6 +101,8 @@ def run_frames(
     results: list[FrameResult] = []
     blank: list[FrameIndex] = []
     pending: Future[FrameResult] | None = None
+    for text in image.notices:
+        job.notice(text)
 
     def collect(future: Future[FrameResult] | None) -> None:
         if future is not None:

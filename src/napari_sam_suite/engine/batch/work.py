@@ -169,7 +169,8 @@ def begin_image(
         composite = (recipe.composite or Composite.default(image)).resolve(
             image, chosen
         )
-        record = ImageRecord.of(image, composite, frames, notices)
+        told = (*image.notices, *notices)
+        record = ImageRecord.of(image, composite, frames, told)
         place.begin(record)
     elif record.sizes != image.sizes:
         raise ImageError(

@@ -54,12 +54,15 @@ class Contents:
         As the file has them; empty where it has none.
     calibration : Calibration
         Of the first stack.
+    notices : tuple of str
+        What the user should know of how it is understood.
     """
 
     count: int
     stack: Callable[[int], Stack]
     channel_names: tuple[str, ...] = ()
     calibration: Calibration = Calibration()
+    notices: tuple[str, ...] = ()
 
 
 def too_large(what: str, shape: tuple[int, int] | None = None) -> OutOfMemory:

@@ -90,7 +90,8 @@ def open_tiff(path: Path, axes: str | None) -> Contents:
         except (AttributeError, LookupError, SyntaxError, TypeError, ValueError):
             _log.info("The metadata of %s is not understood", path, exc_info=True)
             names, calibration = (), Calibration()
-    return Contents(len(stacks), stacks.__getitem__, names, calibration)
+        notices = _doubts(full[0][1], path) if stacks[0].rgb and not axes else ()
+    return Contents(len(stacks), stacks.__getitem__, names, calibration, notices)
 
 
 def _tiff_stack(
@@ -114,6 +115,25 @@ def _tiff_stack(
     alpha = sum(extra in transparency for extra in page.extrasamples)
     letters = letters.replace("C", "_").replace("S", "C")
     return name_axes(pages, letters, what=what, channels=samples - alpha)
+
+
+def _doubts(series: tifffile.TiffPageSeries, path: Path) -> tuple[str, ...]:
+    """What is to be said of colours that may be frames: tifffile's default for three.
+
+    Cameras and scanners write colours pixel by pixel, and rarely in more than 8 bits.
+    """
+    from tifffile import PLANARCONFIG
+
+    page = series.keyframe
+    deep = series.dtype.itemsize > 1
+    if page.planarconfig != PLANARCONFIG.SEPARATE or not deep:
+        return ()
+    count = series.shape[series.axes.index("S")]
+    return (
+        f"{path.name!r} says that its {count} planes of {series.dtype} are the colours "
+        "of one image. If they are frames or channels, give `axes`, such as TYX or "
+        "CYX.",
+    )
 
 
 def _tiff_metadata(
