@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from engine.onnx.conftest import TISSUE
-from napari_sam_suite.engine.errors import Cancelled, ModelError
+from napari_sam_suite.engine.errors import Cancelled, ModelError, OutputError
 from napari_sam_suite.engine.finetune.files import write_model as save_tuned
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.models.checkpoints import checkpoint_path
@@ -24,6 +25,7 @@ from napari_sam_suite.engine.models.sam1 import Sam1Model
 from napari_sam_suite.engine.models.transfer import hash_file
 from napari_sam_suite.engine.onnx import export, files
 from napari_sam_suite.engine.onnx.export import Exported, export_onnx, write_model
+from napari_sam_suite.engine.onnx.folder import check_free, keep
 from napari_sam_suite.engine.onnx.params import ExportParams
 from napari_sam_suite.engine.onnx.parity import TOLERANCES, Parity, Row, Tolerance
 
@@ -340,6 +342,45 @@ def test_an_export_outside_of_the_tolerance_is_not_kept(
             images={"tissue": TISSUE[:64, :64]},
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_may_have_an_export_but_no_files_of_others(
+    tmp_path: Path, exported: Exported
+) -> None:
+    params = ExportParams(page=False)
+    check_free(tmp_path, ExportParams())
+    (tmp_path / "index.html").write_text("mine")
+    check_free(tmp_path, params)
+    for name in ("decoder_single.ort", "encoder.onnx", "model.json"):
+        other = tmp_path / f"with {name}"
+        other.mkdir()
+        (other / name).write_text("null")
+        with pytest.raises(OutputError, match=f"would replace: {name}"):
+            check_free(other, params)
+    with pytest.raises(OutputError, match=r"would replace: index\.html"):
+        check_free(tmp_path, ExportParams())
+    # an export, though its encoder is cut off
+    shutil.copy(exported.folder / "model.json", tmp_path)
+    (tmp_path / "encoder.onnx").write_text("")
+    check_free(tmp_path, ExportParams())
+    check_free(exported.folder, ExportParams())
+
+
+def test_other_models_beside_an_export_stay(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "encoder.onnx").write_text("new")
+    for name in ("encoder.onnx", "decoder_single.onnx", "encoder.mine.onnx"):
+        (tmp_path / name).write_text("old")
+    assert keep(tmp_path / "new", tmp_path) == {"encoder.onnx": 3}
+    found = sorted(path.name for path in tmp_path.glob("*.onnx"))
+    assert found == ["encoder.mine.onnx", "encoder.onnx"]
+
+
+def test_an_empty_file_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "decoder.onnx"
+    path.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"decoder\.onnx is damaged"):
+        read_card(path)
 
 
 def test_an_export_that_is_stopped_leaves_nothing(

@@ -59,7 +59,7 @@ def read_card(path: Path) -> dict[str, Any]:
         )
     try:
         with path.open("rb") as file:
-            entries = dict(_metadata(file, path.stat().st_size))
+            entries = dict(_metadata(file, path.stat().st_size or 1))  # not nothing
     except (ValueError, EOFError, OSError) as error:
         raise damaged(path) from error
     if KEY not in entries:

@@ -14,6 +14,7 @@ from napari_sam_suite.engine.onnx.card import make_card
 from napari_sam_suite.engine.onnx.files import LARGEST, write_ort
 from napari_sam_suite.engine.onnx.folder import (
     add_page,
+    check_free,
     keep,
     scratch_in,
     write_texts,
@@ -106,12 +107,13 @@ def export_onnx(
         If the model is unknown, its weights are missing, or the files do not give what
         it gives.
     OutputError
-        If `out` cannot be written to.
+        If `out` cannot be written to, or has other files under the names of these.
     Cancelled
         If `stop` said so; nothing was written then.
     """
     spec = find_model(model, folder=folder) if isinstance(model, str | Path) else model
     _check(spec)
+    check_free(Path(out), params)
     if report is not None:
         report(0, 0, "Loading the model")
     return write_model(
@@ -142,6 +144,7 @@ def write_model(
     `sha256` is that of its checkpoint.
     """
     out = Path(out)
+    check_free(out, params)
     large = _is_large(model, params)
     if params.ort and large:
         raise ModelError(

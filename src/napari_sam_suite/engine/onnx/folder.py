@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sam_suite.engine.errors import MissingExtra
+from napari_sam_suite.engine.errors import MissingExtra, ModelError, OutputError
 from napari_sam_suite.engine.formats.atomic import explain
+from napari_sam_suite.engine.models.onnxfile import ENCODER, read_card
 from napari_sam_suite.engine.models.ports import part_names
+from napari_sam_suite.engine.onnx.page import page_files, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +24,43 @@ if TYPE_CHECKING:
 CARD, PARITY, TABLE = "model.json", "parity.json", "parity.md"
 """What the files say of themselves, for a browser; the comparison; a table of it."""
 
-_PARTS = part_names("sam2", "three")
-"""Names of all files that an export may leave, without their ending."""
+_FILES = [
+    f"{part}.{ending}"
+    for part in part_names("sam2", "three")
+    for ending in ("onnx", "onnx.data", "ort")
+]
+"""Names of all models that an export may leave."""
+
+
+def check_free(out: Path, params: ExportParams) -> None:
+    """Refuse a folder with files of somebody else's where an export's would be.
+
+    Raises
+    ------
+    OutputError
+        If there are any, and no earlier export, whose files are replaced.
+    """
+    texts = (CARD, PARITY, TABLE)
+    names = [*_FILES, *texts, *(page_files() if params.page else ())]
+    taken = [name for name in names if os.path.lexists(out / name)]
+    if taken and not _is_export(out):
+        others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        raise OutputError(
+            f"{out} has files that the export would replace: {taken[0]}{others}.",
+            "Choose another folder with `out`, a new one or that of an earlier export.",
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether an export is there, even one that is damaged or of another version."""
+    with suppress(ModelError):
+        read_card(folder / f"{ENCODER}.onnx")
+        return True
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and {"format", "checkpoint_sha256"} <= card.keys()
 
 
 def write_texts(
@@ -41,8 +78,6 @@ def write_texts(
 
 def add_page(scratch: Path, runtime: Path | str | None) -> list[str]:
     """Write the page; a sentence if what it runs on cannot be had."""
-    from napari_sam_suite.engine.onnx.page import write_page
-
     try:
         write_page(scratch, runtime)
     except MissingExtra as error:
@@ -64,9 +99,9 @@ def scratch_in(out: Path) -> Iterator[Path]:
 
 def keep(scratch: Path, out: Path) -> dict[str, int]:
     """Move the files to where they were asked for; those of before go."""
-    for old in (*out.glob("*.onnx"), *out.glob("*.onnx.data"), *out.glob("*.ort")):
-        if not (scratch / old.name).exists() and old.name.split(".")[0] in _PARTS:
-            old.unlink()
+    for name in _FILES:
+        if not (scratch / name).exists():
+            (out / name).unlink(missing_ok=True)
     sizes = {}
     for file in sorted(scratch.rglob("*")):
         place = out / file.relative_to(scratch)

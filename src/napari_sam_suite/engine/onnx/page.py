@@ -54,14 +54,23 @@ def write_page(folder: Path, runtime: Path | str | None = None) -> None:
     MissingExtra
         If onnxruntime-web is not to be had; the page itself is written before.
     """
-    for file in PAGE.iterdir():
-        if file.suffix in (".html", ".css", ".js"):
-            shutil.copyfile(file, folder / file.name)
+    for file in _own_files():
+        shutil.copyfile(file, folder / file.name)
     source = find_runtime(runtime)
     target = folder / RUNTIME
     target.mkdir(exist_ok=True)
     for name in RUNTIME_FILES:
         shutil.copyfile(source / name, target / name)
+
+
+def page_files() -> list[str]:
+    """Names of all that `write_page` writes into a folder."""
+    own = [file.name for file in _own_files()]
+    return [*own, *(f"{RUNTIME}/{name}" for name in RUNTIME_FILES)]
+
+
+def _own_files() -> list[Path]:
+    return sorted(f for f in PAGE.iterdir() if f.suffix in (".html", ".css", ".js"))
 
 
 def find_runtime(folder: Path | str | None = None) -> Path:
