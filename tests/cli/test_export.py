@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -40,13 +41,45 @@ def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     explains(run("export-onnx", "--out", tmp_path / "file"), str(tmp_path / "file"))
 
 
+def test_a_port_that_cannot_be_used_is_told_before_any_work(out: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for port in (99999, taken.getsockname()[1]):
+            options = ("--out", out, "--serve", "--port", port)
+            result = run("export-onnx", *options)
+            explains(result, f"port {port} cannot be used", "another --port")
+            found = answer(run("export-onnx", *options, "--json"))
+            assert str(port) in found["error"]["message"]
+    assert not out.exists()
+
+
+def test_a_runtime_that_is_named_must_be_there(tmp_path: Path, out: Path) -> None:
+    options = ("--out", out, "--runtime", tmp_path / "nope")
+    explains(run("export-onnx", *options), "no onnxruntime-web in", "nope")
+    assert "nope" in answer(run("export-onnx", *options, "--json"))["error"]["message"]
+    assert not out.exists()
+
+
+def test_files_of_somebody_else_are_not_replaced(out: Path) -> None:
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    (out / "model.json").write_text("{}")
+    result = run("export-onnx", "--out", out)
+    explains(result, "would replace: model.json and 1 more", "with --out")
+    assert names(out) == ["index.html", "model.json"]
+    assert (out / "index.html").read_text() == "mine"
+
+
 @pytest.mark.slow
-def test_the_embedded_model_is_exported_and_served(tmp_path: Path) -> None:
-    # a folder without onnxruntime-web: the model is written all the same
-    empty = tmp_path / "empty"
-    empty.mkdir()
+def test_the_embedded_model_is_exported_and_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # neither onnxruntime-web nor npm: the model is written all the same
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
     out = tmp_path / "out"
-    options = ("--out", out, "--runtime", empty, "--json", "--serve")
+    options = ("--out", out, "--json", "--serve")
     process = start("export-onnx", *options, code=INTERRUPTIBLE)
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")
@@ -62,4 +95,4 @@ def test_the_embedded_model_is_exported_and_served(tmp_path: Path) -> None:
     assert set(report["files"]) <= set(names(out))
     assert {"index.html", "parity.json", "parity.md", "model.json"} < set(names(out))
     assert card["files"]["encoder"] == "encoder.onnx"
-    assert any("no onnxruntime-web" in notice for notice in report["notices"])
+    assert any("npm is not installed" in notice for notice in report["notices"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,22 +58,28 @@ def export_command(
     index.html, a page that runs them. As a --model it runs on onnxruntime.
     """
     from napari_sam_suite.engine.onnx.export import export_onnx
+    from napari_sam_suite.engine.onnx.page import find_runtime
+    from napari_sam_suite.engine.onnx.serve import serving
 
     with errors(as_json=as_json, stopped="Stopped; nothing was written."):
         chosen = ExportParams(**params)
-        with progress_bar(quiet=as_json) as progress:
-            done = export_onnx(
-                model,
-                out,
-                chosen,
-                folder=folder,
-                random_weights=random_weights,
-                runtime=runtime,
-                report=progress,
-            )
-        _tell(done, as_json=as_json)
-        if serve:
-            _serve(out, port, quiet=as_json)
+        if runtime is not None:
+            runtime = find_runtime(runtime)
+        # from the beginning, so that nobody takes the port meanwhile
+        with serving(out, port) if serve else nullcontext() as address:
+            with progress_bar(quiet=as_json) as progress:
+                done = export_onnx(
+                    model,
+                    out,
+                    chosen,
+                    folder=folder,
+                    random_weights=random_weights,
+                    runtime=runtime,
+                    report=progress,
+                )
+            _tell(done, as_json=as_json)
+            if address:
+                _show(address, quiet=as_json)
 
 
 def _tell(done: Exported, *, as_json: bool) -> None:
@@ -95,15 +101,12 @@ def _tell(done: Exported, *, as_json: bool) -> None:
         typer.echo(notice, err=True)
 
 
-def _serve(folder: Path, port: int, *, quiet: bool) -> None:
-    """Show the page until Ctrl-C, which is how this ends well.
+def _show(address: str, *, quiet: bool) -> None:
+    """Leave the page to browsers until Ctrl-C, which is how this ends well.
 
     If `quiet`, standard output has nothing but JSON, and the address goes beside it.
     """
-    from napari_sam_suite.engine.onnx.serve import serving
-
-    with serving(folder, port) as address:
-        typer.echo(f"{address} shows the page; Ctrl-C ends it.", err=quiet)
-        with suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(1)
+    typer.echo(f"{address} shows the page; Ctrl-C ends it.", err=quiet)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)
