@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
+from napari_sam_suite.engine.prompts.finder import start_prompts
 from napari_sam_suite.engine.prompts.interactive import Interactive
 from napari_sam_suite.engine.prompts.params import PromptParams
 from napari_sam_suite.engine.prompts.prompt import Prompt
+from napari_sam_suite.engine.recorded import Said
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,3 +154,33 @@ def test_a_correction_goes_on_from_the_answer_before(
     again = interactive.ask(more, FIRST, after=found[0].answer).result(30)
     assert again[0].answer.level == 0
     assert again[0].answer.view == found[0].answer.view
+
+
+def test_what_was_said_click_by_click_is_answered_so_again() -> None:
+    rgb = synthesize("touching nuclei", (160, 160), seed=3).image
+    rgb = np.repeat(rgb[..., None], 3, axis=2) if rgb.ndim == 2 else rgb
+    image = open_image(rgb, axes="YXS")
+    with Engine("sam2-nano", device="cpu") as engine:
+        asks = Interactive(engine, image)
+        first = Prompt(inside=((70, 70),))
+        begun = asks.ask(first, FIRST).result(60)
+        corrected = Prompt(inside=((70, 70), (90, 84)))
+        after = asks.ask(corrected, FIRST, after=begun[1].answer).result(60)
+        chosen = after[2].answer
+        prompt = replace(
+            corrected,
+            before=replace(first, level=begun[1].answer.level),
+            level=chosen.level,
+            frame=FIRST,
+        )
+        said = Said.of(prompt)
+        assert Said.model_validate_json(said.model_dump_json()) == said
+        objects = start_prompts(engine, image, [said.prompt(1)]).result(60)
+        alone = start_prompts(engine, image, [corrected]).result(60)
+    [drawn] = objects.polygons
+    shown = after[2].polygon
+    assert shown is not None
+    assert drawn.intersection(shown).area / drawn.union(shown).area > 0.99
+    # which the points alone do not tell
+    [other] = alone.polygons
+    assert other.intersection(shown).area / other.union(shown).area < 0.95

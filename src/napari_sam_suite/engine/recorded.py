@@ -158,6 +158,8 @@ class Said(Recorded):
     tag: str = UNASSIGNED
     frame: Place | None = None
     parent: str = ""
+    before: Said | None = None
+    level: Annotated[int, Field(ge=0, le=3)] | None = None
 
     @classmethod
     def of(cls, prompt: Prompt) -> Self:
@@ -172,6 +174,8 @@ class Said(Recorded):
             tag=prompt.tag,
             frame=None if frame is None else (frame[0] + 1, frame[1] + 1, frame[2] + 1),
             parent=prompt.parent,
+            before=None if prompt.before is None else cls.of(prompt.before),
+            level=prompt.level,
         )
 
     def prompt(self, number: int) -> Prompt:
@@ -187,6 +191,8 @@ class Said(Recorded):
             tag=self.tag,
             frame=None if self.frame is None else _index(self.frame),
             parent=self.parent,
+            before=None if self.before is None else self.before.prompt(number),
+            level=self.level,
             number=number,
         )
 

@@ -108,7 +108,7 @@ class Dialogue(QObject):
         if self._runner.busy:
             self.said.emit(WAIT)
             return
-        self.turns.add(Turn(prompt, frame))
+        self.turns.add(Turn(replace(prompt, before=None, level=None), frame))
         self.changed.emit()
         self.ask_newest()
 
@@ -124,6 +124,8 @@ class Dialogue(QObject):
                 before = self.turns.before
                 known = None if before is None else before.suggestion
                 after = None if known is None else known.answer
+                earlier = None if known is None or before is None else before.told
+                turn.prompt = replace(turn.prompt, before=earlier)
                 self._answers.follow(
                     interactive.ask(turn.prompt, turn.frame, after=after)
                 )

@@ -189,7 +189,10 @@ def _prompt(said: dict[str, Any]) -> str:
     }
     parts |= {"box": tuple(said["box"])} if said["box"] else {}
     parts |= {"tag": said["tag"]}
+    parts |= {"level": said["level"]} if said.get("level") is not None else {}
     text = ", ".join(f"{name}={value!r}" for name, value in parts.items())
+    if said.get("before"):
+        text += f", before={_prompt(said['before'])}"
     return f"Prompt({text}, frame=FrameIndex{tuple(said['frame'])})"
 
 

@@ -94,8 +94,13 @@ def _shapes(kept: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _said(prompt: dict[str, Any]) -> dict[str, Any]:
-    """A prompt with its frame counted from 1."""
-    return {**prompt, "frame": [number + 1 for number in prompt["frame"]]}
+    """A prompt, and those before it, with frames counted from 1."""
+    before = prompt.get("before")
+    return {
+        **prompt,
+        "frame": [number + 1 for number in prompt["frame"]],
+        "before": None if before is None else _said(before),
+    }
 
 
 def _source(image: dict[str, Any]) -> Source:

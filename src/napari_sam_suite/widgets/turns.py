@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from shapely import MultiPolygon, Polygon
 
@@ -39,6 +39,14 @@ class Turn:
     def suggestion(self) -> Suggestion | None:
         """The answer that is shown."""
         return self.found[self.chosen] if self.found else None
+
+    @property
+    def told(self) -> Prompt:
+        """The prompt, with the answer that was chosen if it is not the best."""
+        shown = self.suggestion
+        other = shown is not None and self.chosen > 0
+        level = shown.answer.level if shown is not None and other else None
+        return replace(self.prompt, level=level)
 
 
 Said = tuple[list[Turn], list[Turn]]
@@ -170,15 +178,19 @@ def outlines(turns: Iterable[Turn]) -> list[Outline]:
     ]
 
 
-def as_json(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+def as_json(turns: Iterable[Turn]) -> list[dict[str, Any]]:
     """The prompts of finished objects, for a recipe."""
-    return [
-        {
-            "inside": [list(point) for point in turn.prompt.inside],
-            "outside": [list(point) for point in turn.prompt.outside],
-            "box": None if turn.prompt.box is None else list(turn.prompt.box),
-            "tag": turn.prompt.tag,
-            "frame": list(turn.frame),
-        }
-        for turn in turns
-    ]
+    return [_as_json(turn.told, turn.frame) for turn in turns]
+
+
+def _as_json(prompt: Prompt, frame: FrameIndex) -> dict[str, Any]:
+    before = prompt.before
+    return {
+        "inside": [list(point) for point in prompt.inside],
+        "outside": [list(point) for point in prompt.outside],
+        "box": None if prompt.box is None else list(prompt.box),
+        "tag": prompt.tag,
+        "level": prompt.level,
+        "before": None if before is None else _as_json(before, frame),
+        "frame": list(frame),
+    }

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ANSWERS = 3
 """How many answers a prompt has at most."""
 
+_Kind = tuple[int, int, bool, bool, tuple[int, ...]]
 _CERTAIN = 1e-3
 """Chance that a pixel of a mask prompt is wrong; the model is told its logit."""
 
@@ -89,7 +90,8 @@ def answer(
     params : PromptParams
         How they are answered.
     earlier : mapping of int to Answer, optional
-        By place in `prompts`: the answer that a prompt corrects.
+        By place in `prompts`: the answer that a prompt corrects, if it is known. Else
+        what the prompt says it goes on from is answered first.
     keep_logits : bool
         Whether the answers are to be corrected in their turn.
     report, stop : callable, optional
@@ -107,9 +109,20 @@ def answer(
     OutOfMemory
         If not even one prompt at a time fits.
     """
-    asking = _Asking(model, rgb, prompts, params, earlier or {}, report, stop)
+    earlier = dict(earlier or {})
+    corrected = {
+        i: p.before
+        for i, p in enumerate(prompts)
+        if p.before is not None and i not in earlier
+    }
+    if corrected:
+        said = [*corrected.values()]
+        known = answer(model, rgb, said, params, keep_logits=True, stop=stop)
+        pairs = zip(corrected, known, strict=True)
+        earlier |= {i: answers[0] for i, answers in pairs if answers}
+    asking = _Asking(model, rgb, prompts, params, earlier, report, stop)
     asking.keep_logits = keep_logits
-    return asking.run()
+    return [asking.chosen(i, found) for i, found in enumerate(asking.run())]
 
 
 class _Asking:
@@ -158,6 +171,14 @@ class _Asking:
             }
         return self.answers
 
+    def chosen(self, i: int, found: list[Answer]) -> list[Answer]:
+        """The answers to give to a prompt, the one of its level first."""
+        level = self.prompts[i].level
+        if level is None:
+            return found
+        found = sorted(found, key=lambda one: one.level != level)
+        return found if self.params.answers == "all" else found[:1]
+
     def _suits(self, i: int, rung: int, view: Region) -> bool:
         """Whether a prompt can stay in the view of the answer that it corrects.
 
@@ -191,11 +212,10 @@ class _Asking:
         pixels = self.rgb[view.y0 : view.y1, view.x0 : view.x1]
         embedding = self.asker.encode(np.ascontiguousarray(pixels))
         guidance = Guidance.of(embedding)
-        kinds: dict[tuple[int, int, bool, bool, bool], list[int]] = defaultdict(list)
+        kinds: dict[_Kind, list[int]] = defaultdict(list)
         for i in which:
             kinds[self._kind(i, view)].append(i)
-        for (*_, masked, ambiguous), alike in kinds.items():
-            tokens = self._tokens(ambiguous)
+        for (*_, masked, tokens), alike in kinds.items():
 
             def ask(
                 embedding: Embedding,
@@ -215,12 +235,12 @@ class _Asking:
                 self._take(part.tolist(), decoded, tokens, embedding, view)
                 self._pause("Answering prompts")
 
-    def _kind(self, i: int, view: Region) -> tuple[int, int, bool, bool, bool]:
+    def _kind(self, i: int, view: Region) -> _Kind:
         """Prompts of one kind have arrays of one shape and want the same tokens."""
         p = self.prompts[i]
         outside = sum(_within(point, view) for point in p.outside)
         masked = p.mask is not None or self._goes_on(i, view)
-        return len(p.inside), outside, p.box is not None, masked, p.ambiguous
+        return len(p.inside), outside, p.box is not None, masked, self._tokens(p)
 
     def _goes_on(self, i: int, view: Region) -> bool:
         """Whether the answer that the prompt corrects was found in this view.
@@ -230,10 +250,14 @@ class _Asking:
         before = self.earlier.get(i)
         return before is not None and before.view == view and before.logits is not None
 
-    def _tokens(self, ambiguous: bool) -> tuple[int, ...]:
-        if ambiguous:
+    def _all(self, prompt: Prompt) -> bool:
+        """Whether all answers to a prompt are wanted, to give or to choose from."""
+        return self.params.answers == "all" or prompt.level is not None
+
+    def _tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt.ambiguous:
             return MULTIMASK
-        return (*SINGLE, *MULTIMASK) if self.params.answers == "all" else SINGLE
+        return (*SINGLE, *MULTIMASK) if self._all(prompt) else SINGLE
 
     def _prompts(
         self, part: list[int], view: Region, embedding: Embedding, masked: bool
@@ -290,6 +314,7 @@ class _Asking:
         for place, i in enumerate(part):
             first = place * len(tokens)
             rows = self._rank(scores[first : first + len(tokens)], tokens) + first
+            rows = rows[: ANSWERS if self._all(self.prompts[i]) else 1]
             self.answers[i] = [
                 self._measure(
                     i,
@@ -309,7 +334,7 @@ class _Asking:
         order = np.argsort(-scores, kind="stable")
         if len(tokens) > len(MULTIMASK):
             order = np.concatenate([[0], order[order > 0]])
-        return order[: ANSWERS if self.params.answers == "all" else 1]
+        return order
 
     def _measure(
         self,

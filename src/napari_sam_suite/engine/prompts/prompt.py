@@ -73,6 +73,10 @@ class Prompt:
         Where it is; in every frame without it.
     parent : str
         Id of the object that this one is made from.
+    before : Prompt, optional
+        What was said before the newest point or box, where that corrects an answer.
+    level : int, optional
+        Which output token is meant, 0 to 3; the best answer without it.
     number : int
         Which prompt it is, counted from 1, for what is said about it.
     """
@@ -85,6 +89,8 @@ class Prompt:
     tag: str = UNASSIGNED
     frame: FrameIndex | None = None
     parent: str = ""
+    before: Prompt | None = None
+    level: int | None = None
     number: int = 0
 
     @property
