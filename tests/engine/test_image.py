@@ -609,13 +609,16 @@ def test_a_palette_becomes_the_colours_it_stands_for(tmp_path: Path) -> None:
         np.testing.assert_array_equal(planes, expected)
 
 
-def test_colours_of_sixteen_bits_are_not_silently_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "samples"), [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_sixteen_bits_are_not_silently_cut(
+    tmp_path: Path, kind: int, samples: int
+) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         sum_ = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", sum_)
 
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    rows = zlib.compress(b"\0" + np.arange(6, dtype=">u2").tobytes())
+    header = struct.pack(">IIBBBBB", 2, 1, 16, kind, 0, 0, 0)
+    rows = zlib.compress(b"\0" + np.arange(2 * samples, dtype=">u2").tobytes())
     (tmp_path / "a.png").write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)

@@ -77,7 +77,7 @@ def list_models(folder: _Folder = None, as_json: Json = False) -> None:
             row["id"],
             f"{row['size_mb']:.0f} MB",
             f"{row['input_size']} px",
-            f"{row['memory']:.1f} GB",
+            _memory(row["memory"]),
             _coloured(row["state"]),
         )
     print_table(table)
@@ -190,10 +190,15 @@ def _for_people(row: dict[str, Any]) -> dict[str, str]:
     told = row | {
         "weights": f"{row['size_mb']:.0f} MB",
         "input": f"{row['input_size']} px",
-        "memory": f"{row['memory']:.1f} GB",
+        "memory": _memory(row["memory"]),
         "auto": ", ".join(f"{k} {_short(v)}" for k, v in row["auto"].items()),
     }
     return {k: str(v) for k, v in told.items() if k not in ("size_mb", "input_size")}
+
+
+def _memory(gigabytes: float) -> str:
+    """What a model takes while it works, where somebody has measured it."""
+    return f"{gigabytes:.1f} GB" if gigabytes else "not measured"
 
 
 def _verified(spec: ModelSpec, folder: Path | None, *, quiet: bool) -> dict[str, Any]:

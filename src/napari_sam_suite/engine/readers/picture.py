@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 JPEG = (".jpg", ".jpeg")
 
-# Bit depth and colour type in a PNG's header: RGB, and RGB with transparency.
-_DEEP_COLOURS = (b"\x10\x02", b"\x10\x06")
+# Bit depth and colour type in a PNG's header: RGB, and grey or RGB with transparency.
+_DEEP_COLOURS = (b"\x10\x02", b"\x10\x04", b"\x10\x06")
 
 
 class _Picture:
@@ -44,7 +44,7 @@ def _decode(path: Path) -> tuple[NDArray[Any], str]:
     with opener(path) as picture:
         if opener is PngImageFile and head[24:26] in _DEEP_COLOURS:
             raise ImageError(
-                f"{path.name!r} has colours of 16 bits, which would be cut to 8.",
+                f"{path.name!r} has colours or transparency of 16 bits, which would be cut to 8.",
                 "Save it as TIFF.",
             )
         if picture.mode in ("P", "PA"):
