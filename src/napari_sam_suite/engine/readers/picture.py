@@ -44,7 +44,8 @@ def _decode(path: Path) -> tuple[NDArray[Any], str]:
     with opener(path) as picture:
         if opener is PngImageFile and head[24:26] in _DEEP_COLOURS:
             raise ImageError(
-                f"{path.name!r} has colours or transparency of 16 bits, which would be cut to 8.",
+                f"{path.name!r} has colours or transparency of 16 bits, which would be "
+                "cut to 8.",
                 "Save it as TIFF.",
             )
         if picture.mode in ("P", "PA"):
