@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from napari_sam_suite.engine.models.protocol import (
     Embedding,
     Prompts,
 )
+from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.prompts.answers import Answer, answer, mask_logits
 from napari_sam_suite.engine.prompts.finder import Prompted, start_prompts
@@ -419,6 +421,24 @@ def test_boxes_as_wide_as_the_image_are_looked_at_in_all_of_it() -> None:
     views = Views((300, 200), (64, 128))
     prompts = from_boxes([(0, 0, 299, 199), (10, 10, 290, 190)])
     assert [view.box for view in views.among(2, prompts)] == [(0, 0, 300, 200)] * 2
+
+
+def test_small_boxes_are_enlarged_for_a_model_that_is_used_to_it() -> None:
+    model = FakeSam(input_size=512)
+    model.spec = find_model("sam2-nano")  # tiles of 300 px
+    views = Views.of((1000, 700), model)
+    small, large = from_boxes([(300, 300, 320, 330), (300, 300, 360, 330)])
+    (click,) = from_points([(310, 315)])
+    assert views.at(views.rung(small), small).shape == (150, 150)
+    for prompt in (large, click, replace(small, mask=mask_of(box(300, 300, 320, 330)))):
+        assert views.at(views.rung(prompt), prompt).shape == (300, 300)
+    assert {view.shape for view in views.finest()} == {(300, 300)}
+    little = Views.of((256, 200), model)
+    (small,) = from_boxes([(100, 100, 120, 130)])
+    assert little.at(little.rung(small), small).shape == (150, 150)
+    assert little.at(little.rung(click), click).shape == (256, 200)
+    assert Views.of((1000, 700), model, 300).sides[0] == 300
+    assert Views.of((1000, 700), model, "off").sides == ()
 
 
 def test_prompts_near_each_other_share_their_view() -> None:

@@ -44,7 +44,7 @@ _MARGIN = 1.0
 """Places that an object may reach beyond its box."""
 _NEVER = -20.0
 """Logit that is added outside the box."""
-RATING = (-0.582, 1.112, 2.964, -3.905, -0.217)
+RATING = (-0.693, 1.030, 3.081, -3.701, -0.245)
 """Weights of 1 and of the four signs of `Guidance.signs`, from training images."""
 _FAR = 3.0
 """Most of the last sign."""

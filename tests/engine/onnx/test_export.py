@@ -237,6 +237,8 @@ def test_a_single_mask_is_the_one_that_sam_would_choose(tmp_path: Path) -> None:
         "decoder.onnx", "decoder.onnx.data", "encoder.onnx", "encoder.onnx.data",
     }  # fmt: skip
     assert done.files["encoder.onnx"] < 1e6 < done.files["encoder.onnx.data"]
+    modes = {(tmp_path / name).stat().st_mode for name in done.files}
+    assert len(modes) == 1, "whoever may read the model may read its weights"
     decoder = session(tmp_path / "decoder.onnx")
     assert ports(decoder.get_outputs())["masks"][1] == [B, 1, 128, 128]
     assert done.parity.logits < 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +64,17 @@ def save(model: Any, path: Path, *, external: bool = False) -> None:
     """Write a model; too many weights, or all if asked to, go into ``<name>.data``."""
     import onnx
 
+    beside = path.with_name(f"{path.name}.data")
     onnx.save_model(
         model,
         path,
         save_as_external_data=external or _weight(model) > LARGEST,
         all_tensors_to_one_file=True,
-        location=f"{path.name}.data",
+        location=beside.name,
         size_threshold=1024,
     )
+    if beside.exists():  # onnx lets only the owner read it
+        shutil.copymode(path, beside)
 
 
 def _weight(model: Any) -> int:

@@ -218,11 +218,11 @@ class Interactive:
     def _ordered(
         self, rgb: NDArray[np.uint8], model: SamModel, near: Point | None
     ) -> list[Any]:
-        """Views to prepare: those of the finest rung, then the whole image."""
+        """Views to prepare: those that clicks begin with, then the whole image."""
         height, width = rgb.shape[:2]
         views = Views.of((height, width), model, self.params.tile)
         middle = near or ((height - 1) / 2, (width - 1) / 2)
-        first = views.at(0, Prompt(inside=(middle,)))
+        first = views.at(views.first, Prompt(inside=(middle,)))
         rest = [view for view in views.finest() if view != first]
         rest.sort(key=lambda v: np.hypot(v.y0 - first.y0, v.x0 - first.x0))
         whole = views.at(views.last, Prompt(whole=True))

@@ -4,7 +4,8 @@ A model sees its square input. A nucleus of 20 pixels in an image of 2048 is nea
 lost in it, and a tissue fold does not fit the tile that suits nuclei. So there is a
 ladder of views: tiles, tiles of twice their side, and so on, up to the whole image.
 A box says how large its object is, and with it the rung; a click begins with the
-finest, and goes up while its answer is cut off by the edge of the view.
+tiles, and goes up while its answer is cut off by the edge of the view. For small boxes
+a model that is used to enlarged images has a rung below the tiles.
 
 The views of a rung lie in a fixed grid, so that prompts one after the other meet
 embeddings that are there. Many boxes at once are looked at in views that are laid
@@ -49,10 +50,13 @@ class Views:
         Height and width of the image.
     sides : tuple of int
         Sides of the square tiles, the finest first; the whole image comes after them.
+    first : int
+        The rung for prompts that do not say how large their object is.
     """
 
     shape: tuple[int, int]
     sides: tuple[int, ...]
+    first: int = 0
 
     @classmethod
     def of(
@@ -63,12 +67,14 @@ class Views:
     ) -> Views:
         """The ladder that suits a model; `tile` is the side of its finest tiles."""
         scale = model.spec.auto.tile
-        finest = tile_regions(shape, tile, model.input_size, scale)
-        if not finest:
-            return cls(shape, ())
         side = tile if isinstance(tile, int) else round(scale * model.input_size)
-        count = max(1, math.ceil(math.log2(max(shape) / side / 1.25)))
-        return cls(shape, tuple(side * 2**k for k in range(count)))
+        sides: tuple[int, ...] = ()
+        if tile_regions(shape, tile, model.input_size, scale):
+            count = max(1, math.ceil(math.log2(max(shape) / side / 1.25)))
+            sides = tuple(side * 2**k for k in range(count))
+        if tile == "auto" and scale < 1 and max(shape) > side // 2:
+            return cls(shape, (side // 2, *sides), 1)
+        return cls(shape, sides)
 
     @property
     def last(self) -> int:
@@ -80,17 +86,21 @@ class Views:
         extent = prompt.extent
         if prompt.whole or extent is None:
             return self.last
-        wanted = _wide(extent) * (_CONTEXT if _is_sized(prompt) else _SPREAD)
-        fitting = [k for k, side in enumerate(self.sides) if side >= wanted]
+        sized = _is_sized(prompt)
+        wanted = _wide(extent) * (_CONTEXT if sized else _SPREAD)
+        # a mask is only looked at again, and there are many of them in every frame
+        least = 0 if prompt.box is not None and prompt.mask is None else self.first
+        fitting = [k for k in range(least, self.last) if self.sides[k] >= wanted]
         return fitting[0] if fitting else self.last
 
     def finest(self) -> list[Region]:
         """All views of the first rung, row by row; none if there are no tiles."""
-        if not self.sides:
+        if self.first >= self.last:
             return []
-        rows, columns = (_spans(length, self.sides[0]) for length in self.shape)
+        side = self.sides[self.first]
+        rows, columns = (_spans(length, side) for length in self.shape)
         return [
-            Region(y0, x0, y1, x1, 0, is_crop=False)
+            Region(y0, x0, y1, x1, self.first, is_crop=False)
             for (y0, y1), (x0, x1) in product(rows, columns)
         ]
 

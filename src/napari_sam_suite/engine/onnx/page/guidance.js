@@ -11,7 +11,7 @@ const SURE = 4;
 const FILLED = 0.88;
 const MARGIN = 1;
 const NEVER = -20;
-const RATING = [-0.582, 1.112, 2.964, -3.905, -0.217];
+const RATING = [-0.693, 1.03, 3.081, -3.701, -0.245];
 const FAR = 3;
 
 /**
