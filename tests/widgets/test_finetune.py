@@ -159,13 +159,11 @@ def test_results_are_ticked_and_sketches_are_not_offered(
     panel: Panel, viewer: Any
 ) -> None:
     from napari_sam_suite.engine.frames import FrameIndex
-    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.layers import KEY
     from napari_sam_suite.widgets.pointing import Sketch
 
     viewer.add_image(np.random.default_rng(0).random((64, 64)), name="cells")
-    empty = Objects.concat([])
-    Sketch(viewer).show(panel.images.picture(), FrameIndex(), None, empty, empty)
+    Sketch(viewer).show(panel.images.picture(), FrameIndex(), None, [], [])
     assert panel.finetune.layers.count() == 0
     outline = [np.array([[4, 4], [4, 40], [40, 40]])]
     shapes = viewer.add_shapes(outline, shape_type="polygon", name="drawn")

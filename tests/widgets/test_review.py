@@ -9,7 +9,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
-from napari_sam_suite.widgets import prompt
+from napari_sam_suite.widgets import promptkeys
 from napari_sam_suite.widgets.edits import Edits
 from napari_sam_suite.widgets.review import KEYS, Review, look_at, next_row
 from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, column, paint
@@ -130,7 +130,7 @@ def test_no_key_is_one_of_napari_for_shapes_or_of_another_tab(layer: Shapes) -> 
         for key in keys
     }
     assert "R" in taken and "A" in taken
-    taken |= {key for _, key, _ in prompt._KEYS.values()}
+    taken |= {key for _, key, *_ in promptkeys._KEYS.values()}
     ours = {key.replace("Control", "Ctrl").replace("-", "+") for key in KEYS.values()}
     assert not ours & taken
 
