@@ -121,26 +121,12 @@ def test_exclusive_masks_share_no_pixel_and_lose_none() -> None:
     assert 1 < len(exclusive) < 40
 
 
-def test_what_two_claim_goes_to_the_nearer_one() -> None:
-    masks = rectangles((0, 0, 10, 10), (0, 5, 10, 16), scores=[0.5, 0.9])
-    exclusive = make_exclusive(masks.select(np.array([1])))
-    assert exclusive.area.tolist() == [110]
-    masks = rectangles((0, 0, 10, 10), (0, 6, 10, 17), scores=[0.5, 0.9])
+def test_a_shared_pixel_belongs_to_the_better_mask() -> None:
+    masks = rectangles((0, 0, 10, 10), (0, 6, 10, 16), scores=[0.5, 0.9])
     exclusive = make_exclusive(masks)
     assert exclusive.scores.tolist() == pytest.approx([0.9, 0.5])
-    assert exclusive.boxes.tolist() == [[0, 8, 10, 17], [0, 0, 10, 8]]
-
-
-def test_a_better_mask_that_runs_into_its_neighbour_bites_nothing_out_of_it() -> None:
-    builder = MaskBuilder(SHAPE)
-    crop = np.zeros((12, 20), bool)
-    crop[:, :10] = True
-    crop[5:7] = True  # through the middle of the other
-    builder.add(crop, (0, 0), score=0.9)
-    builder.add(np.ones((12, 12), bool), (0, 10), score=0.5)
-    better, worse = (make_exclusive(builder.build()).full(i) for i in range(2))
-    assert better[:12, :10].all() and not better[:, 11:].any()
-    assert worse[:12, 11:22].all()
+    assert exclusive.boxes.tolist() == [[0, 6, 10, 16], [0, 0, 10, 6]]
+    assert exclusive.area.tolist() == [100, 60]
 
 
 def test_a_mask_most_of_which_is_taken_is_dropped() -> None:

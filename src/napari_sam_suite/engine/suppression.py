@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
 
 _SAME = 0.5
 """Part of the smaller of two masks from which they are the same object."""
-_SEVERAL = 2
-"""Masks that claim a pixel which is contested."""
-_REACH = 2
-"""Pixels around contested ones in which the nearest others are looked for."""
 _CHUNK = 128
 """Boxes that are compared at a time."""
 
@@ -109,86 +104,23 @@ def suppress_overlaps(masks: Masks, order: NDArray[np.intp]) -> NDArray[np.intp]
 
 
 def make_exclusive(masks: Masks) -> Masks:
-    """Give every pixel to one mask only.
+    """Give every pixel to one mask only: the best of those that claim it.
 
-    A mask most of which belongs to better ones is a duplicate and is dropped. What
-    several of the others claim goes to the one whose own pixels are nearest, so that a
-    mask that runs into its neighbour bites nothing out of it; but to the best, where a
-    mask has half of its pixels or less for itself.
+    A mask most of which belongs to better ones is a duplicate and is dropped; the
+    others lose the shared pixels.
     """
-    taken = np.zeros(masks.shape, bool)
-    claims = np.zeros(masks.shape, np.uint8)
-    kept: list[int] = []
+    owner = np.zeros(masks.shape, bool)
+    builder = MaskBuilder(masks.shape)
     for i in best_first(masks).tolist():
-        crop, where = _window(masks, i)
-        left = int(np.count_nonzero(crop & ~taken[where]))
+        crop, (y0, x0) = masks.crop(i)
+        where = np.s_[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]
+        free = crop & ~owner[where]
+        left = int(np.count_nonzero(free))
         if left == 0 or left < (1 - _SAME) * masks.area[i]:
             continue
-        taken[where] |= crop
-        claims[where] += crop & (claims[where] < _SEVERAL)
-        kept.append(i)
-    owner = _owners(masks, kept, claims)
-    builder = MaskBuilder(masks.shape)
-    for rank, i in enumerate(kept):
-        crop, where = _window(masks, i)
-        builder.add_like(masks, i, crop & (owner[where] == rank), masks.crop(i)[1])
+        owner[where] |= free
+        builder.add_like(masks, i, free, (y0, x0))
     return builder.build()
-
-
-def _window(masks: Masks, i: int) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:
-    """A mask's pixels, and where in the frame they are."""
-    crop, (y0, x0) = masks.crop(i)
-    return crop, np.s_[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]
-
-
-def _owners(
-    masks: Masks, kept: list[int], claims: NDArray[np.uint8]
-) -> NDArray[np.int32]:
-    """Rank in `kept`, the best first, of the mask that each pixel belongs to, or -1."""
-    owner = np.full(masks.shape, -1, np.int32)
-    cored = np.zeros(len(kept), bool)
-    near: dict[int, list[int]] = {}
-    parts, _ = label(claims >= _SEVERAL)
-    for rank in reversed(range(len(kept))):
-        crop, where = _window(masks, kept[rank])
-        owner[where][crop] = rank  # better ones come later
-        own = np.count_nonzero(crop & (claims[where] == 1))
-        cored[rank] = own > _SAME * masks.area[kept[rank]]
-        for part in np.unique(parts[where][crop]).tolist():
-            near.setdefault(part, []).append(rank)
-    near.pop(0, None)
-    for part, box in enumerate(find_objects(parts), start=1):
-        ranks = sorted(near[part])
-        if cored[ranks].all():
-            around = tuple(
-                slice(max(0, side.start - _REACH), side.stop + _REACH) for side in box
-            )
-            wanted = parts[around] == part
-            far = np.full((len(ranks), *wanted.shape), np.inf)
-            for k, rank in enumerate(ranks):
-                claimed = _seen(masks, kept[rank], around, wanted.shape)
-                own = claimed & (claims[around] == 1)
-                if own.any():
-                    far[k] = np.where(claimed, distance_transform_edt(~own), np.inf)
-            nearest = far.argmin(0)
-            known = wanted & np.isfinite(far.min(0))
-            owner[around][known] = np.array(ranks, np.int32)[nearest[known]]
-    return owner
-
-
-def _seen(
-    masks: Masks, i: int, around: tuple[slice, ...], shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """The pixels of a mask in a part of the frame."""
-    crop, (y0, x0) = masks.crop(i)
-    found = np.zeros(shape, bool)
-    top, left = around[0].start - y0, around[1].start - x0
-    part = crop[
-        max(0, top) : max(0, top + shape[0]), max(0, left) : max(0, left + shape[1])
-    ]
-    y, x = max(0, -top), max(0, -left)
-    found[y : y + part.shape[0], x : x + part.shape[1]] = part
-    return found
 
 
 class _Grid:
