@@ -72,6 +72,19 @@ def test_a_box_means_the_object_that_fills_it_and_nothing_outside(guidance):
     assert where.max(0) == pytest.approx([rows.max(), columns.max()], abs=1)
 
 
+def test_a_mask_alone_means_the_object_that_it_is_of(guidance):
+    rough = np.roll(TOUCHING == 2, 2, axis=0)
+    nowhere = np.zeros((1, 0, 2)), np.zeros((1, 0), int)
+    masks = np.where(rough, 7, -7).astype(np.float32)[None, None]
+    found = guidance.lean(undecided(), Prompts(*nowhere, masks=masks)).logits[0] > 0
+    assert (found == (TOUCHING == 2)).all()
+    of_nothing = Prompts(*nowhere, masks=np.full_like(masks, -7))
+    alone = Prompts(*nowhere)
+    expected = guidance.lean(undecided(), alone).logits + 0
+    anyhow = guidance.lean(undecided(), of_nothing).logits - expected
+    assert np.abs(anyhow).max() <= 2.0, "only what is inside of anything"
+
+
 def test_what_the_decoder_is_sure_of_stays(guidance):
     prompts = Prompts.clicks(pixels((32, 20)))
     decoded = undecided()

@@ -94,8 +94,8 @@ class Guidance:
             The decoder's answers, with logits of (K, h, w).
         prompts : Prompts
             What was asked, in pixels of the image. Boxes tell the middle and the size
-            of what they are around; else every inside point names them. Masks of
-            prompts that have neither are only rated.
+            of what they are around; else every inside point names them, and else a
+            mask has them.
 
         Returns
         -------
@@ -114,6 +114,8 @@ class Guidance:
             if len(inside):
                 near = np.max([self._pointed(point) for point in inside], 0)
                 logits[rows] += anyhow + near
+            elif prompts.masks is not None:
+                logits[rows] += anyhow + self._masked(prompts.masks[b, 0] > 0)
         signs = self.signs(logits > 0, decoded.iou)
         score = expit(RATING[0] + signs @ RATING[1:])
         return replace(decoded, logits=logits, iou=score.astype(np.float32))
@@ -172,6 +174,14 @@ class Guidance:
         last = np.array(self.size.shape) - 1
         y, x = np.clip((point + 0.5) * self.scale, 0, last).astype(np.intp)
         return self._near(self.named[:, y, x], max(2.0, float(self.size[y, x])))
+
+    def _masked(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Logits (h, w) that favour the object that a mask is of."""
+        y, x = np.nonzero(mask)
+        if mask.shape != self.size.shape or not len(y):
+            return np.zeros(self.size.shape, np.float32)
+        middle = np.array([y.mean(), x.mean()])
+        return self._near(middle, max(2.0, float(np.sqrt(len(y)))))
 
     def _boxed(self, box: NDArray[np.float64]) -> NDArray[np.float32]:
         """Logits (h, w) that favour an object that fills a box and keep it in there."""
