@@ -408,6 +408,25 @@ def test_kept_outlines_stay_when_the_image_is_shown_in_another_way(
     assert len(layer.data) == 3
 
 
+def test_an_object_that_is_opened_again_is_answered_as_the_image_is_shown_now(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    tab = panel.prompts
+    hand.click(16, 16)
+    answered(tab, qtbot)
+    hand.press(Qt.Key.Key_N)
+    [kept] = tab.turns.kept
+    before = kept.found
+    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
+    image.contrast_limits = (0, 90)
+    QApplication.processEvents()
+    assert kept.found is before
+    hand.press(Qt.Key.Key_Z)
+    assert tab.turns.last is kept
+    answered(tab, qtbot)
+    assert kept.found is not before
+
+
 def test_kept_outlines_wait_for_their_image(
     panel: Panel, hand: Hand, blobs: Blobs, qtbot: Any
 ) -> None:

@@ -179,7 +179,7 @@ class Dialogue(QObject):
             self.failed.emit(job.error)
             self.ask_newest()
         else:
-            turn.answered = True
+            turn.answered, turn.again = True, False
             turn.found = found = [s for s in job.result() if s.polygon is not None]
             turn.chosen = 0
             if not found:

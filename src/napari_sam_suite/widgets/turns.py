@@ -23,8 +23,8 @@ class Turn:
     """What is said about one object after a click, and what was answered.
 
     The answer may never come: the next click, or taking this one back, is in its way.
-    `objects` is the outline that was chosen, once it is kept. `again`: it had an answer
-    before, to the image as it was shown then.
+    `objects` is the outline that was chosen, once it is kept. `again`: its answer was
+    to the image as it was shown before, or another model's.
     """
 
     prompt: Prompt
@@ -39,6 +39,11 @@ class Turn:
     def suggestion(self) -> Suggestion | None:
         """The answer that is shown."""
         return self.found[self.chosen] if self.found else None
+
+    def forget_answer(self) -> None:
+        """It has to be answered again, by itself."""
+        self.prompt = replace(self.prompt, before=None)
+        self.answered, self.found, self.chosen, self.again = False, [], 0, True
 
     @property
     def told(self) -> Prompt:
@@ -103,6 +108,8 @@ class Turns:
             self.undone.append(self._turns.pop())
         elif self.kept:
             *self.kept, last = self.kept
+            if last.again:
+                last.forget_answer()
             self._turns = [last]
         else:
             self._turns, self.kept = self._cleared
@@ -162,10 +169,17 @@ class Turns:
         self._turns, self.kept = found
 
     def ask_again(self) -> None:
-        """Have the newest turn answered anew, by itself."""
+        """Have the newest turn answered anew, by itself.
+
+        Finished objects stay as they are; they are asked again if `undo` opens them.
+        """
         for turn in self._turns[-1:]:
-            turn.answered, turn.found, turn.chosen, turn.again = False, [], 0, True
+            turn.forget_answer()
         del self._turns[:-1]
+        self._cleared = [], self._cleared[1]
+        self.undone.clear()
+        for turn in (*self.kept, *self._cleared[1]):
+            turn.again = True
 
 
 def outlines(turns: Iterable[Turn]) -> list[Outline]:
