@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch._dynamo
+import torch._inductor.config
 from torch import Tensor, nn
 
 from napari_sam_suite.engine.models.nano.guide import Guide
@@ -130,6 +132,31 @@ class Trainee(nn.Module):
             high_res_features=spread[1:],
         )
         return logits.unflatten(0, (batch, count)), iou.unflatten(0, (batch, count))
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor, **_: object) -> Tensor:
+    """``scaled_dot_product_attention`` written out.
+
+    With bfloat16 on a CPU its gradient is three times as fast as that of torch's own.
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    return scores.softmax(-1) @ value
+
+
+def one_thread() -> None:
+    """Keep the operations of the calling thread, compiled ones too, on one core."""
+    torch.set_num_threads(1)
+    torch._dynamo.config.recompile_limit = 64
+    torch._inductor.config.cpp.threads = 1
+
+
+def quicken(network: Trainee) -> None:
+    """Have blocks and decoder compiled, once for each shape that they meet."""
+    torch.nn.functional.scaled_dot_product_attention = plain_attention
+    for block in network.model.image_encoder.trunk.blocks:
+        block.compile(dynamic=False)
+    decoder = network.model.sam_mask_decoder
+    decoder.predict_masks = torch.compile(decoder.predict_masks, dynamic=False)
 
 
 class Average:

@@ -163,6 +163,8 @@ def correction_points(
 ) -> tuple[Tensor, Tensor]:
     """One click per prompt where the answer is wrong; a hit on the object if not.
 
+    Half of them anywhere in the error, the others in the middle of a large one.
+
     Parameters
     ----------
     logits : (B, K, Y/4, X/4) tensor
@@ -176,7 +178,10 @@ def correction_points(
     truth = full[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     wrong = (logits > 0) != truth
     noise = torch.rand(wrong.shape, generator=generator).to(wrong.device)
-    flat = (noise * wrong + 1e-3 * noise * truth).flatten(2).argmax(-1)
+    weight = wrong.float()
+    if torch.rand(1, generator=generator) < 0.5:
+        weight = weight * F.avg_pool2d(weight, 7, 1, padding=3) ** 4
+    flat = (noise * weight + 1e-6 * noise * truth).flatten(2).argmax(-1)
     width = logits.shape[-1]
     y, x = flat // width, flat % width
     kinds = truth.flatten(2).gather(2, flat[..., None]).long()
@@ -254,7 +259,7 @@ def prompt_loss(
     generator: torch.Generator,
     count: int = 12,
 ) -> dict[str, Tensor]:
-    """Clicks on everything; boxes on half of it; corrections of a third, at times.
+    """Clicks on everything; boxes on half of it; corrections of half, usually.
 
     ``done`` is the share of the training time gone by: it moves the weights of the
     masks' entropy from balanced to exact, and lets the three answers specialise.
@@ -285,17 +290,17 @@ def prompt_loss(
     some = task.first(max(4, count // 2))
     boxes, corners = noisy_boxes(some.full, generator)
     answer = some.loss(*network.decode(encoded, window, boxes, corners))
-    total = total + 0.5 * answer["loss"]
+    total = total + 0.7 * answer["loss"]
     named["box"] = answer["reached"]
 
-    if done > 0.1 and torch.rand(1, generator=generator) < 0.4:
-        few = task.first(max(4, count // 3))
+    if done > 0.1 and torch.rand(1, generator=generator) < 0.8:
+        few = task.first(max(4, count // 2))
         size = few.share.shape[1]
         best = iou[:, :size, 1:].argmax(-1)[..., None, None, None]
         best = best.expand(-1, -1, 1, *logits.shape[-2:])
         old = logits[:, :size, 1:].gather(2, best)[:, :, 0]
         again = corrections(few, clicks[:, :size], kinds[:, :size], old, generator)
         answer = few.loss(*network.decode(encoded, window, *again))
-        total = total + 0.5 * answer["loss"]
+        total = total + 0.7 * answer["loss"]
         named["corrected"] = answer["reached"]
     return named | {"loss": total}

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,22 @@ from torch import Tensor
 
 from data import load_real, load_synthetic, loader, split
 from losses import dense_loss
-from network import Average, Trainee, Window, prime_prompts, save_atomic
+from network import (
+    Average,
+    Trainee,
+    Window,
+    one_thread,
+    prime_prompts,
+    quicken,
+    save_atomic,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.models.nano.config import build_nano
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
 
 
 def arguments() -> argparse.Namespace:
@@ -48,6 +57,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--optimiser", choices=["adamw", "muon"], default="adamw")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"])
+    parser.add_argument("--compile", action="store_true", help="minutes, then faster")
     parser.add_argument("--frozen", type=float, default=0.15, help="share of time")
     parser.add_argument("--prime", action="store_true", help="first prompts run")
     parser.add_argument("--finish", action="store_true", help="settled schedules")
@@ -153,6 +164,8 @@ def main() -> None:
     if args.stage == "prompts" and args.prime and not resumed:
         prime_prompts(network)
     average = Average(network)
+    if args.compile:
+        quicken(network)
     if resumed:
         average.network.load_state_dict(state["average"])
     optimiser = Optimisers(network, args)
@@ -163,44 +176,74 @@ def main() -> None:
     run(args, device, train, network, average, optimiser, step, spent, checkpoint)
 
 
-def one_thread() -> None:
-    """Keep the operations of the calling thread on one core."""
-    torch.set_num_threads(1)
+@dataclass(frozen=True)
+class Moment:
+    """Where the training stands: its step, the share of the time, the window."""
+
+    step: int
+    done: float
+    window: Window
 
 
 class Lanes:
-    """Splits each batch over threads of one core each and adds up the gradients.
+    """Splits each batch over processes of one core each and adds up the gradients.
 
     On a shared CPU this beats threads inside every operation, which wait for the
-    slowest core hundreds of times a step instead of once.
+    slowest core hundreds of times a step instead of once. All have the same weights,
+    in shared memory.
     """
 
-    def __init__(self, network: Trainee, count: int) -> None:
+    def __init__(self, network: Trainee, losses: Callable, count: int) -> None:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.count = count
-        self.pool = ThreadPoolExecutor(count, initializer=one_thread)
+        self.losses = losses
+        self.helpers = []
+        if count > 1:
+            network.share_memory()
+            one_thread()
+        context = torch.multiprocessing.get_context("fork")
+        for lane in range(1, count):
+            ours, theirs = context.Pipe()
+            grads = [torch.zeros_like(p).share_memory_() for p in self.parameters]
+            helper = context.Process(
+                target=self._serve, args=(theirs, lane, grads), daemon=True
+            )
+            helper.start()
+            self.helpers.append((ours, grads))
 
-    def backward(self, losses: Callable, *batch: Tensor) -> dict[str, float]:
+    def backward(self, moment: Moment, *batch: Tensor) -> dict[str, float]:
         """Fill ``.grad`` with the mean over the lanes; return the named losses."""
-        shares = list(zip(*(part.chunk(self.count) for part in batch), strict=True))
-        jobs = [
-            self.pool.submit(self._one, losses, lane, share)
-            for lane, share in enumerate(shares)
-        ]
-        answers = [job.result() for job in jobs]
-        for index, parameter in enumerate(self.parameters):
-            grads = [a[0][index] for a in answers if a[0][index] is not None]
-            parameter.grad = sum(grads) / len(answers) if grads else None
-        named: dict[str, list[float]] = {}
-        for _, parts in answers:
-            for name, value in parts.items():
-                named.setdefault(name, []).append(value)
-        return {name: sum(v) / len(v) for name, v in named.items()}
+        count = 1 + len(self.helpers)
+        shares = list(zip(*(part.chunk(count) for part in batch), strict=True))
+        for (pipe, _), share in zip(self.helpers, shares[1:], strict=True):
+            pipe.send((moment, share))
+        own, named = self._one(moment, 0, shares[0])
+        sums = {name: [value] for name, value in named.items()}
+        for pipe, grads in self.helpers:
+            reached, named = pipe.recv()
+            for index, known in enumerate(reached):
+                if known:
+                    mine = own[index]
+                    own[index] = grads[index] if mine is None else mine + grads[index]
+            for name, value in named.items():
+                sums.setdefault(name, []).append(value)
+        for parameter, grad in zip(self.parameters, own, strict=True):
+            parameter.grad = None if grad is None else grad / count
+        return {name: sum(v) / len(v) for name, v in sums.items()}
 
-    def _one(self, losses: Callable, lane: int, share: tuple[Tensor, ...]):
-        parts = losses(lane, *share)
+    def _one(self, moment: Moment, lane: int, share: tuple[Tensor, ...]):
+        parts = self.losses(moment, lane, *share)
         grads = torch.autograd.grad(parts["loss"], self.parameters, allow_unused=True)
-        return grads, {name: float(value.detach()) for name, value in parts.items()}
+        return list(grads), {name: float(v.detach()) for name, v in parts.items()}
+
+    def _serve(self, pipe: Connection, lane: int, grads: list[Tensor]) -> None:
+        """Work for the first lane, in a process of its own."""
+        while True:
+            moment, share = pipe.recv()
+            found, named = self._one(moment, lane, share)
+            for grad, new in zip(grads, found, strict=True):
+                if new is not None:
+                    grad.copy_(new)
+            pipe.send(([new is not None for new in found], named))
 
 
 def run(args, device, train, network, average, optimiser, step, spent, checkpoint):
@@ -210,20 +253,22 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
     batches = iter(loader(train, args.size, args.batch, args.seed + step, args.workers))
     generator = torch.Generator().manual_seed(args.seed + step)
     log = checkpoint.with_suffix(".jsonl").open("a")
-    lanes = Lanes(network, args.threads if device == "cpu" else 1)
+    usual = "bfloat16" if device == "cuda" else "float32"
+    half = (args.precision or usual) == "bfloat16"
     began, saved, sums, count = time.time(), time.time(), {}, 0
     network.train()
 
     def losses(
-        lane: int, images: Tensor, labels: Tensor, weights: Tensor
+        moment: Moment, lane: int, images: Tensor, labels: Tensor, weights: Tensor
     ) -> dict[str, Tensor]:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        done, window = moment.done, moment.window
+        with torch.autocast(device, torch.bfloat16, enabled=half):
             frozen = args.stage == "prompts" and done < args.frozen
             encoded = network.encode(images, window, frozen)
             dense = dense_loss(encoded.dense.float(), labels[:, 0], weights)
             if args.stage == "dense":
                 return {"loss": dense}
-            seed = (args.seed * 1_000_003 + step) * 16 + lane
+            seed = (args.seed * 1_000_003 + moment.step) * 16 + lane
             dice = torch.Generator().manual_seed(seed)
             stand = 1.0 if args.finish else done
             parts = prompt_loss(
@@ -231,6 +276,7 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
             )
             return parts | {"loss": 0.3 * dense + parts["loss"], "dense": dense}
 
+    lanes = Lanes(network, losses, args.threads if device == "cpu" else 1)
     while True:
         elapsed = spent + (time.time() - began) / 60
         done = elapsed / args.minutes
@@ -238,9 +284,9 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
             break
         images, labels, complete = next(batches)
         weights = torch.where(complete, 1.0, 0.3)
-        window = random_window(args.size, generator)
+        moment = Moment(step, done, random_window(args.size, generator))
         parts = lanes.backward(
-            losses, images.to(device), labels.to(device), weights.to(device)
+            moment, images.to(device), labels.to(device), weights.to(device)
         )
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         if torch.isfinite(norm):

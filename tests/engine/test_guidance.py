@@ -156,3 +156,42 @@ def test_an_empty_mask_is_rated_below_a_whole_object(guidance):
     assert np.isfinite(signs).all()
     whole, nothing = expit(RATING[0] + signs @ np.array(RATING[1:]))
     assert nothing < 0.5 < whole
+
+
+def test_clicks_are_obeyed_where_there_are_several(guidance):
+    other = pixels((32, 20), (32, 42))
+    both = Prompts(other[None], np.array([[1, 0]]))
+    decoded = undecided(logit=3)
+    masks = guidance.lean(decoded, both).logits[0] > 0
+    assert masks[32, 20] and not masks[32, 42]
+    sure = np.where(TOUCHING == 1, -3, 3).astype(np.float32)[None]
+    against = Decoded(sure, decoded.iou, decoded.prompt, decoded.token)
+    masks = guidance.lean(against, both).logits[0] > 0
+    assert masks[32, 20] and not masks[32, 42]
+
+
+def test_a_click_beside_a_box_is_obeyed(guidance):
+    rows, columns = np.nonzero(TOUCHING == 2)
+    box = (
+        np.array([[rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]]) * 4.0
+    )
+    hole = Prompts(pixels((32, 40))[None], np.array([[0]]), box)
+    masks = guidance.lean(undecided(), hole).logits[0] > 0
+    assert not masks[32, 40]
+    assert masks[26, 40]
+
+
+def test_a_mask_that_does_not_reach_its_box_is_cut_at_another_level(guidance):
+    rows, columns = np.nonzero(TOUCHING == 2)
+    low = np.array([rows.min(), columns.min()]) * 4.0
+    high = np.array([rows.max(), columns.max()]) * 4.0 + 3
+    y, x = np.indices(TOUCHING.shape)
+    for lift in (-2.0, 1.5):
+        away = (np.hypot(y - 32, x - 40) - 9).astype(np.float32)
+        decoded = undecided()
+        decoded.logits[0] = 2 * (lift - away)
+        box = np.concatenate([low, high])[None]
+        prompts = Prompts(np.zeros((1, 0, 2)), np.zeros((1, 0), int), box)
+        where = np.argwhere(guidance.lean(decoded, prompts).logits[0] > 0)
+        assert where.min(0) == pytest.approx([rows.min(), columns.min()], abs=1)
+        assert where.max(0) == pytest.approx([rows.max(), columns.max()], abs=1)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit, logit
 
+from napari_sam_suite.engine.extent import filling
 from napari_sam_suite.engine.models.protocol import to_numpy
 from napari_sam_suite.engine.proposals import UNIT
 
@@ -40,6 +41,18 @@ _SURE = 4.0
 """That logit's bound."""
 _FILLED = 0.88
 """Side of the square of an object's area over that of its box: an ellipse."""
+_CORRECTED = 0.5
+"""Part of the strength with several clicks, which say where it was wrong."""
+_CLICK = 5.0
+"""Logit that is added at a click, or taken away, if there are several."""
+_AROUND = 0.15
+"""Its standard deviation in sizes of the object."""
+_BOXED = 0.6
+"""Part of the strength with a box, which says much by itself."""
+_TELLING = 0.35
+"""Standard deviation, in sides of the box, of the middles that tell of its object."""
+_LEAST_TOLD = 1e-3
+"""Places, weighed, that can tell of the object in a box."""
 _MARGIN = 1.0
 """Places that an object may reach beyond its box."""
 _NEVER = -20.0
@@ -106,16 +119,15 @@ class Guidance:
         logits = decoded.logits.copy()
         anyhow = _INSIDE * self.inside.clip(-_SURE, _SURE)
         for b in np.unique(decoded.prompt).tolist():
-            rows = decoded.prompt == b
-            if prompts.boxes is not None:
-                logits[rows] += anyhow + self._boxed(prompts.boxes[b])
+            meant = self._meant(prompts, b)
+            if meant is None:
                 continue
-            inside = prompts.points[b][prompts.labels[b] == 1]
-            if len(inside):
-                near = np.max([self._pointed(point) for point in inside], 0)
-                logits[rows] += anyhow + near
-            elif prompts.masks is not None:
-                logits[rows] += anyhow + self._masked(prompts.masks[b, 0] > 0)
+            for k in np.flatnonzero(decoded.prompt == b):
+                logits[k] += anyhow + meant
+                if prompts.boxes is not None:
+                    low, high = self._placed(prompts.boxes[b])
+                    half = self.scale / 2
+                    logits[k] -= filling(logits[k], low - half, high + half)
         signs = self.signs(logits > 0, decoded.iou)
         score = expit(RATING[0] + signs @ RATING[1:])
         return replace(decoded, logits=logits, iou=score.astype(np.float32))
@@ -169,11 +181,61 @@ class Guidance:
         told = 2 * np.log(self.size[y, x]).mean()
         return float(off.mean() / np.sqrt(len(y))), float(abs(np.log(len(y)) - told))
 
-    def _pointed(self, point: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Logits (h, w) that favour the object at a point."""
+    def _meant(self, prompts: Prompts, b: int) -> NDArray[np.float32] | None:
+        """Logits (h, w) that favour the object of a prompt; None if it has no place."""
+        points, labels = prompts.points[b], prompts.labels[b]
+        inside = points[labels == 1]
+        if prompts.boxes is not None:
+            near, size = self._boxed(prompts.boxes[b])
+        elif len(inside):
+            near, size = self._pointed(inside)
+        elif prompts.masks is not None:
+            return self._masked(prompts.masks[b, 0] > 0)
+        else:
+            return None
+        clicks = labels >= 0
+        if clicks.sum() > 1 or (prompts.boxes is not None and clicks.any()):
+            if prompts.boxes is None:
+                near = _CORRECTED * near
+            near = near + self._clicked(points[clicks], labels[clicks] == 1, size)
+        return near.astype(np.float32)
+
+    def _placed(
+        self, box: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The first and the last place (y, x) of a box."""
+        low, high = (box.reshape(2, 2) + 0.5) * self.scale - 0.5
+        return low, high
+
+    def _pointed(
+        self, points: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Logits (h, w) that favour the objects at some points; their mean size."""
         last = np.array(self.size.shape) - 1
-        y, x = np.clip((point + 0.5) * self.scale, 0, last).astype(np.intp)
-        return self._near(self.named[:, y, x], max(2.0, float(self.size[y, x])))
+        places = np.clip((points + 0.5) * self.scale, 0, last).astype(np.intp)
+        sizes = [max(2.0, float(self.size[y, x])) for y, x in places]
+        near = [
+            self._near(self.named[:, y, x], size)
+            for (y, x), size in zip(places, sizes, strict=True)
+        ]
+        found: NDArray[np.float32] = np.max(near, 0)
+        return found, float(np.mean(sizes))
+
+    def _clicked(
+        self,
+        points: NDArray[np.float64],
+        inside: NDArray[np.bool_],
+        size: float,
+    ) -> NDArray[np.float32]:
+        """Logits (h, w) that are high around points inside, low around others."""
+        y, x = np.indices(self.size.shape, np.float32)
+        added = np.zeros(self.size.shape, np.float32)
+        for (py, px), sign in zip(
+            (points + 0.5) * self.scale - 0.5, np.where(inside, 1, -1), strict=True
+        ):
+            squares = (y - py) ** 2 + (x - px) ** 2
+            added += sign * _CLICK * np.exp(-squares / (2 * (_AROUND * size) ** 2))
+        return added
 
     def _masked(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Logits (h, w) that favour the object that a mask is of."""
@@ -183,18 +245,44 @@ class Guidance:
         middle = np.array([y.mean(), x.mean()])
         return self._near(middle, max(2.0, float(np.sqrt(len(y)))))
 
-    def _boxed(self, box: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Logits (h, w) that favour an object that fills a box and keep it in there."""
-        low = (box[:2] + 0.5) * self.scale - 0.5
-        high = (box[2:] + 0.5) * self.scale - 0.5
-        side = float(np.sqrt(np.maximum(high - low + self.scale, 1).prod()))
-        added = self._near((low + high) / 2, _FILLED * side)
+    def _boxed(self, box: NDArray[np.float64]) -> tuple[NDArray[np.float32], float]:
+        """Logits (h, w) that favour an object in a box and keep it there; its size."""
+        low, high = self._placed(box)
         first = np.ceil(low - _MARGIN).astype(int).clip(0)
         end = np.floor(high + _MARGIN).astype(int) + 1
+        inner = slice(first[0], end[0]), slice(first[1], end[1])
+        middle, size = self._told(inner, low, high)
+        added = _BOXED * self._near(middle, size)
         outside = np.ones(added.shape, bool)
-        outside[first[0] : end[0], first[1] : end[1]] = False
+        outside[inner] = False
         added[outside] += _NEVER
-        return added
+        return added, size
+
+    def _told(
+        self,
+        inner: tuple[slice, slice],
+        low: NDArray[np.float64],
+        high: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], float]:
+        """Middle and size of the object in a box.
+
+        The mean of what an ellipse in the box would have, and of what the places say
+        that name the middle of the box.
+        """
+        middle = (low + high) / 2
+        side = float(np.sqrt(np.maximum(high - low + self.scale, 1).prod()))
+        size = _FILLED * side
+        off = np.hypot(*(self.named[k][inner] - middle[k] for k in range(2)))
+        weight = expit(self.inside[inner]) * np.exp(
+            -((off / (_TELLING * side)) ** 2) / 2
+        )
+        total = float(weight.sum())
+        if total < _LEAST_TOLD:
+            return middle, size
+        weight = weight / total
+        named = np.array([(weight * self.named[k][inner]).sum() for k in range(2)])
+        told = float((weight * np.log(self.size[inner])).sum())
+        return (middle + named) / 2, float(np.sqrt(size * np.exp(told)))
 
     def _near(self, middle: NDArray[np.floating], size: float) -> NDArray[np.float32]:
         """Logits (h, w): high where the middle named is near `middle`."""

@@ -16,12 +16,15 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from engine.guides import PLACES, discs, perfect_guide
 from engine.onnx.conftest import TISSUE
 from napari_sam_suite.engine import Engine, Objects, PromptParams, from_points
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.errors import MissingExtra, OutputError
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts
 from napari_sam_suite.engine.onnx.page import (
     PAGE,
     RUNTIME_FILES,
@@ -169,6 +172,56 @@ def test_a_click_in_the_browser_gives_the_engines_polygon(
         (polygon,) = saved(page, tmp_path / "objects.geojson")
     assert iou(polygon, expected) >= 0.95
     assert all(url.startswith((site, "blob:")) for url in requested)
+
+
+SAID = [
+    ([(80.0, 130.0)], [1], None),
+    ([(80.0, 130.0), (165.0, 130.0)], [1, 1], None),
+    ([(80.0, 130.0), (120.0, 140.0), (20.0, 20.0)], [1, 0, 0], None),
+    ([], [], (96.0, 124.0, 163.0, 195.0)),
+    ([(150.0, 130.0)], [0], (90.0, 120.0, 170.0, 203.0)),
+]
+
+
+@needs_chromium
+@pytest.mark.parametrize(("points", "labels", "box"), SAID)
+def test_the_pages_guidance_is_the_engines(
+    browser: Any, site: str, points: list, labels: list, box: tuple | None
+) -> None:
+    touching = discs((32, 22, 9), (32, 40, 9))
+    dice = np.random.default_rng(3)
+    guide = perfect_guide(touching) + dice.normal(0, 0.2, (5, PLACES, PLACES))
+    logits = dice.normal(0, 2, (1, PLACES, PLACES)).astype(np.float32)
+    side = 4 * PLACES
+    features = {"guide": guide.astype(np.float32)[None]}
+    guidance = Guidance.of(Embedding(features, (side, side), (side, side)))
+    assert guidance is not None
+    prompts = Prompts(
+        np.array(points, float).reshape(1, -1, 2),
+        np.array(labels, int)[None],
+        None if box is None else np.array([box]),
+    )
+    answer = Decoded(logits, np.full(1, 0.7, np.float32), *np.zeros((2, 1), int))
+    expected = guidance.lean(answer, prompts)
+    said = [
+        {"y": y, "x": x, "label": label}
+        for (y, x), label in zip(points, labels, strict=True)
+    ]
+    if box is not None:
+        corners = [(box[0], box[1], 2), (box[2], box[3], 3)]
+        said += [{"y": y, "x": x, "label": label} for y, x, label in corners]
+    with opened(browser, site) as page:
+        leaned, score = page.evaluate(
+            """async ([logits, guide, low, points]) => {
+                const { lean, rate } = await import("./guidance.js");
+                const perPixel = { y: 0.25, x: 0.25 };
+                const leaned = lean(logits, guide, low, points, perPixel);
+                return [Array.from(leaned), rate(leaned, 0.7, guide, low)];
+            }""",
+            [logits.ravel().tolist(), guide.ravel().tolist(), PLACES, said],
+        )
+    assert np.abs(np.reshape(leaned, logits[0].shape) - expected.logits[0]).max() < 1e-3
+    assert score == pytest.approx(float(expected.iou[0]), abs=1e-3)
 
 
 @needs_chromium

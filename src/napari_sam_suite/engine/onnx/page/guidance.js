@@ -8,6 +8,13 @@ const REACH = 0.7;
 const MOST_AGAINST = 3;
 const INSIDE = 0.5;
 const SURE = 4;
+const CORRECTED = 0.5;
+const CLICK = 5;
+const AROUND = 0.15;
+const BOXED = 0.6;
+const TELLING = 0.35;
+const LEAST_TOLD = 1e-3;
+const COST = 0.02;
 const FILLED = 0.88;
 const MARGIN = 1;
 const NEVER = -20;
@@ -28,10 +35,16 @@ export function lean(logits, guide, low, points, perPixel) {
     label,
   }));
   const corners = at.filter(({ label }) => label > 1);
-  const clicks = at.filter(({ label }) => label === 1);
-  if (!corners.length && !clicks.length) return logits;
+  const clicks = at.filter(({ label }) => label === 0 || label === 1);
+  const inside = clicks.filter(({ label }) => label === 1);
+  if (!corners.length && !inside.length) return logits;
   const box = corners.length ? boxOf(corners) : null;
-  const meant = box ? [middleOf(box, perPixel)] : clicks.map((p) => named(p, guide, low));
+  const meant = box
+    ? [told(box, perPixel, guide, low)]
+    : inside.map((point) => named(point, guide, low));
+  const size = meant.reduce((sum, one) => sum + one.size, 0) / meant.length;
+  const marks = box || clicks.length > 1 ? clicks : [];
+  const part = box ? BOXED : marks.length ? CORRECTED : 1;
   const leaned = new Float32Array(count);
   for (let i = 0; i < count; i++) {
     const [x, y] = [i % low, Math.floor(i / low)];
@@ -44,9 +57,16 @@ export function lean(logits, guide, low, points, perPixel) {
     }
     const anyhow = INSIDE * Math.min(SURE, Math.max(-SURE, guide[i]));
     const fence = box && outside(box, x, y) ? NEVER : 0;
-    leaned[i] = logits[i] + STRENGTH * near + anyhow + fence;
+    leaned[i] = logits[i] + part * STRENGTH * near + anyhow + fence;
+    for (const mark of marks) {
+      const squares = (y - mark.y) ** 2 + (x - mark.x) ** 2;
+      const bump = CLICK * Math.exp(-squares / (2 * (AROUND * size) ** 2));
+      leaned[i] += mark.label ? bump : -bump;
+    }
   }
-  return leaned;
+  if (!box) return leaned;
+  const level = filling(leaned, low, box, perPixel);
+  return leaned.map((value) => value - level);
 }
 
 /** How good a leaning mask is, from 0 to 1; score is the model's estimate. */
@@ -88,12 +108,78 @@ function boxOf(corners) {
   };
 }
 
-/** The middle and the size of an object that fills a box. */
-function middleOf({ low, high }, perPixel) {
-  const tall = Math.max(1, high.y - low.y + perPixel.y);
-  const wide = Math.max(1, high.x - low.x + perPixel.x);
-  const size = FILLED * Math.sqrt(tall * wide);
-  return { y: (low.y + high.y) / 2, x: (low.x + high.x) / 2, size };
+/** The middle and the size of the object in a box, as the box and the guide tell. */
+function told(box, perPixel, guide, low) {
+  const count = low * low;
+  const tall = Math.max(1, box.high.y - box.low.y + perPixel.y);
+  const wide = Math.max(1, box.high.x - box.low.x + perPixel.x);
+  const side = Math.sqrt(tall * wide);
+  const middle = {
+    y: (box.low.y + box.high.y) / 2,
+    x: (box.low.x + box.high.x) / 2,
+    size: FILLED * side,
+  };
+  let [total, sy, sx, ss] = [0, 0, 0, 0];
+  for (let i = 0; i < count; i++) {
+    const [column, row] = [i % low, Math.floor(i / low)];
+    if (outside(box, column, row)) continue;
+    const y = row + UNIT * guide[2 * count + i];
+    const x = column + UNIT * guide[3 * count + i];
+    const off = Math.hypot(y - middle.y, x - middle.x) / (TELLING * side);
+    const weight = Math.exp(-(off ** 2) / 2) / (1 + Math.exp(-guide[i]));
+    total += weight;
+    sy += weight * y;
+    sx += weight * x;
+    ss += weight * guide[4 * count + i];
+  }
+  if (total < LEAST_TOLD) return middle;
+  return {
+    y: (middle.y + sy / total) / 2,
+    x: (middle.x + sx / total) / 2,
+    size: Math.sqrt(middle.size * UNIT * Math.exp(ss / total)),
+  };
+}
+
+/** The level above which logits fill a box best; as in the engine's extent.py. */
+function filling(logits, low, box, perPixel) {
+  const rows = new Float32Array(low).fill(-Infinity);
+  const columns = new Float32Array(low).fill(-Infinity);
+  for (let i = 0; i < logits.length; i++) {
+    const [column, row] = [i % low, Math.floor(i / low)];
+    rows[row] = Math.max(rows[row], logits[i]);
+    columns[column] = Math.max(columns[column], logits[i]);
+  }
+  const wanted = [
+    [box.low.y - perPixel.y / 2, box.high.y + perPixel.y / 2],
+    [box.low.x - perPixel.x / 2, box.high.x + perPixel.x / 2],
+  ];
+  const area = (sides) => sides.reduce((all, [from, to]) => all * (to - from), 1);
+  let [best, found] = [-Infinity, 0];
+  for (let level = -3; level <= 4; level += 0.5) {
+    const reached = [ends(rows, level), ends(columns, level)];
+    if (!reached[0] || !reached[1]) continue;
+    const common = reached.map(([from, to], axis) => [
+      0,
+      Math.max(0, Math.min(to, wanted[axis][1]) - Math.max(from, wanted[axis][0])),
+    ]);
+    const shared = area(common);
+    const union = Math.max(1e-9, area(reached) + area(wanted) - shared);
+    const value = shared / union - COST * Math.abs(level);
+    if (value > best) [best, found] = [value, level];
+  }
+  return found;
+}
+
+/** Where a line of logits rises above a level and where it falls below, if ever. */
+function ends(profile, level) {
+  const first = profile.findIndex((value) => value > level);
+  if (first < 0) return null;
+  const last = profile.findLastIndex((value) => value > level);
+  const part = (i, next) => (profile[i] - level) / (profile[i] - profile[next]);
+  return [
+    first > 0 ? first - part(first, first - 1) : -0.5,
+    last < profile.length - 1 ? last + part(last, last + 1) : profile.length - 0.5,
+  ];
 }
 
 /** The middle that a point names, and the size of its object. */
