@@ -29,10 +29,13 @@ SHARES = {
     "fluo": 0.18,
     "color": 0.28,
     "bright": 0.03,
-    "phase": 0.24,
-    "tissue": 0.07,
-    "synthetic": 0.20,
+    "phase": 0.23,
+    "tissue": 0.05,
+    "colony": 0.08,
+    "synthetic": 0.15,
 }
+DRAWN = {"immunostained": "tissue", "colony": "colony"}
+"""Groups of the synthetic kinds that have one of their own."""
 FOLD_SEED = 7
 HELD_OUT = 0.12
 
@@ -107,17 +110,19 @@ def split(items: list[Item]) -> tuple[list[Item], list[Item]]:
     return train, held
 
 
-def load_synthetic(path: Path) -> list[Item]:
-    """Read a pool of scenes written by ``make_pool``; empty if there is none."""
-    if not path.is_file():
-        return []
+def load_synthetic(folder: Path) -> list[Item]:
+    """Read the pools of scenes written by ``make_pool``; empty if there is none."""
+    return [item for path in sorted(folder.glob("pool*.npz")) for item in _read(path)]
+
+
+def _read(path: Path) -> list[Item]:
     pool = np.load(path)
     items = []
     for index in range(int(pool["count"])):
         parts = pool.get(f"p{index}", None)
         image, labels = pool[f"i{index}"], pool[f"l{index}"]
         kind = str(pool[f"k{index}"])
-        group = "tissue" if kind == "immunostained" else "synthetic"
+        group = DRAWN.get(kind, "synthetic")
         items.append(Item(image, labels, group, parts=parts, name=kind))
     return items
 

@@ -20,10 +20,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     args = parser.parse_args()
     arrays: dict[str, np.ndarray] = {"count": np.array(args.count)}
     for index in range(args.count):
-        kind = KINDS[index % len(KINDS)]
+        kind = args.kinds[index % len(args.kinds)]
         scene = synthesize(kind, (args.size, args.size), args.seed + index)
         arrays[f"i{index}"], arrays[f"l{index}"] = scene.image, scene.labels
         arrays[f"k{index}"] = np.array(kind)

@@ -153,7 +153,7 @@ def main() -> None:
         torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     train, _ = split(load_real(args.data))
-    train += load_synthetic(args.out / "pool.npz")
+    train += load_synthetic(args.out)
     network = Trainee(build_nano(pretrained=False)).to(device)
     checkpoint = args.out / f"{args.name or args.stage}.pt"
     source = checkpoint if args.resume and checkpoint.is_file() else args.start
