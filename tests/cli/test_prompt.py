@@ -163,6 +163,35 @@ def test_existing_objects_are_drawn_again_where_they_are(image: Path) -> None:
     assert list(table["parent"]) == list(given.features["id"])
 
 
+def test_one_axis_typed_beside_objects_leaves_points_in_the_first_of_the_others(
+    tmp_path: Path, image: Path
+) -> None:
+    """As without objects, which themselves stay in their frames."""
+    discs = tifffile.imread(image)[0]
+    movie = tmp_path / "movie.tif"
+    tifffile.imwrite(movie, np.broadcast_to(discs, (2, 3, *discs.shape)).copy(),
+                     imagej=True, metadata={"axes": "TZYX"})  # fmt: skip
+    labels = np.zeros((96, 96), np.uint8)
+    labels[54:75, 56:77] = 1
+    given = tmp_path / "given.geojson"
+    Objects.from_labels(labels).with_features(time=1, z=2).save(given)
+    said = ("prompt", "--objects", given, "--points", "30,30")
+    for flags, places in (
+        (("--time", "2"), [(1, 0), (1, 2)]),
+        (("--z", "2-3"), [(0, 1), (0, 2), (1, 2)]),
+        (("--time", "all", "--z", "all"),
+         [(t, z) for t in (0, 1) for z in (0, 1, 2)] + [(1, 2)]),
+    ):  # fmt: skip
+        recipe = tmp_path / "said.json"
+        recipe.unlink(missing_ok=True)
+        run(movie, *said, *flags, "--save-recipe", recipe)
+        table = Objects.load(movie.parent / "out" / "movie.geojson").features
+        found = sorted(zip(table["time"], table["z"], strict=True))
+        assert found == places
+        prompts = json.loads(recipe.read_text())["capability"]["prompts"]
+        assert len(prompts) == len(places)
+
+
 def test_what_is_typed_beside_objects_is_for_the_first_frame(image: Path) -> None:
     labels = np.zeros((96, 96), np.uint8)
     labels[54:75, 56:77] = 1

@@ -19,6 +19,7 @@ from napari_sam_suite.engine.metrics import (
     overlap_matrix,
     pair_label_files,
 )
+from napari_sam_suite.engine.synthetic.scene import synthesize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,6 +207,33 @@ def test_many_small_objects_are_not_taken_for_intensities(tmp_path, size):
     tifffile.imwrite(tmp_path / "a.tif", labels)
     ((_, scores),) = evaluate_files(tmp_path / "a.tif", tmp_path / "a.tif", min_area=0)
     assert (scores.truth, scores.f1) == (400, 1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_intensities_on_a_background_of_zeros_are_refused(tmp_path, bits):
+    scene = synthesize("nuclei", (96, 96), seed=1, diameter=18, bits=bits)
+    image = np.where(scene.labels > 0, scene.image, 0)
+    assert 0 < np.count_nonzero(image) < 0.5 * image.size
+    tifffile.imwrite(tmp_path / "img.tif", image)
+    tifffile.imwrite(tmp_path / "lab.tif", scene.labels)
+    for pair in (("img.tif", "lab.tif"), ("lab.tif", "img.tif")):
+        with pytest.raises(ImageError, match=r"img\.tif does not look like a label"):
+            list(evaluate_files(*(tmp_path / name for name in pair)))
+
+
+def test_fragmented_and_crowded_labels_are_not_taken_for_intensities(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = synthesize("nuclei", (96, 96), seed=1, diameter=18).labels
+    holes = np.where(rng.random(labels.shape) < 0.4, labels, 0)
+    specks = np.where(rng.random(labels.shape) < 0.15, rng.integers(1, 999), labels)
+    crowd = np.arange(1, 401).reshape(20, 20).repeat(4, 0).repeat(4, 1)
+    cells = np.arange(labels.size).reshape(labels.shape) * (rng.random((96, 96)) < 0.02)
+    for image in (holes, specks, crowd, cells):
+        tifffile.imwrite(tmp_path / "a.tif", image.astype(np.uint16))
+        ((_, scores),) = evaluate_files(
+            tmp_path / "a.tif", tmp_path / "a.tif", min_area=0
+        )
+        assert scores.f1 == 1
 
 
 def test_missing_folders_and_empty_folders_are_named(tmp_path):

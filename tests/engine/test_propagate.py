@@ -9,13 +9,14 @@ import torch
 from shapely import box
 
 from engine.fakes import FAKE, FakeSam
-from napari_sam_suite.engine.errors import FrameError, ParameterError
+from napari_sam_suite.engine.errors import FrameError, OutOfMemory, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.jobs import Engine
 from napari_sam_suite.engine.models.protocol import Decoded
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.propagation.finder import Propagated, start_propagate
+from napari_sam_suite.engine.propagation.frames import ByFrames
 from napari_sam_suite.engine.propagation.motion import Motion, grey
 from napari_sam_suite.engine.propagation.params import PropagateParams
 from napari_sam_suite.engine.propagation.track import mark
@@ -366,6 +367,58 @@ def test_what_the_memory_does_not_see_is_lost_and_forgotten() -> None:
     assert notices == ["Lost after time 2: track 1."]
     assert model.video.steps[-1] == (5, [2])
     assert model.video.known == {2}
+
+
+class SometimesFull(MemorySam):
+    """Its device is full at one frame of the movie."""
+
+    def __init__(self, frame: int) -> None:
+        super().__init__()
+        self.device = torch.device("cuda")
+        self._frame = frame
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
+        if len(self.encoded) == self._frame and self.device.type == "cuda":
+            raise torch.OutOfMemoryError("the fake device is full")
+        return super().encode(images)
+
+
+@pytest.mark.parametrize("method", ["memory", "frames"])
+def test_who_is_lost_is_told_though_the_device_is_full_in_that_frame(
+    method: str,
+) -> None:
+    frames = [frame_with((20, 10, 200), (44, 44, 150))] * 2
+    frames += [frame_with((44, 44, 150))] * 4
+    full = [SometimesFull(frame) for frame in range(6)]
+    told = [
+        remember(frames, squares((20, 10), (44, 44)), m, max_gap=1, method=method)[1]
+        for m in full
+    ]
+    assert sum("memory of cuda is full" in text for texts in told for text in texts) > 3
+    for texts in told:
+        assert "Lost after time 2: track 1." in texts
+
+
+def test_why_the_memory_is_not_used_is_told_though_the_device_is_full() -> None:
+    labels = np.zeros((SIZE, SIZE), np.int32)
+    labels[22:25, 22:25] = 1
+    given = mark(Objects.from_labels(labels))
+    finder = Propagated(given, PropagateParams(), 2)
+    rgb = np.repeat(MOVING[0][..., None], 3, -1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OutOfMemory("full", "")
+
+    def find() -> Any:
+        model: Any = MemorySam()
+        report, stop = (lambda *_: None), (lambda: False)
+        return finder(model, rgb, FrameIndex(), report=report, stop=stop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ByFrames, "begin", full)
+        with pytest.raises(OutOfMemory):
+            find()
+    assert find().notices[0].startswith("The objects are too small")
 
 
 def test_the_memory_begins_again_on_the_way_back() -> None:

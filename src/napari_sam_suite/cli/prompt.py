@@ -78,7 +78,8 @@ def prompt_command(
     otherwise, as napari and ImageJ do. Objects that are drawn again stay in their
     frames.
     """
-    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.frames import select_frames
+    from napari_sam_suite.engine.image import open_image
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.prompt import Prompt
 
@@ -86,9 +87,12 @@ def prompt_command(
         given = None if objects is None else Objects.load(objects)
         prompts = [Prompt(whole=True)] if whole else []
         prompts += _from_points(points, outside, together) + _from_boxes(boxes)
-        if given is not None and not any(asked.selection):
-            # The objects may be in any frame; what is typed is still for the first.
-            prompts = [replace(prompt, frame=FrameIndex()) for prompt in prompts]
+        if given is not None and prompts:
+            # The objects may be in any frame; what is typed is for those it would be
+            # for without them.
+            sizes = open_image(image, axes=asked.axes).sizes
+            frames = select_frames(sizes, *(text or "1" for text in asked.selection))
+            prompts = [replace(p, frame=frame) for frame in frames for p in prompts]
         prompts += _again(given, use)
         source = {} if given is None else given.source
         task = Prompting(_tagged(prompts, tag), PromptParams(**params), source)

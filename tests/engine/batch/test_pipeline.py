@@ -12,8 +12,11 @@ import torch
 from engine.batch.experiments import contents, recipe_of, write_stack
 from engine.fakes import FakeSam
 from napari_sam_suite.engine.batch import run as batch_run
+from napari_sam_suite.engine.batch.bench import Heard
+from napari_sam_suite.engine.batch.pipeline import Told
 from napari_sam_suite.engine.batch.run import open_engine, run_recipe, start_run
 from napari_sam_suite.engine.errors import ModelError
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.models import load
 from napari_sam_suite.engine.store.store import Store
 
@@ -212,3 +215,12 @@ def test_progress_never_goes_back(tmp_path: Path, model: FakeSam) -> None:
     known = [p.done for p in seen if p.total == 900]
     assert known == sorted(known) and known[-1] == 900
     assert any(done % 100 for done in known), "parts of frames are counted"
+
+
+def test_what_a_worker_of_a_cluster_is_told_comes_with_its_next_frame() -> None:
+    heard = Heard()
+    heard.notice("The memory of cuda is full.")
+    for time in (0, 1):
+        heard.tell(Told("a", FrameIndex(time=time), "", notices=("Lost.",)))
+    notices = [told.notices for told in heard.all]
+    assert notices == [("The memory of cuda is full.", "Lost."), ("Lost.",)]

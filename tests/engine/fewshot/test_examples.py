@@ -99,3 +99,5 @@ def test_a_shape_outside_is_left_out_and_counted() -> None:
     examples = choose_examples(IMAGE, some, ["cell"])
     assert len(examples.objects) == 2
     assert examples.skipped == 1
+    told = "1 example covers no pixel of the image and was left out."
+    assert examples.notices == (told,)

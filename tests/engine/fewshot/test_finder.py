@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from engine.fewshot_fakes import BLUE, GREEN, RED, ColourSam, dots, tagged
-from napari_sam_suite.engine.errors import Cancelled, ParameterError
+from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, ParameterError
 from napari_sam_suite.engine.fewshot import finder as finder_module
 from napari_sam_suite.engine.fewshot.examples import choose_examples
 from napari_sam_suite.engine.fewshot.finder import FewShot
@@ -68,6 +70,24 @@ def test_the_examples_themselves_are_not_found_again(mode: str) -> None:
     assert centres(search(again, ColourSam())) == {
         (y, x) for y, x, _ in TAGGED + ALSO_RED
     }
+
+
+def test_left_out_examples_are_told_though_the_device_is_full_in_that_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finder, look = few_shot("fast"), FewShot._look
+    finder.examples = replace(finder.examples, skipped=2)
+
+    def full(*_: object) -> None:
+        monkeypatch.setattr(FewShot, "_look", look)
+        raise OutOfMemory("full", "")
+
+    monkeypatch.setattr(FewShot, "_look", full)
+    with pytest.raises(OutOfMemory):
+        search(finder, ColourSam())
+    told = ("2 examples cover no pixel of the image and were left out.",)
+    assert search(finder, ColourSam()).notices == told
+    assert search(finder, ColourSam()).notices == ()
 
 
 @BOTH

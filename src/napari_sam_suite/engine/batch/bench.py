@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +127,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.all: list[Told] = []
+        self._said: list[str] = []
 
     def tell(self, one: Told) -> None:
-        """Keep it."""
-        self.all.append(one)
+        """Keep it, with what was said of the worker until then."""
+        said, self._said = self._said, []
+        self.all.append(replace(one, notices=(*said, *one.notices)))
 
     def stopping(self) -> bool:
         """Never: a frame that was begun is finished."""
@@ -142,7 +145,8 @@ class Heard:
         """Nobody listens to the parts of a frame."""
 
     def notice(self, text: str) -> None:
-        """Said again with each frame."""
+        """Told with the next frame."""
+        self._said.append(text)
 
     def give(self, part: object) -> None:
         """Results go to the store."""

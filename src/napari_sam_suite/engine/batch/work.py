@@ -267,7 +267,9 @@ def plan_image(
     drawn = read_examples(recipe) if here or prototypes is None else None
     known = drawn.objects if here and drawn is not None else None
     examples = drawn if prototypes is None else None
-    return Search(capability.params, examples, prototypes, known=known), chosen, ()
+    search = Search(capability.params, examples, prototypes, known=known)
+    told = drawn.notices if here and drawn is not None else ()
+    return search, chosen, told
 
 
 def _plan_prompts(

@@ -52,6 +52,16 @@ class Examples:
     skipped: int = 0
     areas: list[int] = field(default_factory=list)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user should know of them."""
+        if not self.skipped:
+            return ()
+        one = self.skipped == 1
+        what = "1 example covers" if one else f"{self.skipped} examples cover"
+        was = "was" if one else "were"
+        return (f"{what} no pixel of the image and {was} left out.",)
+
     def frames(self) -> list[FrameIndex]:
         """Frames that have examples, in order."""
         return self.objects.frames()

@@ -82,6 +82,8 @@ class FewShot:
             )
         self._tiles: dict[str, Seen] = {}
         self._bytes = 0
+        # Until a frame is answered: it may be tried again, or fail for good.
+        self._unsaid: tuple[str, ...] = ()
 
     def check(self, spec: ModelSpec) -> None:
         """Make sure that everything fits the model, before it is loaded.
@@ -110,8 +112,10 @@ class FewShot:
         if self.prototypes is not None:
             self.prototypes.check_weights(model)
         exact = self.params.mode == "exact"
-        first, notices = int(self.prototypes is None), self._tell_skipped()
+        first = int(self.prototypes is None)
         if self.prototypes is None:
+            assert self.examples is not None, "checked when it was made"
+            self._unsaid = self.examples.notices
             self.prototypes = self.learn(model, part_of(report, 0, 2 + exact), stop)
         prototypes, count = self.prototypes, first + 1 + exact
         if exact:
@@ -123,6 +127,7 @@ class FewShot:
             searching = part_of(report, first, count)
             seen = self._look(model, rgb, prototypes, searching, stop)
         seen = self._drop_known(seen, frame)
+        notices, self._unsaid = self._unsaid, ()
         if self.keep:
             notices += self._keep(frame, seen)
         return replace(self._choose(frame, seen, prototypes), notices=notices)
@@ -173,13 +178,6 @@ class FewShot:
         self.seen[frame] = seen
         self.ids[frame] = [str(uuid4()) for _ in range(len(seen.masks))]
         return ()
-
-    def _tell_skipped(self) -> tuple[str, ...]:
-        count = 0 if self.examples is None else self.examples.skipped
-        if not count or self.prototypes is not None:
-            return ()
-        what = "1 example covers" if count == 1 else f"{count} examples cover"
-        return (f"{what} no pixel of the image and was left out.",)
 
     def _look(
         self,

@@ -97,6 +97,9 @@ class Propagated:
         self._follower: Follower | None = None
         self._side = 0
         self._recalled: frozenset[int] = frozenset()
+        # Until a frame is answered: it may be tried again, or fail for good.
+        self._unsaid: list[str] = []
+        self._lost: list[Track] = []
 
     def resume(self, stage: Stage) -> list[int]:
         """Go on from what a run left that was broken off.
@@ -124,18 +127,17 @@ class Propagated:
     ) -> Found:
         """The objects in the next frame."""
         place, shape = self._place(frame), (rgb.shape[0], rgb.shape[1])
-        notices: list[str] = []
         if self._follower is None:
-            self._follower = self._choose(model, shape, notices)
+            self._follower = self._choose(model, shape)
         if place == self._begin:
             self._follower.begin(model, rgb, place, self._given)
-            return self._show_given(shape, notices)
+            return self._show_given(shape)
         if place in self._recalled:
             self._follower.recall(rgb, place)
             return Found(MaskBuilder(shape).build())
         self._end_recall()
         self._turn(self._follower, 1 if place > self._begin else -1)
-        lost = self._give_up(place)
+        self._lost += self._give_up(place)
         seen: list[Sighting] = []
         if self._tracks:
             seen = self._follower.look(
@@ -157,11 +159,12 @@ class Propagated:
             for t in self._tracks
         ]
         if place in self._ends:
-            lost += [track for track in self._tracks if track.missed]
+            self._lost += [track for track in self._tracks if track.missed]
         self._follower.keep(place, self._tracks)
-        notices += self._tell(lost, again)
+        self._unsaid += self._tell(self._lost, again)
+        self._lost = []
         found = masks.select(kept)
-        return Found(found, _columns(rows), None, tuple(notices), self._state())
+        return Found(found, _columns(rows), None, self._say(), self._state())
 
     def _end_recall(self) -> None:
         """Make sure that all was shown again that the next frame follows from."""
@@ -184,27 +187,30 @@ class Propagated:
     def _place(self, frame: FrameIndex) -> int:
         return int(getattr(frame, self.params.axis))
 
-    def _choose(
-        self, model: SamModel, shape: tuple[int, int], notices: list[str]
-    ) -> Follower:
+    def _say(self) -> tuple[str, ...]:
+        """What was not told yet."""
+        said, self._unsaid = tuple(self._unsaid), []
+        return said
+
+    def _choose(self, model: SamModel, shape: tuple[int, int]) -> Follower:
         """By memory or by frames, and for ``auto`` a sentence on why."""
         method = self.params.resolved(model.spec).method
         if method == "auto":
             why = why_not_memory(model, self._given, shape)
             method = "memory" if why is None else "frames"
-            notices += [why] if why else []
+            self._unsaid += [why] if why else []
         if method == "memory":
             return ByMemory(self.params, self._length)
         return ByFrames(self.params)
 
-    def _show_given(self, shape: tuple[int, int], notices: list[str]) -> Found:
+    def _show_given(self, shape: tuple[int, int]) -> Found:
         builder = MaskBuilder(shape)
         for track in self._given:
             builder.add(track.mask.crop, track.mask.origin)
         columns = self._marked.features[list(_COLUMNS)]
         rows = list(columns.itertuples(index=False, name=None))
         given = builder.build()
-        return Found(given, _columns(rows), None, tuple(notices), self._state())
+        return Found(given, _columns(rows), None, self._say(), self._state())
 
     def _turn(self, follower: Follower, side: int) -> None:
         """Begin again when the frames go on at the other side of the first."""
