@@ -146,12 +146,12 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor, **_: object) -> T
 def one_thread() -> None:
     """Keep the operations of the calling thread, compiled ones too, on one core."""
     torch.set_num_threads(1)
-    torch._dynamo.config.recompile_limit = 64
     torch._inductor.config.cpp.threads = 1
 
 
 def quicken(network: Trainee) -> None:
     """Have blocks and decoder compiled, once for each shape that they meet."""
+    torch._dynamo.config.recompile_limit = 64
     torch.nn.functional.scaled_dot_product_attention = plain_attention
     for block in network.model.image_encoder.trunk.blocks:
         block.compile(dynamic=False)

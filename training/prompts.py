@@ -163,7 +163,7 @@ def correction_points(
 ) -> tuple[Tensor, Tensor]:
     """One click per prompt where the answer is wrong; a hit on the object if not.
 
-    Half of them anywhere in the error, the others in the middle of a large one.
+    Half of the time anywhere in the error, else in the middle of a large one.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def correction_points(
     weight = wrong.float()
     if torch.rand(1, generator=generator) < 0.5:
         weight = weight * F.avg_pool2d(weight, 7, 1, padding=3) ** 4
-    flat = (noise * weight + 1e-6 * noise * truth).flatten(2).argmax(-1)
+    flat = (noise * weight + 1e-9 * noise * truth).flatten(2).argmax(-1)
     width = logits.shape[-1]
     y, x = flat // width, flat % width
     kinds = truth.flatten(2).gather(2, flat[..., None]).long()

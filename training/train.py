@@ -205,15 +205,16 @@ class Lanes:
             ours, theirs = context.Pipe()
             grads = [torch.zeros_like(p).share_memory_() for p in self.parameters]
             helper = context.Process(
-                target=self._serve, args=(theirs, lane, grads), daemon=True
+                target=self._serve, args=(ours, theirs, lane, grads), daemon=True
             )
             helper.start()
+            theirs.close()
             self.helpers.append((ours, grads))
 
     def backward(self, moment: Moment, *batch: Tensor) -> dict[str, float]:
         """Fill ``.grad`` with the mean over the lanes; return the named losses."""
         count = 1 + len(self.helpers)
-        shares = list(zip(*(part.chunk(count) for part in batch), strict=True))
+        shares = list(zip(*(part.tensor_split(count) for part in batch), strict=True))
         for (pipe, _), share in zip(self.helpers, shares[1:], strict=True):
             pipe.send((moment, share))
         own, named = self._one(moment, 0, shares[0])
@@ -235,10 +236,18 @@ class Lanes:
         grads = torch.autograd.grad(parts["loss"], self.parameters, allow_unused=True)
         return list(grads), {name: float(v.detach()) for name, v in parts.items()}
 
-    def _serve(self, pipe: Connection, lane: int, grads: list[Tensor]) -> None:
-        """Work for the first lane, in a process of its own."""
+    def _serve(
+        self, ours: Connection, pipe: Connection, lane: int, grads: list[Tensor]
+    ) -> None:
+        """Work for the first lane, in a process of its own, as long as there is one."""
+        ours.close()
+        for other, _ in self.helpers:
+            other.close()
         while True:
-            moment, share = pipe.recv()
+            try:
+                moment, share = pipe.recv()
+            except EOFError:
+                return
             found, named = self._one(moment, lane, share)
             for grad, new in zip(grads, found, strict=True):
                 if new is not None:

@@ -30,7 +30,8 @@ def test_levels_have_bounds():
 
 
 def test_a_little_is_not_worth_another_level():
-    assert filling(cone(8), *box_of(7.99)) == 0
+    assert filling(cone(8), *box_of(7.74)) == 0
+    assert filling(cone(8), *box_of(7.4)) == 0.5
 
 
 def test_no_mask_at_any_level_is_no_level():

@@ -181,17 +181,47 @@ def test_a_click_beside_a_box_is_obeyed(guidance):
     assert masks[26, 40]
 
 
-def test_a_mask_that_does_not_reach_its_box_is_cut_at_another_level(guidance):
-    rows, columns = np.nonzero(TOUCHING == 2)
-    low = np.array([rows.min(), columns.min()]) * 4.0
-    high = np.array([rows.max(), columns.max()]) * 4.0 + 3
-    y, x = np.indices(TOUCHING.shape)
-    for lift in (-2.0, 1.5):
-        away = (np.hypot(y - 32, x - 40) - 9).astype(np.float32)
-        decoded = undecided()
-        decoded.logits[0] = 2 * (lift - away)
-        box = np.concatenate([low, high])[None]
-        prompts = Prompts(np.zeros((1, 0, 2)), np.zeros((1, 0), int), box)
-        where = np.argwhere(guidance.lean(decoded, prompts).logits[0] > 0)
-        assert where.min(0) == pytest.approx([rows.min(), columns.min()], abs=1)
-        assert where.max(0) == pytest.approx([rows.max(), columns.max()], abs=1)
+@pytest.mark.parametrize("lift", [-3, 0, 2])
+def test_a_mask_that_is_not_as_large_as_its_box_is_cut_at_another_level(lift):
+    nothing = np.full((5, PLACES, PLACES), 0, np.float32)
+    nothing[0] = -9
+    embedding = Embedding({"guide": nothing[None]}, (SIDE, SIDE), (512, 512))
+    guidance = Guidance.of(embedding)
+    y, x = np.indices((PLACES, PLACES))
+    decoded = undecided()
+    decoded.logits[0] = 2 + 0.6 * (9 + lift - np.hypot(y - 32, x - 40))
+    box = np.array([[23.0, 31.0, 41.0, 49.0]]) * 4 + [0, 0, 3, 3]
+    prompts = Prompts(np.zeros((1, 0, 2)), np.zeros((1, 0), int), box)
+    where = np.argwhere(guidance.lean(decoded, prompts).logits[0] > 0)
+    assert where.min(0) == pytest.approx([23, 31], abs=0)
+    assert where.max(0) == pytest.approx([41, 49], abs=0)
+
+
+def test_what_the_guide_says_in_a_box_counts():
+    """A crescent fills its box less than an ellipse would, and lies to one side."""
+    y, x = np.indices((PLACES, PLACES))
+    disc = np.hypot(y - 32, x - 32) <= 14
+    crescent = disc & (np.hypot(y - 32, x - 40) > 13)
+    embedding = Embedding(
+        {"guide": perfect_guide(crescent.astype(int))[None]}, (SIDE, SIDE), (512, 512)
+    )
+    guidance = Guidance.of(embedding)
+    rows, columns = np.nonzero(crescent)
+    low = np.array([rows.min(), columns.min()], float)
+    high = np.array([rows.max(), columns.max()], float)
+    inner = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+    middle, size = guidance._told(inner, low, high)
+    true = np.array([rows.mean(), columns.mean()])
+    box = (low + high) / 2
+    assert np.hypot(*(middle - true)) == pytest.approx(np.hypot(*(box - true)) / 2, 0.3)
+    filled = 0.88 * np.sqrt(np.prod(high - low + 1))
+    assert np.sqrt(crescent.sum()) < size < filled
+
+
+def test_a_box_outside_the_image_holds_nothing(guidance):
+    for box in ([-60, -60, -40, -40], [400, 400, 440, 440], [0, 300, 90, 360]):
+        prompts = Prompts(
+            np.zeros((1, 0, 2)), np.zeros((1, 0), int), np.array([box], float)
+        )
+        found = guidance.lean(undecided(logit=6), prompts).logits[0]
+        assert not (found > 0).any()

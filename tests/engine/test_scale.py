@@ -32,15 +32,15 @@ def test_a_model_without_a_guide_tells_no_sizes():
 
 @pytest.mark.parametrize(
     ("size", "tile"),
-    [(60, 0.6), (24, 0.6), (12, 0.3), (2, 0.25)],
-    ids=["large", "usual", "small", "tiny"],
+    [(0.1, 0.6), (0.04, 0.6), (0.024, 0.3), (0.004, 0.25)],
+    ids=["large", "a little small", "small", "tiny"],
 )
 def test_only_small_objects_make_tiles_smaller(size, tile):
-    assert suited(np.full(9, size), 100, 0.6) == pytest.approx(tile)
+    assert suited(np.full(9, size), 0.6) == pytest.approx(tile)
 
 
 def test_a_few_objects_are_not_believed():
-    assert suited(np.full(4, 3.0), 512, 0.6) == 0.6
+    assert suited(np.full(4, 0.01), 0.6) == 0.6
 
 
 def test_a_few_regions_are_looked_at_all_over_the_image():
@@ -61,6 +61,23 @@ def test_small_objects_are_found_better_than_in_tiles_of_one_size():
         for params in (AutoParams(), AutoParams(tile=300))
     ]
     assert scores[0].f1 > scores[1].f1 + 0.02
+
+
+def test_progress_is_known_from_the_beginning():
+    scene = synthesize("touching nuclei", (256, 256), 5, diameter=9, noise=0.02)
+    rgb = np.repeat(scene.image[..., None], 3, 2)
+    model = load_model("sam2-nano", device="cpu", precision="float32")
+    told: list[tuple[int, int]] = []
+    automatic_masks(
+        model,
+        rgb,
+        AutoParams(),
+        report=lambda done, total, _: told.append((done, total)),
+    )
+    assert min(total for _, total in told) > 0
+    done = [done for done, _ in told]
+    assert done == sorted(done)
+    assert told[-1][0] == told[-1][1]
 
 
 def painted(masks) -> np.ndarray:

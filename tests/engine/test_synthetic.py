@@ -87,3 +87,11 @@ def test_stained_scenes_are_colour_images():
 def test_wrong_requests_are_refused(wrong):
     with pytest.raises(ParameterError):
         synthesize(**wrong)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_large_bacteria_and_many_small_ones_are_drawn(seed: int) -> None:
+    for side, diameter in ((64, 45), (128, 90), (700, 6)):
+        scene = synthesize("colony", (side, side), seed, diameter=diameter)
+        assert scene.labels.shape == (side, side)
+    assert scene.labels.max() == len(np.unique(scene.labels)) - 1

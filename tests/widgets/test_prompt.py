@@ -427,6 +427,25 @@ def test_an_object_that_is_opened_again_is_answered_as_the_image_is_shown_now(
     assert kept.found is not before
 
 
+def test_what_was_cleared_comes_back_and_is_answered_as_the_image_is_shown_now(
+    panel: Panel, hand: Hand, qtbot: Any
+) -> None:
+    tab = panel.prompts
+    hand.click(16, 16)
+    answered(tab, qtbot)
+    before = tab.turns.last
+    assert before is not None
+    found = before.found
+    tab.dialogue.clear()
+    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
+    image.contrast_limits = (0, 90)
+    QApplication.processEvents()
+    hand.press(Qt.Key.Key_Z)
+    assert tab.turns.last is before
+    answered(tab, qtbot)
+    assert before.found is not found
+
+
 def test_kept_outlines_wait_for_their_image(
     panel: Panel, hand: Hand, blobs: Blobs, qtbot: Any
 ) -> None:

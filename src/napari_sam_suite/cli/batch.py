@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from napari_sam_suite.cli.console import (
     counted_interrupts,
     error_as_dict,
     flag,
+    leave_now,
     print_error,
     print_json,
     progress_bar,
@@ -136,21 +135,21 @@ class Batch:
             require_checkpoint(find_model(model, folder=where), where)
         from napari_sam_suite.engine.jobs import Engine
 
-        with (
-            Engine(model, **options) as engine,
-            progress_bar(quiet=self.as_json) as show,
-        ):
-            images = [path for o in openers if (path := _path(o)) is not None]
-            inputs = [*images, *self.read]
-            for open_one in openers:
-                try:
-                    self._one(engine, open_one, show, inputs)
-                except KeyboardInterrupt:
-                    self.interrupted = True
-                if self.interrupted:
-                    break
-            if self.abandoned:
-                engine.close(timeout=0)
+        engine = Engine(model, **options)
+        try:
+            with progress_bar(quiet=self.as_json) as show:
+                images = [path for o in openers if (path := _path(o)) is not None]
+                inputs = [*images, *self.read]
+                for open_one in openers:
+                    try:
+                        self._one(engine, open_one, show, inputs)
+                    except KeyboardInterrupt:
+                        self.interrupted = True
+                    if self.interrupted:
+                        break
+        finally:
+            # What cannot be broken off is not waited for.
+            engine.close(**({"timeout": 0} if self.abandoned else {}))
 
     def finish(self) -> None:
         """Say what was done, and leave with the exit code that it deserves."""
@@ -163,11 +162,7 @@ class Batch:
         if self.interrupted:
             typer.echo("Stopped; finished frames are kept.", err=True)
         if self.abandoned:
-            # The engine's thread is in the middle of something that cannot be broken
-            # off. All files are written; the usual exit would wait for it or crash.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            leave_now()
         if self.interrupted:
             raise typer.Exit(INTERRUPTED)
         if any(row.error for row in self.rows):

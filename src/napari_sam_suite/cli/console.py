@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,8 @@ from rich.markup import escape
 from napari_sam_suite.engine.errors import EngineError, OutOfMemory
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from rich.progress import ProgressColumn
     from rich.table import Table
 
@@ -25,7 +28,7 @@ Show = Callable[[int, int, str], None]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 INTERRUPTED = 130
-"""Exit code of a command stopped with Ctrl-C."""
+"""Exit code of a command stopped with Ctrl-C or SIGTERM."""
 
 # Flags that are not called as in Python.
 _FLAGS = {"folder": "--checkpoints", "formats": "--format", "frame": "--start"}
@@ -41,27 +44,45 @@ _TOO_LITTLE = OutOfMemory(
 def errors(
     *, as_json: bool, stopped: str = "Stopped; what was finished is kept."
 ) -> Iterator[None]:
-    """Turn what can go wrong into one sentence and an exit code."""
+    """Turn what can go wrong into one sentence and an exit code.
+
+    Meanwhile SIGTERM, as schedulers of clusters send it, does what Ctrl-C does.
+    """
     try:
-        yield
+        with _terminating():
+            yield
     except (EngineError, MemoryError) as error:
         print_error(error, as_json=as_json)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        typer.echo(stopped, err=True)
+        print_stopped(stopped, as_json=as_json)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """Let SIGTERM raise `KeyboardInterrupt`, unless somebody has a use for it."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @dataclass
 class Presses:
-    """How often Ctrl-C was pressed since `counted_interrupts` began."""
+    """How often Ctrl-C was pressed, or SIGTERM came, since `counted_interrupts`."""
 
     count: int = 0
 
 
 @contextmanager
 def counted_interrupts(most: int = 2) -> Iterator[Presses]:
-    """Count Ctrl-C instead of breaking off in the middle of whatever is done.
+    """Count Ctrl-C and SIGTERM instead of breaking off in the middle of a work.
 
     Parameters
     ----------
@@ -69,22 +90,27 @@ def counted_interrupts(most: int = 2) -> Iterator[Presses]:
         Further ones are raised as `KeyboardInterrupt` as usual.
     """
     presses = Presses()
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        # Whoever started us ignores Ctrl-C, or has a use for it.
-        yield presses
-        return
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        # Whoever started us may ignore one of them, or have a use for it.
+        ours = [
+            one
+            for one in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(one) is signal.default_int_handler
+        ]
 
     def press(*_: object) -> None:
         presses.count += 1
         if presses.count > most:
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, press)
+    for one in ours:
+        signal.signal(one, press)
     try:
         yield presses
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for one in ours:
+            signal.signal(one, signal.default_int_handler)
 
 
 def flag(name: str) -> str:
@@ -112,6 +138,24 @@ def print_error(
     lead = f"{escape(about)}: " if about and about not in message else ""
     text = f"[red]Error:[/red] {lead}{escape(message)}\n{escape(hint)}"
     Console(stderr=True).print(text.rstrip(), soft_wrap=True, highlight=False)
+
+
+def print_stopped(text: str, *, as_json: bool) -> None:
+    """Print that somebody stopped it: on standard error, and as JSON if asked."""
+    if as_json:
+        stopped = {"message": text, "hint": ""}
+        print_json({"error": stopped, "interrupted": True})
+    typer.echo(text, err=True)
+
+
+def leave_now() -> NoReturn:
+    """End while the engine's thread is in what cannot be broken off.
+
+    All files are written; the usual exit would wait for it or crash.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def print_table(table: Table) -> None:

@@ -15,6 +15,7 @@ from napari_sam_suite.cli.console import (
     counted_interrupts,
     errors,
     print_json,
+    print_stopped,
     progress_bar,
 )
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
@@ -115,7 +116,9 @@ def finetune_command(
                 _follow(job, show)
             notices = [*found.notices, *job.notices]
             if isinstance(job.error, Cancelled):
-                _say([*notices, "Stopped; the same command goes on from here."])
+                _say(notices)
+                text = "Stopped; the same command goes on from here."
+                print_stopped(text, as_json=as_json)
                 raise typer.Exit(INTERRUPTED)
             outcome = _result(job)
     _tell(outcome, notices, as_json=as_json)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from napari_sam_suite.cli.console import (
     Show,
     counted_interrupts,
     errors,
+    leave_now,
     print_json,
     progress_bar,
 )
@@ -88,15 +90,20 @@ def run_command(
                 "Give one of `dask` and `workers`.",
             )
         asked = read_recipe(recipe, images or (), store, device)
+        collected, left = None, False
         with progress_bar(quiet=as_json) as show:
             done = all_done(asked)
             if done is not None:
-                summary, stopped = done, False
+                summary = done
             elif dask is None and workers is None:
-                summary, stopped = _run_here(asked, show)
+                summary, left = _run_here(asked, show)
             else:
-                summary, stopped = _run_there(asked, dask, workers, show)
-            collected = None if stopped else _collect(asked, show)
+                summary = _run_there(asked, dask, workers, show)
+            if not summary.stopped:
+                try:
+                    collected = _collect(asked, show)
+                except KeyboardInterrupt:
+                    summary.stopped = True
     if as_json:
         found = summary.as_dict()
         if collected is not None:
@@ -104,7 +111,9 @@ def run_command(
         print_json(found)
     else:
         _say(summary, collected)
-    if stopped:
+    if left:
+        leave_now()
+    if summary.stopped:
         raise typer.Exit(INTERRUPTED)
     if not summary.complete or (collected is not None and collected.failures):
         raise typer.Exit(1)
@@ -163,31 +172,54 @@ def read_recipe(
 
 
 def _run_here(recipe: Recipe, show: Show | None) -> tuple[Summary, bool]:
+    """What became of a run, and whether it was left before it had ended."""
     from napari_sam_suite.engine.batch.run import open_engine, start_run
 
-    with open_engine(recipe) as engine:
-        return _follow(start_run(engine, recipe), show)
+    engine, left = open_engine(recipe), False
+    try:
+        summary, left = _follow(start_run(engine, recipe), show)
+    finally:
+        # What cannot be broken off is not waited for.
+        engine.close(**({"timeout": 0} if left else {}))
+    return summary, left
 
 
 def _run_there(
     recipe: Recipe, address: str | None, workers: int | None, show: Show | None
-) -> tuple[Summary, bool]:
+) -> Summary:
     from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
 
     with open_cluster(address, workers, recipe.model.device) as client:
-        return _follow(start_cluster_run(client, recipe), show)
+        job = start_cluster_run(client, recipe)
+        return _follow(job, show, patient=True)[0]
 
 
-def _follow(job: Job[Summary], show: Show | None) -> tuple[Summary, bool]:
-    """Show how far a run is until it ends; Ctrl-C stops it after the frame at hand."""
+def _follow(
+    job: Job[Summary], show: Show | None, *, patient: bool = False
+) -> tuple[Summary, bool]:
+    """Show how far a run is until it ends; Ctrl-C stops it after the frame at hand.
+
+    Unless `patient`, it is left at once by another Ctrl-C, or while a model loads; what
+    is finished by then is in the store.
+    """
+    start = time.monotonic()
     with counted_interrupts() as presses:
         while not job.wait(0.1):
             if presses.count:
                 job.cancel()
+                if not patient and (presses.count > 1 or not job.progress.total):
+                    summary = replace(job.parts[-1]) if job.parts else Summary()
+                    summary.seconds = round(time.monotonic() - start, 2)
+                    summary.stopped = True
+                    return summary, True
             if show is not None and job.progress.total:
                 done, total, text = job.progress
-                show(done, total, "stopping" if presses.count else text)
-    return job.result(), bool(presses.count)
+                text = "stopping; Ctrl-C again leaves now" if presses.count else text
+                show(done, total, text)
+    summary = job.result()
+    # Also if all was finished by then: collecting it is not begun.
+    summary.stopped |= bool(presses.count)
+    return summary, False
 
 
 def _collect(recipe: Recipe, show: Show | None) -> Collected | None:

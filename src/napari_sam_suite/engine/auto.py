@@ -154,10 +154,9 @@ class _Search:
         p = self.params
         shape = (image.shape[0], image.shape[1])
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
-        tiles = self._tiles(image)
+        tiles = self._tiles(image, crops)
         regions = [*crops, *tiles]
-        grids = [self._grid(region, tiled=bool(tiles)) for region in regions]
-        self.total = sum(len(grid) for grid in grids)
+        grids = self._grids(crops, tiles)
         if self.keep:
             self.lowest = _lower(p)
         kept: list[Masks] = []
@@ -175,23 +174,35 @@ class _Search:
             )
         return merge(chosen, regions, p)
 
-    def _tiles(self, image: NDArray[np.uint8]) -> list[Region]:
+    def _grids(
+        self, crops: list[Region], tiles: list[Region]
+    ) -> list[NDArray[np.float64]]:
+        """The points of all regions; from now on they are what is to be done."""
+        grids = [self._grid(region, tiled=bool(tiles)) for region in (*crops, *tiles)]
+        self.total = sum(len(grid) for grid in grids)
+        return grids
+
+    def _tiles(self, image: NDArray[np.uint8], crops: list[Region]) -> list[Region]:
         """Tiles of the size that was asked for, or that suits model and objects."""
         p, model = self.params, self.model
         shape, scale = (image.shape[0], image.shape[1]), model.spec.auto.tile
         usual = tile_regions(shape, p.tile, model.input_size, scale)
-        if p.tile != "auto" or self._search != "guided":
+        if p.tile != "auto" or self._way != "guided":
             return usual
+        self._grids(crops, usual)
         sizes = []
         for region in looked_at(usual or [Region(0, 0, *shape)]):
             embedding = self._encode(image, region)
             self._seen[region.box] = embedding
             sizes.append(told_sizes(embedding))
-        scale = suited(np.concatenate(sizes), model.input_size, scale)
-        return tile_regions(shape, p.tile, model.input_size, scale)
+        wanted = suited(np.concatenate(sizes) / model.input_size, scale)
+        if wanted == scale:
+            return usual
+        self._seen = {box: e for box, e in self._seen.items() if box == (0, 0, *shape)}
+        return tile_regions(shape, p.tile, model.input_size, wanted)
 
     @property
-    def _search(self) -> str:
+    def _way(self) -> str:
         """How objects are looked for, as asked or else as suits the model."""
         asked = self.params.search
         return self.model.spec.auto.search if asked == "auto" else asked
@@ -269,7 +280,7 @@ class _Search:
                 f"{self.model.spec.id} has no guide that says where objects are.",
                 "Set `search` to grid or auto.",
             )
-        return able and self._search == "guided"
+        return able and self._way == "guided"
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         p = self.params

@@ -249,7 +249,7 @@ class Guidance:
         """Logits (h, w) that favour an object in a box and keep it there; its size."""
         low, high = self._placed(box)
         first = np.ceil(low - _MARGIN).astype(int).clip(0)
-        end = np.floor(high + _MARGIN).astype(int) + 1
+        end = (np.floor(high + _MARGIN).astype(int) + 1).clip(0)
         inner = slice(first[0], end[0]), slice(first[1], end[1])
         middle, size = self._told(inner, low, high)
         added = _BOXED * self._near(middle, size)

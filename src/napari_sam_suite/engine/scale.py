@@ -25,8 +25,8 @@ _LOOKS = 4
 """Regions at most that are looked at to learn the sizes."""
 _FEW = 5
 """Objects at least that are believed."""
-_SUITED = 40.0
-"""Side of an object's square in the model's input, in pixels, that small ones get."""
+_SUITED = 0.08
+"""Side of an object's square over that of the model's input that small ones get."""
 _ENOUGH = 0.75
 """Tiles become smaller only by more than this factor."""
 _SMALLEST = 0.25
@@ -42,7 +42,7 @@ def looked_at(regions: Sequence[Region]) -> list[Region]:
 def told_sizes(embedding: Embedding) -> NDArray[np.float64]:
     """Sides of the squares of expected objects, in pixels of the image, shape (n,).
 
-    None if the model has no guide.
+    Nothing if the model has no guide.
     """
     guidance = Guidance.of(embedding)
     if guidance is None:
@@ -53,15 +53,13 @@ def told_sizes(embedding: Embedding) -> NDArray[np.float64]:
     return sizes
 
 
-def suited(sizes: NDArray[np.floating], input_size: int, usual: float) -> float:
+def suited(sizes: NDArray[np.floating], usual: float) -> float:
     """Side of the tiles over that of the model's input.
 
     Parameters
     ----------
     sizes : ndarray, shape (n,)
-        Of expected objects, in pixels of the image.
-    input_size : int
-        Side of the model's input in pixels.
+        Of expected objects in pixels of the image, over the side of the model's input.
     usual : float
         The tile that is right for objects that are not small.
 

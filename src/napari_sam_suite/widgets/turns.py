@@ -173,10 +173,10 @@ class Turns:
 
         Finished objects stay as they are; they are asked again if `undo` opens them.
         """
-        for turn in self._turns[-1:]:
-            turn.forget_answer()
-        del self._turns[:-1]
-        self._cleared = [], self._cleared[1]
+        for turns in (self._turns, self._cleared[0]):
+            del turns[:-1]
+            for turn in turns:
+                turn.forget_answer()
         self.undone.clear()
         for turn in (*self.kept, *self._cleared[1]):
             turn.again = True

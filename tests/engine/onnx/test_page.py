@@ -179,7 +179,7 @@ SAID = [
     ([(80.0, 130.0), (165.0, 130.0)], [1, 1], None),
     ([(80.0, 130.0), (120.0, 140.0), (20.0, 20.0)], [1, 0, 0], None),
     ([], [], (96.0, 124.0, 163.0, 195.0)),
-    ([(150.0, 130.0)], [0], (90.0, 120.0, 170.0, 203.0)),
+    ([(150.0, 130.0), (0.0, 0.0)], [0, -1], (90.0, 120.0, 170.0, 203.0)),
 ]
 
 
@@ -192,14 +192,21 @@ def test_the_pages_guidance_is_the_engines(
     dice = np.random.default_rng(3)
     guide = perfect_guide(touching) + dice.normal(0, 0.2, (5, PLACES, PLACES))
     logits = dice.normal(0, 2, (1, PLACES, PLACES)).astype(np.float32)
-    side = 4 * PLACES
+    side, shape = 4 * PLACES, (8 * PLACES, 2 * PLACES)
     features = {"guide": guide.astype(np.float32)[None]}
-    guidance = Guidance.of(Embedding(features, (side, side), (side, side)))
+    guidance = Guidance.of(Embedding(features, shape, (side, side)))
     assert guidance is not None
+    stretch = np.array(shape) / side
+
+    def placed(frame: np.ndarray) -> np.ndarray:
+        """Pixels of the model's input as those of the image."""
+        found: np.ndarray = (frame + 0.5) * stretch - 0.5
+        return found
+
     prompts = Prompts(
-        np.array(points, float).reshape(1, -1, 2),
+        placed(np.array(points, float).reshape(1, -1, 2)),
         np.array(labels, int)[None],
-        None if box is None else np.array([box]),
+        None if box is None else placed(np.reshape(box, (2, 2))).reshape(1, 4),
     )
     answer = Decoded(logits, np.full(1, 0.7, np.float32), *np.zeros((2, 1), int))
     expected = guidance.lean(answer, prompts)
@@ -214,7 +221,7 @@ def test_the_pages_guidance_is_the_engines(
         leaned, score = page.evaluate(
             """async ([logits, guide, low, points]) => {
                 const { lean, rate } = await import("./guidance.js");
-                const perPixel = { y: 0.25, x: 0.25 };
+                const perPixel = { y: 0.125, x: 0.5 };
                 const leaned = lean(logits, guide, low, points, perPixel);
                 return [Array.from(leaned), rate(leaned, 0.7, guide, low)];
             }""",

@@ -142,7 +142,8 @@ def open_engine(recipe: Recipe) -> Engine:
 def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
     """Queue a recipe on an engine; `run_recipe` waits for it.
 
-    A job that is cancelled gives its summary all the same, with `stopped` set.
+    A job that is cancelled gives its summary all the same, with `stopped` set. While it
+    works its only part is the summary so far.
 
     Raises
     ------
@@ -157,6 +158,7 @@ def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
         with store.alone():
             store.begin(images, weights_of(model), _stamp(recipe))
             tally = Tally(job, len(images))
+            job.give(tally.summary)
             stopped = False
             try:
                 prototypes = learn(recipe, store, model, tally)

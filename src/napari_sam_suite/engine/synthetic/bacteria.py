@@ -58,7 +58,7 @@ def _rows(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Lab
     reach = sum(shape) + 4 * bend
     mean, spread = width * rng.uniform(2, 5), rng.uniform(0.15, 0.5)
     radius = width / 2 * rng.uniform(0.82, 1.0)
-    labels = np.zeros(shape, np.uint16)
+    labels = np.zeros(shape, np.int32)  # more ids than rods that can be seen
     count = 1
     for one in range(int(row.min()), int(row.max()) + 1):
         here = row == one
@@ -72,7 +72,10 @@ def _rows(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Lab
         inside = past**2 + off[here] ** 2 <= radius**2
         labels[here] = np.where(inside, count + which, 0)
         count += number
-    return tidy(labels)
+    seen = np.unique(labels[labels > 0])
+    number = np.zeros(count + 1, np.uint16)
+    number[seen] = np.arange(1, len(seen) + 1)
+    return tidy(number[labels])
 
 
 def _crowd(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Labels:
@@ -101,7 +104,8 @@ def _kept(rng: np.random.Generator, labels: Labels, width: float) -> Labels:
     shape = labels.shape
     inside = np.zeros(shape, np.uint16)
     for _ in range(int(rng.integers(1, 5))):
-        radius = rng.uniform(1.5 * width, 0.45 * min(shape))
+        most = max(1.6 * width, 0.45 * min(shape))
+        radius = rng.uniform(1.5 * width, most)
         y, x = (int(rng.integers(n)) for n in shape)
         blob = disc(rng, radius, rng.uniform(1, 2.2), 0.25)
         stamp(inside, blob, y, x, 1, 1.0)
