@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -73,3 +74,8 @@ def start(*arguments: object, code: str = "", **options: Any) -> subprocess.Pope
         env=environment,
         **options,
     )
+
+
+def hearing() -> None:
+    """A shell that runs the tests in the background makes children deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

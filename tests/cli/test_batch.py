@@ -234,11 +234,6 @@ def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
     assert len(found) == row["objects"]
 
 
-def hearing() -> None:
-    """A shell that runs the tests in the background makes children deaf to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + LONG
     while not path.exists() and time.monotonic() < end:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,14 +12,23 @@ import pandas as pd
 import pytest
 import tifffile
 
-from commands import FEW, answer, explains, names, run, segment, stack
+from commands import FEW, answer, explains, hearing, names, run, segment, stack, start
 from engine.fewshot_fakes import tagged
 from engine.models.test_exported import whole
+from napari_sam_suite.engine.batch import run as batch_run
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.recipe import Recipe
+from napari_sam_suite.engine.store import collect as collected
 
 if TYPE_CHECKING:
+    import subprocess
+
     from engine.fakes import FakeSam
+
+LONG = 500
+"""Seconds after which a process hangs, even on a busy machine."""
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 
 def saved(recipe: Path, *arguments: object) -> Recipe:
@@ -236,3 +248,96 @@ def test_a_recipe_is_written_before_anything_is_done(
     result = segment(bad, "--out", out, "--save-recipe", tmp_path / "run.json")
     assert result.exit_code == 1
     assert Recipe.load(tmp_path / "run.json").source.images == (str(bad),)
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + LONG
+    while not any(folder.rglob(pattern)) and time.monotonic() < end:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@posix
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_so_as_json_and_goes_on(
+    tmp_path: Path, kind: signal.Signals
+) -> None:
+    stack(tmp_path / "movie.tif", 300)
+    params = {"points_per_side": 3}
+    body = {
+        "recipe": 1,
+        "source": {"images": ["movie.tif"]},
+        "capability": {"name": "auto", "params": params},
+        "outputs": {"folder": "out", "formats": ["labels"]},
+    }
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    process = start("run", tmp_path / "plate.json", "--json", preexec_fn=hearing)
+    wait_for(tmp_path, "*.parquet", process)
+    process.send_signal(kind)
+    stdout, stderr = process.communicate(timeout=LONG)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    told = json.loads(stdout)
+    assert told["stopped"] and not told["complete"] and "collected" not in told
+    assert 1 <= told["done"] < 300
+    process = start("run", tmp_path / "plate.json", "--json")
+    again = json.loads(process.communicate(timeout=LONG)[0])
+    assert again["complete"] and again["collected"]["frames"] == 300
+    assert (again["done"], again["skipped"]) == (300 - told["done"], told["done"])
+
+
+@posix
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_is_stopped_at_once_while_its_model_loads(
+    tmp_path: Path, cells: Path, kind: signal.Signals
+) -> None:
+    code = f"""
+import pathlib, time
+from napari_sam_suite.engine.models import load
+def load_model(*_, **__):
+    pathlib.Path({str(tmp_path / "loading")!r}).touch()
+    time.sleep(6000)
+load.load_model = load_model
+"""
+    body = {"recipe": 1, "source": {"images": [str(cells)]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    arguments = ("run", tmp_path / "plate.json", "--json")
+    process = start(*arguments, code=code, preexec_fn=hearing)
+    wait_for(tmp_path, "loading", process)
+    begin = time.monotonic()
+    process.send_signal(kind)
+    stdout, stderr = process.communicate(timeout=LONG)
+    assert time.monotonic() - begin < 20, "it is not waited for"
+    assert process.returncode == 130
+    assert json.loads(stdout)["stopped"]
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_stopped_before_a_run_begins_is_json(
+    tmp_path: Path, cells: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch,
+    kind: signal.Signals,
+) -> None:  # fmt: skip
+    body = {"recipe": 1, "source": {"images": [str(cells)]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+
+    def stop(*_: object) -> None:
+        signal.raise_signal(kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_run, "all_done", stop)
+        result = run("run", tmp_path / "plate.json", "--json")
+    assert result.exit_code == 130
+    assert answer(result)["error"]["message"].startswith("Stopped")
+    with monkeypatch.context() as patch:
+        patch.setattr(collected, "collect", stop)
+        asked = ("--store", tmp_path / "store", "--json")
+        body["outputs"] = {"folder": str(tmp_path / "out"), "formats": ["labels"]}
+        (tmp_path / "plate.json").write_text(json.dumps(body))
+        result = run("run", tmp_path / "plate.json", *asked)
+    assert result.exit_code == 130
+    assert (answer(result)["done"], answer(result)["stopped"]) == (1, True)
+    result = run("run", tmp_path / "plate.json", *asked)
+    assert result.exit_code == 0
+    assert (answer(result)["done"], answer(result)["skipped"]) == (0, 1)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -23,7 +23,7 @@ from napari_sam_suite.cli.console import (
 )
 from napari_sam_suite.cli.flags import GroupedCommand
 from napari_sam_suite.cli.options import AsJson, Formats, Out
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.outputs import parse_formats
 
 if TYPE_CHECKING:
@@ -202,6 +202,8 @@ def _follow(
     Unless `patient`, it is left at once by another Ctrl-C, or while a model loads; what
     is finished by then is in the store.
     """
+    from napari_sam_suite.engine.batch.summary import Summary
+
     start = time.monotonic()
     with counted_interrupts() as presses:
         while not job.wait(0.1):
@@ -216,6 +218,8 @@ def _follow(
                 done, total, text = job.progress
                 text = "stopping; Ctrl-C again leaves now" if presses.count else text
                 show(done, total, text)
+    if isinstance(job.error, Cancelled):
+        return Summary(stopped=True), False
     summary = job.result()
     # Also if all was finished by then: collecting it is not begun.
     summary.stopped |= bool(presses.count)

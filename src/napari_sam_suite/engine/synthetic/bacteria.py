@@ -73,9 +73,9 @@ def _rows(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Lab
         labels[here] = np.where(inside, count + which, 0)
         count += number
     seen = np.unique(labels[labels > 0])
-    number = np.zeros(count + 1, np.uint16)
-    number[seen] = np.arange(1, len(seen) + 1)
-    return tidy(number[labels])
+    names = np.zeros(count + 1, np.uint16)
+    names[seen] = np.arange(1, len(seen) + 1)
+    return tidy(names[labels])
 
 
 def _crowd(rng: np.random.Generator, shape: tuple[int, int], width: float) -> Labels:
