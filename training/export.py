@@ -28,7 +28,16 @@ def history(checkpoint: Path) -> dict[str, dict[str, float]]:
     Of a stage whose log is gone, the weights' own card still knows.
     """
     stages = dict(read_card()["training"])
-    for name in ("dense", "prompts", "long", "muon", "muon2", "muon3", "muon4"):
+    for name in (
+        "dense",
+        "prompts",
+        "long",
+        "muon",
+        "muon2",
+        "muon3",
+        "muon4",
+        "muon5",
+    ):
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():
             last = json.loads(log.read_text().splitlines()[-1])

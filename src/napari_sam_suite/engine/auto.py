@@ -36,7 +36,6 @@ from napari_sam_suite.engine.models.protocol import (
 )
 from napari_sam_suite.engine.proposals import propose
 from napari_sam_suite.engine.resample import Enlargement
-from napari_sam_suite.engine.scale import looked_at, suited, told_sizes
 from napari_sam_suite.engine.tiles import (
     STANDARD_TILE,
     Region,
@@ -144,7 +143,6 @@ class _Search:
     total: int = 0
     candidates: Candidates | None = None
     _guidance: Guidance | None = None
-    _seen: dict[tuple[int, int, int, int], Embedding] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lowest = self.params
@@ -154,9 +152,11 @@ class _Search:
         p = self.params
         shape = (image.shape[0], image.shape[1])
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
-        tiles = self._tiles(image, crops)
+        model = self.model
+        tiles = tile_regions(shape, p.tile, model.input_size, model.spec.auto.tile)
         regions = [*crops, *tiles]
-        grids = self._grids(crops, tiles)
+        grids = [self._grid(region, tiled=bool(tiles)) for region in regions]
+        self.total = sum(len(grid) for grid in grids)
         if self.keep:
             self.lowest = _lower(p)
         kept: list[Masks] = []
@@ -173,48 +173,6 @@ class _Search:
                 tuple(regions), found, p, self.lowest, self.keep
             )
         return merge(chosen, regions, p)
-
-    def _grids(
-        self, crops: list[Region], tiles: list[Region]
-    ) -> list[NDArray[np.float64]]:
-        """The points of all regions; from now on they are what is to be done."""
-        grids = [self._grid(region, tiled=bool(tiles)) for region in (*crops, *tiles)]
-        self.total = sum(len(grid) for grid in grids)
-        return grids
-
-    def _tiles(self, image: NDArray[np.uint8], crops: list[Region]) -> list[Region]:
-        """Tiles of the size that was asked for, or that suits model and objects."""
-        p, model = self.params, self.model
-        shape, scale = (image.shape[0], image.shape[1]), model.spec.auto.tile
-        usual = tile_regions(shape, p.tile, model.input_size, scale)
-        if p.tile != "auto" or self._way != "guided":
-            return usual
-        self._grids(crops, usual)
-        sizes = []
-        for region in looked_at(usual or [Region(0, 0, *shape)]):
-            embedding = self._encode(image, region)
-            self._seen[region.box] = embedding
-            sizes.append(told_sizes(embedding))
-        wanted = suited(np.concatenate(sizes) / model.input_size, scale)
-        if wanted == scale:
-            return usual
-        self._seen = {box: e for box, e in self._seen.items() if box == (0, 0, *shape)}
-        return tile_regions(shape, p.tile, model.input_size, wanted)
-
-    @property
-    def _way(self) -> str:
-        """How objects are looked for, as asked or else as suits the model."""
-        asked = self.params.search
-        return self.model.spec.auto.search if asked == "auto" else asked
-
-    def _encode(self, image: NDArray[np.uint8], region: Region) -> Embedding:
-        """The region's embedding; one that was needed before is not made again."""
-        known = self._seen.pop(region.box, None)
-        if known is not None:
-            return known
-        self._pause("Encoding")
-        pixels = image[region.y0 : region.y1, region.x0 : region.x1]
-        return self._asker.encode(np.ascontiguousarray(pixels))
 
     def _grid(self, region: Region, *, tiled: bool) -> NDArray[np.float64]:
         """Points (n, 2) in a region's own (y, x), row by row as upstream.
@@ -250,7 +208,11 @@ class _Search:
         shape = (image.shape[0], image.shape[1])
         if not len(grid):
             return Masks.empty(shape)
-        embedding = self._encode(image, region)
+        self._pause("Encoding")
+        pixels = np.ascontiguousarray(
+            image[region.y0 : region.y1, region.x0 : region.x1]
+        )
+        embedding = self._asker.encode(pixels)
         planned, before = len(grid), self.done
         self._guidance = Guidance.of(embedding) if self._guided(embedding) else None
         if self._guidance is not None:
@@ -274,13 +236,16 @@ class _Search:
 
     def _guided(self, embedding: Embedding) -> bool:
         """Whether to ask where the model's guide says, and not a grid of points."""
+        search = self.params.search
         able = "guide" in embedding.features
-        if self.params.search == "guided" and not able:
+        if search == "guided" and not able:
             raise ModelError(
                 f"{self.model.spec.id} has no guide that says where objects are.",
                 "Set `search` to grid or auto.",
             )
-        return able and self._way == "guided"
+        if search == "auto":
+            search = self.model.spec.auto.search
+        return able and search == "guided"
 
     def _ask(self, embedding: Embedding, points: NDArray[np.float64]) -> Decoded:
         p = self.params

@@ -207,8 +207,7 @@ class AutoParams(PolygonParams):
     tile: Annotated[int, Field(ge=32)] | Literal["auto", "off"] = Field(
         "auto",
         title="Tile",
-        description="Side of the tiles of large images in pixels. Auto suits the "
-        "model, and with the embedded one also small objects.",
+        description="Side of the tiles of large images in pixels.",
     )
     overlap: Literal["exclusive", "allow"] = Field(
         "exclusive",

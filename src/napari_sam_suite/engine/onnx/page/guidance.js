@@ -18,7 +18,7 @@ const COST = 0.02;
 const FILLED = 0.88;
 const MARGIN = 1;
 const NEVER = -20;
-const RATING = [-0.693, 1.03, 3.081, -3.701, -0.245];
+const RATING = [-1.26, 1.045, 3.499, -2.49, -0.402];
 const FAR = 3;
 
 /**
