@@ -79,3 +79,15 @@ def start(*arguments: object, code: str = "", **options: Any) -> subprocess.Pope
 def hearing() -> None:
     """A shell that runs the tests in the background makes children deaf to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def loading_for_ever(seen: Path) -> str:
+    """Code for `start`: models load for ever; a file appears when they begin."""
+    return f"""
+import pathlib, time
+from napari_sam_suite.engine.models import load
+def load_model(*_, **__):
+    pathlib.Path({str(seen)!r}).touch()
+    time.sleep(6000)
+load.load_model = load_model
+"""

@@ -246,7 +246,7 @@ class Lanes:
         while True:
             try:
                 moment, share = pipe.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):
                 return
             found, named = self._one(moment, lane, share)
             for grad, new in zip(grads, found, strict=True):

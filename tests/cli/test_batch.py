@@ -17,7 +17,17 @@ import numpy as np
 import pytest
 import tifffile
 
-from commands import FEW, answer, explains, hearing, names, segment, stack, start
+from commands import (
+    FEW,
+    answer,
+    explains,
+    hearing,
+    loading_for_ever,
+    names,
+    segment,
+    stack,
+    start,
+)
 from napari_sam_suite.cli.batch import Batch
 from napari_sam_suite.cli.intake import Intake
 from napari_sam_suite.cli.tasks import Segmenting
@@ -246,14 +256,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 def test_ctrl_c_while_a_model_loads_is_answered_at_once(
     tmp_path: Path, cells: Path, out: Path
 ) -> None:
-    code = f"""
-import pathlib, time
-from napari_sam_suite.engine.models import load
-def load_model(*_, **__):
-    pathlib.Path({str(tmp_path / "loading")!r}).touch()
-    time.sleep(6000)
-load.load_model = load_model
-"""
+    code = loading_for_ever(tmp_path / "loading")
     process = start("segment", cells, "--out", out, code=code, preexec_fn=hearing)
     wait_for(tmp_path / "loading", process)
     begin = time.monotonic()

@@ -12,7 +12,18 @@ import pandas as pd
 import pytest
 import tifffile
 
-from commands import FEW, answer, explains, hearing, names, run, segment, stack, start
+from commands import (
+    FEW,
+    answer,
+    explains,
+    hearing,
+    loading_for_ever,
+    names,
+    run,
+    segment,
+    stack,
+    start,
+)
 from engine.fewshot_fakes import tagged
 from engine.models.test_exported import whole
 from napari_sam_suite.engine.batch import run as batch_run
@@ -291,14 +302,7 @@ def test_a_run_that_is_stopped_says_so_as_json_and_goes_on(
 def test_a_run_is_stopped_at_once_while_its_model_loads(
     tmp_path: Path, cells: Path, kind: signal.Signals
 ) -> None:
-    code = f"""
-import pathlib, time
-from napari_sam_suite.engine.models import load
-def load_model(*_, **__):
-    pathlib.Path({str(tmp_path / "loading")!r}).touch()
-    time.sleep(6000)
-load.load_model = load_model
-"""
+    code = loading_for_ever(tmp_path / "loading")
     body = {"recipe": 1, "source": {"images": [str(cells)]}}
     (tmp_path / "plate.json").write_text(json.dumps(body))
     arguments = ("run", tmp_path / "plate.json", "--json")

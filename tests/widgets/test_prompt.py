@@ -408,6 +408,12 @@ def test_kept_outlines_stay_when_the_image_is_shown_in_another_way(
     assert len(layer.data) == 3
 
 
+def show_brighter(panel: Panel) -> None:
+    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
+    image.contrast_limits = (0, 90)
+    QApplication.processEvents()
+
+
 def test_an_object_that_is_opened_again_is_answered_as_the_image_is_shown_now(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
@@ -417,9 +423,7 @@ def test_an_object_that_is_opened_again_is_answered_as_the_image_is_shown_now(
     hand.press(Qt.Key.Key_N)
     [kept] = tab.turns.kept
     before = kept.found
-    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
-    image.contrast_limits = (0, 90)
-    QApplication.processEvents()
+    show_brighter(panel)
     assert kept.found is before
     hand.press(Qt.Key.Key_Z)
     assert tab.turns.last is kept
@@ -437,9 +441,7 @@ def test_what_was_cleared_comes_back_and_is_answered_as_the_image_is_shown_now(
     assert before is not None
     found = before.found
     tab.dialogue.clear()
-    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
-    image.contrast_limits = (0, 90)
-    QApplication.processEvents()
+    show_brighter(panel)
     hand.press(Qt.Key.Key_Z)
     assert tab.turns.last is before
     answered(tab, qtbot)
