@@ -26,10 +26,10 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 FRAME = 512
 SHARES = {
-    "fluo": 0.18,
+    "fluo": 0.14,
     "color": 0.28,
-    "bright": 0.03,
-    "phase": 0.23,
+    "bright": 0.04,
+    "phase": 0.26,
     "tissue": 0.05,
     "colony": 0.08,
     "synthetic": 0.15,

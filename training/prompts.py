@@ -9,11 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from leaning import lean
+
 if TYPE_CHECKING:
     from network import Encoded, Trainee, Window
 
 STRIDE = 4
 BACKGROUND = 0
+PLAIN = 0.25
+"""Share of the loss that looks at answers as the decoder gives them."""
 
 
 def choose_points(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -212,8 +216,17 @@ class Task:
             single=True,
         )
 
-    def loss(self, logits: Tensor, iou: Tensor) -> dict[str, Tensor]:
-        """Loss of the answers (B, K, 4, ...) to these prompts."""
+    def loss(self, answers: Answers) -> dict[str, Tensor]:
+        """Loss of the answers (B, K, 4, ...) to these prompts.
+
+        Mostly of those that lean on the guide; estimates of IoU are of them.
+        """
+        leaning = self._loss(answers.leaning, answers.iou)
+        plain = self._loss(answers.plain, answers.iou.detach())
+        loss = (1 - PLAIN) * leaning["loss"] + PLAIN * plain["loss"]
+        return leaning | {"loss": loss, "plain": plain["reached"]}
+
+    def _loss(self, logits: Tensor, iou: Tensor) -> dict[str, Tensor]:
         return _answer_loss(
             logits.float(),
             iou.float(),
@@ -224,6 +237,15 @@ class Task:
             self.balance,
             self.single,
         )
+
+
+@dataclass
+class Answers:
+    """Answers (B, K, 4, h, w) as the decoder gives them and leaning; their IoU."""
+
+    plain: Tensor
+    leaning: Tensor
+    iou: Tensor
 
 
 def noisy_boxes(full: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -282,25 +304,31 @@ def prompt_loss(
     jitter = torch.rand(clicks.shape, generator=generator) - 0.5
     clicks = clicks + jitter.to(clicks.device)
     kinds = torch.ones(clicks.shape[:3], dtype=torch.long, device=clicks.device)
-    logits, iou = network.decode(encoded, window, clicks, kinds)
-    parts = task.loss(logits, iou)
+
+    def ask(points: Tensor, kinds: Tensor, masks: Tensor | None = None) -> Answers:
+        plain, iou = network.decode(encoded, window, points, kinds, masks)
+        return Answers(plain, lean(plain, encoded.dense, points, kinds), iou)
+
+    answers = ask(clicks, kinds)
+    parts = task.loss(answers)
     named = {"one_point": parts["reached"], "iou_error": parts["iou_error"]}
+    named["plain"] = parts["plain"]
     total = parts["loss"]
 
     some = task.first(max(4, count // 2))
     boxes, corners = noisy_boxes(some.full, generator)
-    answer = some.loss(*network.decode(encoded, window, boxes, corners))
+    answer = some.loss(ask(boxes, corners))
     total = total + 0.7 * answer["loss"]
     named["box"] = answer["reached"]
 
     if done > 0.1 and torch.rand(1, generator=generator) < 0.8:
         few = task.first(max(4, count // 2))
         size = few.share.shape[1]
-        best = iou[:, :size, 1:].argmax(-1)[..., None, None, None]
-        best = best.expand(-1, -1, 1, *logits.shape[-2:])
-        old = logits[:, :size, 1:].gather(2, best)[:, :, 0]
+        best = answers.iou[:, :size, 1:].argmax(-1)[..., None, None, None]
+        best = best.expand(-1, -1, 1, *answers.leaning.shape[-2:])
+        old = answers.leaning[:, :size, 1:].gather(2, best)[:, :, 0]
         again = corrections(few, clicks[:, :size], kinds[:, :size], old, generator)
-        answer = few.loss(*network.decode(encoded, window, *again))
+        answer = few.loss(ask(*again))
         total = total + 0.7 * answer["loss"]
         named["corrected"] = answer["reached"]
     return named | {"loss": total}
