@@ -366,6 +366,68 @@ def test_imagej_calibration_is_read_and_a_printers_resolution_is_not(
     assert open_image(tmp_path / "c.tif").scale == pytest.approx((1, 0.5, 1))
 
 
+@pytest.mark.parametrize(
+    ("said", "scale"),
+    [
+        ("unit=micron", (2, 0.5, 0.25)),
+        ("unit=um", (2, 0.5, 0.25)),
+        ("unit=\u00b5m", (2, 0.5, 0.25)),
+        ("unit=\u03bcm", (2, 0.5, 0.25)),
+        ("unit=\\u00B5m", (2, 0.5, 0.25)),
+        ("unit=nm", (0.002, 0.0005, 0.00025)),
+        ("unit=mm", (2000, 500, 250)),
+        ("unit=micron\nyunit=mm\nzunit=nm", (0.002, 500, 0.25)),
+        ("unit=micron\nzunit=furlong", (1, 0.5, 0.25)),
+    ],
+)
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+def test_imagej_units_are_read_however_they_are_spelled(
+    tmp_path: Path, said: str, scale: tuple[float, ...], coding: str
+) -> None:
+    path = tmp_path / "a.tif"
+    text = f"ImageJ=1.54f\n{said}\nspacing=2.0\n"
+    raw = text.encode("utf-8" if "\u03bc" in said else coding)
+    pixels = np.zeros((5, 7), np.uint8)
+    tifffile.imwrite(path, pixels, description=raw, resolution=(4, 2), metadata=None)
+    image = open_image(path)
+    assert (image.scale, image.units) == (pytest.approx(scale), "micrometer")
+
+
+@pytest.mark.parametrize("unit", ["inch", "pixel", "", "furlong"])
+def test_an_imagej_unit_that_is_no_measure_is_pixels(tmp_path: Path, unit: str) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.zeros((5, 7), np.uint8),
+        imagej=True,
+        resolution=(72, 72),
+        metadata={"unit": unit},
+    )
+    image = open_image(tmp_path / "a.tif")
+    assert (image.scale, image.units) == ((1, 1, 1), "pixel")
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("\u00b5m", 1), ("um", 1), ("nm", 1e-3), ("mm", 1e3), (None, 1), ("pixel", None)],
+)
+def test_ome_units_are_read(
+    tmp_path: Path, unit: str | None, factor: float | None
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    metadata: dict[str, object] = {"axes": "YX"}
+    for axis, size in (("X", 0.25), ("Y", 0.5)):
+        metadata[f"PhysicalSize{axis}"] = size
+        if unit is not None:
+            metadata[f"PhysicalSize{axis}Unit"] = unit
+    tifffile.imwrite(path, np.zeros((5, 7), np.uint8), metadata=metadata)
+    image = open_image(path)
+    if factor is None:
+        assert (image.scale, image.units) == ((1, 1, 1), "pixel")
+    else:
+        assert image.scale == pytest.approx((1, 0.5 * factor, 0.25 * factor))
+        assert image.units == "micrometer"
+
+
 def test_metadata_that_makes_no_sense_does_not_keep_the_pixels_away(
     tmp_path: Path,
 ) -> None:

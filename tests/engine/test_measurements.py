@@ -71,6 +71,13 @@ def test_pixels_that_are_not_square_have_an_area_but_no_perimeter() -> None:
     assert np.isnan(row["perimeter"])
 
 
+def test_pixels_that_are_square_but_for_rounding_have_a_perimeter() -> None:
+    objects = Objects([shapely.box(2, 3, 8, 8)])
+    exact = measure(objects, image((0.325, 0.325), "um")).iloc[0]
+    row = measure(objects, image((0.325, 0.32499998), "um")).iloc[0]
+    assert row["perimeter"] == pytest.approx(exact["perimeter"], rel=1e-6)
+
+
 def test_without_an_image_the_source_says_the_scale() -> None:
     source = {"scale": [3, 0.5, 0.5], "units": "um", "sizes": {"y": 30, "x": 40}}
     objects = Objects([shapely.box(0, 0, 3, 3)], source=source)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _FIRST = ["id", "tag", *FrameIndex._fields]
 _STATISTICS = ("mean", "min", "max", "std")
 _PIXEL = "pixel"
+_ROUNDED = 1e-3
+"""Part by which the sides of a square pixel may differ."""
 
 
 def measure(objects: Objects, image: ImageSource | None = None) -> pd.DataFrame:
@@ -123,8 +125,10 @@ def _describe(
         mask = rasterise(polygon, size, (rows.start, columns.start))
     inside = int(mask.sum())
     y, x = (float(np.mean(i)) if inside else math.nan for i in np.nonzero(mask))
-    square = scale[0] == scale[1]
-    around = perimeter(mask) * scale[0] if inside and square else math.nan
+    # Two programs round the same side differently: 0.325 and 0.32499998.
+    square = math.isclose(*scale, rel_tol=_ROUNDED)
+    side = math.sqrt(math.prod(scale))
+    around = perimeter(mask) * side if inside and square else math.nan
     found: dict[str, Any] = {
         "area_px": inside,
         "area": inside * scale[0] * scale[1],

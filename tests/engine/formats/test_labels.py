@@ -16,6 +16,7 @@ from napari_sam_suite.engine.formats.labels import (
     write_labels,
 )
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
+from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.objects import Objects
 
 STACK = Sizes(time=2, z=3, y=12, x=15)
@@ -92,8 +93,41 @@ def test_fiji_finds_pixel_size_and_brightness(tmp_path):
         found = tiff.imagej_metadata
         assert tags["XResolution"].value == (4, 1)
         assert tags["YResolution"].value == (2, 1)
-    assert (found["spacing"], found["unit"], found["max"]) == (2.0, "um", 40.0)
+    assert (found["spacing"], found["unit"], found["max"]) == (2.0, "micron", 40.0)
     assert (found["frames"], found["slices"]) == (2, 3)
+
+
+@pytest.mark.parametrize("highest", [40, 70_000])
+@pytest.mark.parametrize("positions", [1, 2])
+def test_every_kind_of_file_keeps_the_pixel_size(tmp_path, highest, positions):
+    path, sizes = tmp_path / "a.tif", STACK._replace(position=positions)
+    scale = (2000.0, 500.0, 250.0)
+    with LabelWriter(path, sizes, scale=scale, units="nanometer") as writer:
+        writer.write(FrameIndex(), np.full((12, 15), highest))
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages[0].tags
+        if not tiff.is_imagej:  # what QuPath and Bio-Formats look at then
+            assert tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
+            assert tags["XResolution"].value == (40_000, 1)
+    source = Objects.load(path).source
+    for found, units in (
+        (open_image(path).scale, open_image(path).units),
+        (source["scale"], source["units"]),
+    ):
+        assert (found, units) == (pytest.approx((2, 0.5, 0.25)), "micrometer")
+
+
+@pytest.mark.parametrize("highest", [40, 70_000])
+@pytest.mark.parametrize(
+    ("scale", "units"),
+    [((1, 1, 1), "pixel"), ((2, 1, 1), "\u96f7"), ((1, 0, 0), "um"), ((1, 1, 1), "")],
+)
+def test_without_a_pixel_size_none_is_made_up(tmp_path, highest, scale, units):
+    path = tmp_path / "a.tif"
+    with LabelWriter(path, STACK, scale=scale, units=units) as writer:
+        writer.write(FrameIndex(), np.full((12, 15), highest))
+    assert (open_image(path).scale, open_image(path).units) == ((1, 1, 1), "pixel")
+    assert Objects.load(path).source["units"] == "pixel"
 
 
 def test_reading_needs_no_compiled_codecs(tmp_path):

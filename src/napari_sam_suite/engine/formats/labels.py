@@ -31,6 +31,8 @@ from napari_sam_suite.engine.provenance import (
     scale_in,
     sizes_in,
 )
+from napari_sam_suite.engine.readers.contents import Calibration, in_micrometers
+from napari_sam_suite.engine.readers.tiff import describe
 from napari_sam_suite.engine.readers.whole import check_whole, listening
 
 if TYPE_CHECKING:
@@ -197,10 +199,8 @@ class LabelWriter:
             metadata["numbers"] = _TRACK
         if imagej:
             metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}
-        options: dict[str, Any] = {}
-        if self._scale is not None and all(math.isfinite(s) for s in self._scale):
-            metadata |= {"spacing": self._scale[0], "unit": self._units}
-            options["resolution"] = (1 / self._scale[2], 1 / self._scale[1])
+        size, options = self._calibration(imagej=imagej)
+        metadata |= size
         with tifffile.TiffWriter(
             part, bigtiff=big, byteorder="<", imagej=imagej
         ) as tiff:
@@ -214,6 +214,27 @@ class LabelWriter:
                 metadata=metadata,
                 **options,
             )
+
+    def _calibration(self, *, imagej: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Size of a pixel, for the description and for the tags.
+
+        ImageJ has the unit in the description and knows it as micron. Without ImageJ
+        only the tags count, in centimetres.
+        """
+        scale = self._scale
+        if scale is None or not all(math.isfinite(s) and s > 0 for s in scale):
+            return {}, {}
+        known = in_micrometers(scale, [self._units] * 3)
+        metric = known.units != "pixel"
+        z, y, x = known.scale if metric else scale
+        unit = "micron" if metric else self._units
+        metadata = {"spacing": z} | ({"unit": unit} if unit.isascii() else {})
+        if imagej:
+            return metadata, {"resolution": (1 / x, 1 / y)}
+        if not metric:
+            return metadata, {}
+        tags = {"resolution": (1e4 / x, 1e4 / y), "resolutionunit": "CENTIMETER"}
+        return metadata, tags
 
     def _segmented(self) -> str:
         """Pages whose frames were looked at, from 1; the others are zero for that."""
@@ -280,7 +301,7 @@ def read_labels(path: str | Path) -> NDArray[Any]:
     ImageError
         If the file is missing, damaged or not a label image.
     """
-    return _read(Path(path))[0]
+    return _read(Path(path)).labels
 
 
 def write(objects: Objects, path: Path) -> None:
@@ -313,7 +334,7 @@ def read(path: Path) -> Objects:
 
     The number is in the column `label`, and in `track` where the file says so.
     """
-    labels, axes, about = _read(path)
+    labels, axes, about, size = _read(path)
     lead = [_LETTERS.get(axis, "") for axis in axes[:-2]]
     if axes[-2:] != "YX" or "" in lead:
         raise ImageError(
@@ -327,6 +348,8 @@ def read(path: Path) -> Objects:
         "image": path.name,
         "path": str(path),
         "sizes": sizes._asdict(),
+        "scale": list(size.scale),
+        "units": size.units,
         SEARCHED: pages,
     }
     frames = [
@@ -343,8 +366,16 @@ def read(path: Path) -> Objects:
     return objects
 
 
-def _read(path: Path) -> tuple[NDArray[Any], str, dict[str, Any]]:
-    """Labels, their axes, and what the description says."""
+class _Found(NamedTuple):
+    """Labels, their axes, what the description says, and the size of a pixel."""
+
+    labels: NDArray[Any]
+    axes: str
+    about: dict[str, Any]
+    size: Calibration
+
+
+def _read(path: Path) -> _Found:
     if not path.is_file():
         raise ImageError(f"{path} does not exist.", "Check the name.")
     try:
@@ -354,6 +385,7 @@ def _read(path: Path) -> tuple[NDArray[Any], str, dict[str, Any]]:
             labels, axes = series.asarray(), series.axes
             shaped = tiff.shaped_metadata or ()
             about = dict(tiff.imagej_metadata or next(iter(shaped), {}))
+            size = describe(tiff, series.keyframe)[1]
     except _DAMAGE as error:
         raise ImageError(
             f"{path.name} cannot be read as a TIFF: {error}.", "Check the file."
@@ -366,7 +398,7 @@ def _read(path: Path) -> tuple[NDArray[Any], str, dict[str, Any]]:
             "A label image has one whole number per pixel.",
         )
     _check_numbers(labels, path.name)
-    return labels, axes, about
+    return _Found(labels, axes, about, size)
 
 
 def _check_numbers(labels: NDArray[Any], name: str = "This array") -> None:

@@ -85,11 +85,7 @@ def open_tiff(path: Path, axes: str | None) -> Contents:
         ]
         for number, stack in enumerate(stacks):
             check_alike(stack, number, stacks[0], path)
-        try:
-            names, calibration = _tiff_metadata(tiff, full[0][1].keyframe)
-        except (AttributeError, LookupError, SyntaxError, TypeError, ValueError):
-            _log.info("The metadata of %s is not understood", path, exc_info=True)
-            names, calibration = (), Calibration()
+        names, calibration = describe(tiff, full[0][1].keyframe)
         notices = _doubts(full[0][1], path) if stacks[0].rgb and not axes else ()
     return Contents(len(stacks), stacks.__getitem__, names, calibration, notices)
 
@@ -136,23 +132,48 @@ def _doubts(series: tifffile.TiffPageSeries, path: Path) -> tuple[str, ...]:
     )
 
 
+def describe(
+    tiff: tifffile.TiffFile, page: tifffile.TiffPage | tifffile.TiffFrame
+) -> tuple[tuple[str, ...], Calibration]:
+    """Channel names and voxel size; nothing where they make no sense.
+
+    Parameters
+    ----------
+    tiff : TiffFile
+        An open file.
+    page : TiffPage
+        Its first.
+    """
+    try:
+        return _tiff_metadata(tiff, page)
+    except (AttributeError, LookupError, SyntaxError, TypeError, ValueError):
+        _log.info("The metadata of %s is not understood", tiff.filename, exc_info=True)
+        return (), Calibration()
+
+
 def _tiff_metadata(
-    tiff: tifffile.TiffFile, page: tifffile.TiffPage
+    tiff: tifffile.TiffFile, page: tifffile.TiffPage | tifffile.TiffFrame
 ) -> tuple[tuple[str, ...], Calibration]:
     """Channel names and voxel size, where they are meant seriously."""
     import tifffile
 
     if tiff.ome_metadata:
         return _ome_metadata(tifffile.xml2dict(tiff.ome_metadata))
-    unit: object = None
+    units: tuple[object, ...] = (None, None, None)
     depth = None
     if tiff.imagej_metadata is not None:
-        unit = tiff.imagej_metadata.get("unit")
-        depth = tiff.imagej_metadata.get("spacing")
+        about = tiff.imagej_metadata
+        depth = about.get("spacing")
+        units = tuple(
+            about.get(name, about.get("unit")) for name in ("zunit", "yunit", "unit")
+        )
     elif page.resolutionunit != tifffile.RESUNIT.INCH:  # that is a printer's guess
+        about = next(iter(tiff.shaped_metadata or ()), {})
+        depth = about.get("spacing")
         unit = tifffile.RESUNIT(page.resolutionunit).name
+        units = (about.get("unit"), unit, unit)
     x, y = (1 / value if value else None for value in page.resolution)
-    return (), in_micrometers((depth, y, x), (unit, unit, unit))
+    return (), in_micrometers((depth, y, x), units)
 
 
 def _ome_metadata(ome: dict[str, Any]) -> tuple[tuple[str, ...], Calibration]:
