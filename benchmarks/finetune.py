@@ -171,9 +171,13 @@ def epoch_times(args: argparse.Namespace) -> dict[str, float]:
     seeds = (time.process_time() - start) / few * len(scene)
     known = trainee.look(sample.rgb)
     row = {"objects": float(len(scene)), "adapter": seeds}
-    # As many clicks as there are objects, and the usual number of them.
-    for name, prompts in (("ours_all", min(len(scene), 256)), ("ours", 12)):
-        params = FinetuneParams(prompts=prompts)
+    # The same prompts and loss; our own with as many clicks; and with the usual number.
+    every = min(len(scene), 256)
+    for name, params in (
+        ("same", FinetuneParams(loss="seed", prompts=every)),
+        ("ours_all", FinetuneParams(prompts=every)),
+        ("ours", FinetuneParams(prompts=12)),
+    ):
         ours = Teacher(trainee, params, most=model.batch)
         start = time.process_time()
         teach(known, 0, ours)
