@@ -85,6 +85,16 @@ def test_a_mask_alone_means_the_object_that_it_is_of(guidance):
     assert np.abs(anyhow).max() <= 2.0, "only what is inside of anything"
 
 
+def test_a_click_outside_takes_away_from_what_a_mask_alone_means(guidance):
+    masks = np.where(TOUCHING == 2, 7, -7).astype(np.float32)[None, None]
+    prompts = Prompts(pixels((32, 40))[None], np.array([[0]]), masks=masks)
+    found = guidance.lean(undecided(logit=-0.5), prompts).logits[0]
+    without = Prompts(np.zeros((1, 0, 2)), np.zeros((1, 0), int), masks=masks)
+    before = guidance.lean(undecided(logit=-0.5), without).logits[0]
+    assert before[32, 40] > 0 > found[32, 40]
+    assert found[32, 46] == pytest.approx(before[32, 46], abs=0.5)
+
+
 def test_what_the_decoder_is_sure_of_stays(guidance):
     prompts = Prompts.clicks(pixels((32, 20)))
     decoded = undecided()

@@ -190,12 +190,13 @@ class Guidance:
         elif len(inside):
             near, size = self._pointed(inside)
         elif prompts.masks is not None:
-            return self._masked(prompts.masks[b, 0] > 0)
+            near, size = self._masked(prompts.masks[b, 0] > 0)
         else:
             return None
         clicks = labels >= 0
-        if clicks.sum() > 1 or (prompts.boxes is not None and clicks.any()):
-            if prompts.boxes is None:
+        alone = len(inside) == 1 and prompts.boxes is None
+        if clicks.sum() > alone:
+            if len(inside) and prompts.boxes is None:
                 near = _CORRECTED * near
             near = near + self._clicked(points[clicks], labels[clicks] == 1, size)
         return near.astype(np.float32)
@@ -237,13 +238,13 @@ class Guidance:
             added += sign * _CLICK * np.exp(-squares / (2 * (_AROUND * size) ** 2))
         return added
 
-    def _masked(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Logits (h, w) that favour the object that a mask is of."""
+    def _masked(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
+        """Logits (h, w) that favour the object that a mask is of; its size."""
         y, x = np.nonzero(mask)
         if mask.shape != self.size.shape or not len(y):
-            return np.zeros(self.size.shape, np.float32)
-        middle = np.array([y.mean(), x.mean()])
-        return self._near(middle, max(2.0, float(np.sqrt(len(y)))))
+            return np.zeros(self.size.shape, np.float32), 2.0
+        middle, size = np.array([y.mean(), x.mean()]), max(2.0, float(np.sqrt(len(y))))
+        return self._near(middle, size), size
 
     def _boxed(self, box: NDArray[np.float64]) -> tuple[NDArray[np.float32], float]:
         """Logits (h, w) that favour an object in a box and keep it there; its size."""
