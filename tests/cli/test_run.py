@@ -183,6 +183,18 @@ def test_a_store_beside_the_recipe_is_the_default(
     assert (tmp_path / "plate.store" / "manifest.json").is_file()
 
 
+def test_a_run_names_its_store_and_other_images_want_another(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    stack(tmp_path / "a.tif", 1)
+    body = {"recipe": 1, "source": {"images": ["a.tif"]}}
+    (tmp_path / "run.json").write_text(json.dumps(body))
+    result = run("run", tmp_path / "run.json")
+    assert f"The store, for collect: {tmp_path / 'run.store'}" in result.output
+    result = run("run", tmp_path / "run.json", stack(tmp_path / "b.tif", 1))
+    explains(result, "run.store", "another --store")
+
+
 def test_what_failed_is_told_and_the_command_fails(
     tmp_path: Path, model: FakeSam
 ) -> None:

@@ -93,6 +93,22 @@ def client(counts: Path) -> Iterator[Any]:
         yield client
 
 
+def test_a_cluster_of_this_machine_prints_nothing() -> None:
+    code = (
+        "import logging; logging.basicConfig(level=logging.ERROR)\n"
+        "from napari_sam_suite.engine.cluster import open_cluster\n"
+        "with open_cluster(workers=1, device='cpu') as client:\n"
+        "    print(client.submit(sum, [1, 2]).result())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
 def test_a_cluster_finds_what_one_machine_finds(
     tmp_path: Path, client: Any, counts: Path, model: FakeSam
 ) -> None:

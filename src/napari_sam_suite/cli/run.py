@@ -105,12 +105,12 @@ def run_command(
                 except KeyboardInterrupt:
                     summary.stopped = True
     if as_json:
-        found = summary.as_dict()
+        found = summary.as_dict() | {"store": asked.outputs.store}
         if collected is not None:
             found["collected"] = asdict(collected)
         print_json(found)
     else:
-        _say(summary, collected)
+        _say(summary, collected, asked.outputs.store)
     if left:
         leave_now()
     if summary.stopped:
@@ -238,7 +238,7 @@ def _collect(recipe: Recipe, show: Show | None) -> Collected | None:
     return collect(store, Path(outputs.folder), outputs.formats, show)
 
 
-def _say(summary: Summary, collected: Collected | None) -> None:
+def _say(summary: Summary, collected: Collected | None, store: str) -> None:
     console = Console()
     say = partial(console.print, soft_wrap=True, highlight=False)
     frames = _count(summary.done, "frame")
@@ -256,6 +256,8 @@ def _say(summary: Summary, collected: Collected | None) -> None:
             say(f"    {escape(failure['hint'])}")
     if len(summary.failures) > _SHOWN:
         say(f"  and {len(summary.failures) - _SHOWN} more")
+    if summary.done or summary.skipped:
+        say(f"  The store, for collect: {escape(store)}")
     if collected is not None:
         _say_collected(collected)
     if summary.stopped:

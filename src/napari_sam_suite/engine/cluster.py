@@ -6,6 +6,7 @@ and store must have the same names for all of them.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -49,6 +50,8 @@ _GPU_THREADS = 3
 """Tasks of one worker with a GPU: one is on it, one is read, one is written."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """All of them: Dask sets each to 1, and the smallest counts."""
+_TALKATIVE = ("distributed", "distributed.client")
+"""Loggers of Dask with a level of their own, which tell of every connection."""
 _PATIENCE = "15s"
 _LOOK = 0.2
 """Seconds after which a run looks whether it shall stop."""
@@ -84,21 +87,46 @@ def open_cluster(
     distributed = load_extra("distributed", "scale")
     if address is None:
         with (
+            _quiet(),
             _local(distributed, workers or 2, device) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,
         ):
             client.wait_for_workers(workers or 2)
             yield client
         return
+    with _quiet():
+        try:
+            client = distributed.Client(
+                address, timeout=_PATIENCE, set_as_default=False
+            )
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"No Dask scheduler answers at {address}.",
+                "Check the address, and that the scheduler is running.",
+            ) from error
+        with client:
+            yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let Dask tell of errors only, here and in workers, unless more is wanted."""
+    import dask
+
+    if logging.getLogger().isEnabledFor(logging.INFO):
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    environ = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"No Dask scheduler answers at {address}.",
-            "Check the address, and that the scheduler is running.",
-        ) from error
-    with client:
-        yield client
+        with dask.config.set({environ: "error"}):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _local(distributed: Any, workers: int, device: str) -> Any:

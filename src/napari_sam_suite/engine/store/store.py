@@ -99,7 +99,7 @@ class Store:
         if other:
             raise OutputError(
                 f"{place.address} holds results of another recipe: {other!r} differs.",
-                "Choose another store, or delete this one.",
+                "Give another `store`, or delete this one.",
             )
         store.recipe = recipe
         return store
@@ -156,7 +156,7 @@ class Store:
                 raise OutputError(
                     f"{self.place.address} holds results of other prototypes: "
                     f"{capability.prototypes} has changed since.",
-                    "Choose another store, or delete this one.",
+                    "Give another `store`, or delete this one.",
                 )
         self.made_with |= made_with
         self.list_images(images)
@@ -173,7 +173,7 @@ class Store:
             raise OutputError(
                 f"{self.place.address} holds results of other weights of the model "
                 f"{self.recipe.model.id}.",
-                "Choose another store, or delete this one.",
+                "Give another `store`, or delete this one.",
             )
 
     def list_images(
