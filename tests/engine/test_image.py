@@ -428,6 +428,13 @@ def test_ome_units_are_read(
         assert image.units == "micrometer"
 
 
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.jpg", "a.ome.tif"])
+def test_a_file_without_a_byte_is_called_empty(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ImageError, match="is empty: the file has no bytes"):
+        open_image(tmp_path / name)
+
+
 def test_metadata_that_makes_no_sense_does_not_keep_the_pixels_away(
     tmp_path: Path,
 ) -> None:

@@ -18,6 +18,7 @@ from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from napari_sam_suite.engine.errors import ImageError
+from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.formats.labels import read_labels
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 AP_THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).tolist())
 MIN_AREA = 20
 _SUFFIXES = (".tif", ".tiff")
-_FEW = 256
-"""Pairs of neighbouring pixels from which it can be told what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,27 +349,10 @@ def evaluate_files(
 
 
 def _read_objects(path: Path) -> NDArray[Any]:
-    """A label image; one of intensities, which no count of objects fits, is refused."""
+    """A label image; one of intensities is refused."""
     labels = read_labels(path)
-    same, pairs = np.add(_count_pairs(labels, -1), _count_pairs(labels, -2)).tolist()
-    # Of real label images, 0.92 and more are alike; of intensities usually a third. An
-    # image without background asks for more, because all its pixels can be judged.
-    least = 2 / 3 if np.count_nonzero(labels) > 0.9 * labels.size else 0.6
-    if pairs >= _FEW and same < least * pairs:
-        raise ImageError(
-            f"{path.name} does not look like a label image: only {same / pairs:.0%} of "
-            "its neighbouring pixels have the same number, as with intensities.",
-            "Give label images, with one number for each object.",
-        )
+    check_instances(labels, path.name)
     return labels
-
-
-def _count_pairs(labels: NDArray[Any], axis: int) -> tuple[int, int]:
-    """Neighbours along an axis with the same number, and all; both are not 0."""
-    lines = np.moveaxis(labels, axis, -1)
-    one, other = lines[..., 1:], lines[..., :-1]
-    same = np.count_nonzero((one == other) & (one != 0))
-    return int(same), int(np.count_nonzero((one != 0) & (other != 0)))
 
 
 def _pair(folder: Path, truths: list[Path]) -> list[LabelPair]:

@@ -252,3 +252,24 @@ def test_the_file_says_which_pages_were_looked_at(tmp_path):
             told = getattr(tiff, key)
         told = told if isinstance(told, dict) else told[0]
         assert told["pages_segmented"] == "2-3, 6"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("empty.tif", r"empty\.tif is empty"),
+        ("empty.geojson", r"empty\.geojson is empty"),
+        ("folder.tif", r"folder\.tif is a folder"),
+        ("folder", "folder is a folder"),
+        ("no.tif", r"no\.tif does not exist"),
+        ("text.tif", r"text\.tif cannot be read as a TIFF"),
+    ],
+)
+def test_what_holds_no_objects_is_named(tmp_path, name, told):
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "empty.geojson").touch()
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.tif").write_text("hello")
+    with pytest.raises((ImageError, ParameterError), match=told):
+        Objects.load(tmp_path / name)

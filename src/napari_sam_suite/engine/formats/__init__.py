@@ -74,6 +74,11 @@ def find_format(path: str | Path, name: str | None = None) -> FormatModule:
         if known.name == name or (name is None and file.endswith(known.suffixes)):
             module = import_module(f"{__name__}.{known.module or known.name}")
             return cast("FormatModule", module)
+    if name is None and Path(path).is_dir():
+        raise ParameterError(
+            f"{path} is a folder, not a file of objects.",
+            "Give one of the files in it, such as a .geojson.",
+        )
     what = f"format {name!r}" if name else f"file ending {Path(path).suffix!r}"
     known_ = ", ".join(f"{f.name} ({', '.join(f.suffixes)})" for f in FORMATS)
     raise ParameterError(f"The {what} is not known.", f"Use one of: {known_}.")

@@ -29,7 +29,10 @@ def parse_json(
         If it is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip():
+            raise ParameterError(f"{path.name} is empty.", hint)
+        return json.loads(text)
     except OSError as error:
         raise ParameterError(
             f"{path} cannot be read: {error.strerror}.", "Check the name of the file."

@@ -23,6 +23,7 @@ import tifffile
 
 from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.formats.atomic import explain, replacing
+from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.frames import FrameIndex, Sizes, format_selection
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.provenance import (
@@ -333,6 +334,11 @@ def read(path: Path) -> Objects:
     """Read a label TIFF as objects, one for each number on each frame.
 
     The number is in the column `label`, and in `track` where the file says so.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing or damaged, or does not hold one number per object.
     """
     labels, axes, about, size = _read(path)
     lead = [_LETTERS.get(axis, "") for axis in axes[:-2]]
@@ -341,6 +347,7 @@ def read(path: Path) -> Objects:
             f"{path.name} has axes {axes}, not some of PTZYX.",
             "Save it as a stack of label images.",
         )
+    check_instances(labels, path.name)
     lengths = dict(zip(lead, labels.shape, strict=False))
     sizes = Sizes(**lengths, y=labels.shape[-2], x=labels.shape[-1])
     pages = str(about.get("pages_segmented") or f"1-{sizes.frame_count}")
@@ -376,8 +383,15 @@ class _Found(NamedTuple):
 
 
 def _read(path: Path) -> _Found:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder.", "Give a label TIFF.")
     if not path.is_file():
         raise ImageError(f"{path} does not exist.", "Check the name.")
+    if path.stat().st_size == 0:
+        raise ImageError(
+            f"{path.name} is empty: the file has no bytes.",
+            "Copy it again, or write it again.",
+        )
     try:
         with listening() as said, tifffile.TiffFile(path) as tiff:
             series = tiff.series[0]
@@ -388,7 +402,7 @@ def _read(path: Path) -> _Found:
             size = describe(tiff, series.keyframe)[1]
     except _DAMAGE as error:
         raise ImageError(
-            f"{path.name} cannot be read as a TIFF: {error}.", "Check the file."
+            f"{path.name} cannot be read as a TIFF: {error}.", "Give a label TIFF."
         ) from error
     while labels.ndim > 2 and labels.shape[0] == 1:
         labels, axes = labels[0], axes[1:]

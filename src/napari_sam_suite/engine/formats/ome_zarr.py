@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.engine.errors import ImageError, OutputError, ParameterError
 from napari_sam_suite.engine.formats.atomic import explain, part_of, swap
+from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.formats.zarr_labels import (
     KEY,
     OBJECTS,
@@ -199,7 +200,7 @@ def read(path: Path) -> Objects:
     Raises
     ------
     ImageError
-        If it is missing, damaged, or holds no labels.
+        If it is missing, damaged, or does not hold one number per object.
     """
     from napari_sam_suite.engine.image import open_image
 
@@ -224,15 +225,12 @@ def read(path: Path) -> Objects:
         "units": image.units,
         SEARCHED: str(ours.get(SEARCHED) or f"1-{image.sizes.frame_count}"),
     }
-    objects = Objects.concat(
-        [
-            Objects.empty(source),
-            *(
-                Objects.from_labels(image.frame(frame).planes[0], frame, source=source)
-                for frame in image.frames()
-            ),
-        ]
-    )
+    frames = [Objects.empty(source)]
+    for frame in image.frames():
+        labels = image.frame(frame).planes[0]
+        check_instances(labels, path.name)
+        frames.append(Objects.from_labels(labels, frame, source=source))
+    objects = Objects.concat(frames)
     if ours.get("numbers") == TRACK and len(objects):
         objects = objects.with_features(track=objects.features["label"])
     return objects

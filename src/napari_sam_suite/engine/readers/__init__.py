@@ -61,6 +61,11 @@ def read_contents(path: Path, axes: str | None) -> Contents:
             f"{path.name!r} is {kind}, not an image this can read.",
             f"Convert it to {_KINDS}.",
         )
+    if path.is_file() and path.stat().st_size == 0:
+        raise ImageError(
+            f"{path.name!r} is empty: the file has no bytes.",
+            "Copy it again, or write it again.",
+        )
     try:
         contents = opener(path, axes)
         contents.stack(0)
