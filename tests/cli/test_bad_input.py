@@ -295,3 +295,36 @@ def test_one_frame_of_three_gigabytes_takes_little_memory(
     labels = tifffile.imread(out / "huge.tif", key=1234)
     assert np.count_nonzero(labels) == pytest.approx(40_000, rel=0.1)
     assert not tifffile.imread(out / "huge.tif", key=0).any()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.geojson", "a.json"])
+def test_a_recipe_never_overwrites_what_is_no_recipe(
+    model: FakeSam, tmp_path: Path, out: Path, name: str
+) -> None:
+    path, image = tmp_path / name, stack(tmp_path / "a.tif", 1)
+    if path != image:
+        path.write_text('{"type": "FeatureCollection", "features": []}')
+    before = path.read_bytes()
+    explains(segment(image, "--out", out, "--save-recipe", path), name, "no recipe")
+    assert path.read_bytes() == before
+    recipe = tmp_path / "run.json"
+    for _ in range(2):
+        assert segment(image, "--out", out, "--save-recipe", recipe).exit_code == 0
+
+
+@pytest.mark.parametrize("flag", ["--points", "--boxes"])
+def test_a_file_without_coordinates_is_named(
+    model: FakeSam, tmp_path: Path, cells: Path, out: Path, flag: str
+) -> None:
+    (tmp_path / "a.csv").touch()
+    explains(run("prompt", cells, flag, tmp_path / "a.csv", "--out", out), "a.csv")
+    tifffile.imwrite(tmp_path / "b.tif", np.full((9, 9), 255, np.uint8))
+    explains(run("prompt", cells, flag, tmp_path / "b.tif", "--out", out), "b.tif")
+
+
+def test_a_file_without_objects_is_named(
+    model: FakeSam, tmp_path: Path, cells: Path, out: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((9, 9), np.uint8))
+    result = run("prompt", cells, "--objects", tmp_path / "b.tif", "--out", out)
+    explains(result, "no objects", "b.tif")

@@ -50,13 +50,27 @@ def read_numbers(
     if path.suffix.lower() == ".csv" and not path.is_file():
         raise ParameterError(f"`{name}`: there is no file {text!r}.", "Check the path.")
     if text and len(rows) == 1 and path.suffix and path.is_file():
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [
-                row for row in csv.reader(file) if any(cell.strip() for cell in row)
-            ]
-        if rows and not _is_number(rows[0][0]):
+        rows = _read_csv(path, name)
+        if not _is_number(rows[0][0]):
             return _by_heading(rows, width, name, path.name)
     return _parsed(rows, width, name)
+
+
+def _read_csv(path: Path, name: str) -> list[list[str]]:
+    """Lines of a file that are not blank, of which there must be some."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if any(map(str.strip, row))]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ParameterError(
+            f"`{name}`: {path.name} cannot be read as a CSV file.",
+            "Give a text file with one prompt in each line.",
+        ) from error
+    if not rows:
+        raise ParameterError(
+            f"`{name}`: {path.name} is empty.", "Give one prompt in each line."
+        )
+    return rows
 
 
 def _by_heading(

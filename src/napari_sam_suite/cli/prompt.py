@@ -85,6 +85,10 @@ def prompt_command(
 
     with errors(as_json=asked.as_json):
         given = None if objects is None else Objects.load(objects)
+        if given is not None and not len(given):
+            raise ParameterError(
+                f"There are no objects in {objects}.", "Give a file with some."
+            )
         prompts = [Prompt(whole=True)] if whole else []
         prompts += _from_points(points, outside, together) + _from_boxes(boxes)
         if given is not None and prompts:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam_suite.cli.colours import Colours
+from napari_sam_suite.engine.errors import OutputError, ParameterError
+from napari_sam_suite.engine.formats.jsonfile import parse_json
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.recipe import Frames, Model, Outputs, Recipe, Source
 
@@ -38,8 +40,10 @@ def write_recipe(
     Raises
     ------
     EngineError
-        If it cannot be written, or the colours do not fit the first image.
+        If it cannot be written, or the colours do not fit the first image. A file that
+        is no recipe, such as an image, is not replaced.
     """
+    _spare(path)
     positions, z, time = (text or "all" for text in batch.selection)
     colours = batch.colours
     out = absolute(batch.out)
@@ -66,6 +70,21 @@ def write_recipe(
             formats=tuple(batch.said or batch.formats),
         ),
     ).save(path)
+
+
+def _spare(path: Path) -> None:
+    """Refuse to write over what is no recipe."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        there = parse_json(path)
+    except ParameterError:
+        there = None
+    if not isinstance(there, dict) or "recipe" not in there:
+        raise OutputError(
+            f"{path} is there already, and is no recipe.",
+            "Give `save_recipe` another name, such as run.json.",
+        )
 
 
 def _full_name(model: str, folder: Path | None) -> str:

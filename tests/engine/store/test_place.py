@@ -79,3 +79,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_an_unknown_kind_of_address_is_told() -> None:
     with pytest.raises(OutputError, match="magic://x"):
         open_place("magic://x")
+
+
+def test_storage_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = open_place("memory://nobody")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Unable to locate credentials")
+
+    for name in ("cat_file", "ls", "exists"):
+        monkeypatch.setattr(type(place.system), name, refuse)  # type: ignore[attr-defined]
+    for ask in (lambda: place.read("a"), place.names, lambda: place.remove("a")):
+        with pytest.raises(OutputError, match=r"nobody.* locate credentials"):
+            ask()

@@ -84,7 +84,10 @@ def read_folders(
     images, labels = Path(images).expanduser(), Path(labels).expanduser()
     for path in (images, labels):
         if not path.exists():
-            raise ParameterError(f"There is no {path}.", "Check `images` and `labels`.")
+            raise ParameterError(
+                f"There is no file or folder {str(path)!r}.",
+                "Check `images` and `labels`.",
+            )
     pictures = _list(images, _IMAGES)
     if images == labels:
         pictures = {n: p for n, p in pictures.items() if not _LABEL_WORDS.search(n)}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.formats.atomic import explain, put, sweep
 from napari_sam_suite.engine.formats.extras import load_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}
@@ -28,7 +32,13 @@ class Place(Protocol):
         """A folder inside."""
 
     def read(self, name: str) -> bytes | None:
-        """A whole file, or None if there is none."""
+        """A whole file, or None if there is none.
+
+        Raises
+        ------
+        OutputError
+            If storage elsewhere cannot be reached.
+        """
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place, folders included.
@@ -163,11 +173,12 @@ class Remote:
 
     def read(self, name: str) -> bytes | None:
         """A whole file, or None if there is none."""
-        try:
-            data: bytes = self.system.cat_file(f"{self.root}/{name}")
-        except FileNotFoundError:
-            return None
-        return data
+        with self._reached(name):
+            try:
+                data: bytes = self.system.cat_file(f"{self.root}/{name}")
+            except FileNotFoundError:
+                return None
+            return data
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place."""
@@ -189,8 +200,9 @@ class Remote:
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
         path = f"{self.root}/{name}"
-        if self.system.exists(path):
-            self.system.rm_file(path)
+        with self._reached(name):
+            if self.system.exists(path):
+                self.system.rm_file(path)
 
     def names(self) -> set[str]:
         """Names of what is directly in it, without what is half-written."""
@@ -204,8 +216,21 @@ class Remote:
 
     def _listed(self) -> set[str]:
         self.system.invalidate_cache()
+        with self._reached():
+            try:
+                listed = self.system.ls(self.root, detail=False)
+            except FileNotFoundError:
+                return set()
+            return {name.rstrip("/").rpartition("/")[2] for name in listed}
+
+    @contextmanager
+    def _reached(self, name: str = "") -> Iterator[None]:
+        """Say in a sentence what kept storage from answering."""
         try:
-            listed = self.system.ls(self.root, detail=False)
-        except FileNotFoundError:
-            return set()
-        return {name.rstrip("/").rpartition("/")[2] for name in listed}
+            yield
+        except Exception as error:
+            # Every kind of storage has errors of its own.
+            raise OutputError(
+                f"{self.address}/{name} cannot be reached: {error}.",
+                "Check the address, the network, and that you may read there.",
+            ) from error
