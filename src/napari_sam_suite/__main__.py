@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_sam_suite.cli.app import app
+from napari_sam_suite.cli.start import main
 
 if __name__ == "__main__":
-    app(prog_name="napari-sam-suite")
+    main()
