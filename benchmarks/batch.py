@@ -15,7 +15,6 @@ model that takes no time: what is left is ours.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import multiprocessing
 import os
@@ -287,7 +286,6 @@ def count_cost(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def look(progress: Any) -> None:
         done = progress.done // 100
         if done * 10 // args.frames > len(seen):
-            gc.collect()
             seen.append(round(process.memory_info().rss / 2**20))
 
     with open_engine(recipe) as engine, clock() as spent:

@@ -56,12 +56,20 @@ def count_lanes(
     cores : int
         To be used at least, where torch was told of fewer.
     """
-    if frames < 2 or model.device.type != "cpu" or model.spec.runtime != "torch":
+    if frames < 2 or not _shares(model):
         return 1
     largest = _FRAMES // (_PIXEL * shape[0] * shape[1])
     each = 1e9 * (model.spec.memory or _UNKNOWN)
     room = int(psutil.virtual_memory().total / _SHARE / each)
     return max(1, min(MOST, _cores(cores), frames, largest, room))
+
+
+def own_cores(model: SamModel) -> int:
+    """Cores that the model uses in the calling thread, for `count_lanes` in others.
+
+    0 if they are of no matter for it.
+    """
+    return _cores(0) if _shares(model) else 0
 
 
 def start_lanes(count: int, cores: int = 0) -> ThreadPoolExecutor:
@@ -110,6 +118,11 @@ def keep_memory() -> None:
         allocator = ctypes.CDLL(None)
         for name, value in _ALLOCATOR.items():
             allocator.mallopt(name, value)
+
+
+def _shares(model: SamModel) -> bool:
+    """Whether several threads may use a model at once, each with cores of its own."""
+    return model.device.type == "cpu" and model.spec.runtime == "torch"
 
 
 def _cores(least: int) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from engine.batch.experiments import contents, recipe_of, write_stack
 from engine.fakes import FakeSam
+from napari_sam_suite.engine.batch import pipeline
 from napari_sam_suite.engine.batch import run as batch_run
 from napari_sam_suite.engine.batch.bench import Heard
 from napari_sam_suite.engine.batch.pipeline import Told
@@ -18,6 +19,7 @@ from napari_sam_suite.engine.batch.run import open_engine, run_recipe, start_run
 from napari_sam_suite.engine.errors import ModelError
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.models import load
+from napari_sam_suite.engine.store.images import ImageStore
 from napari_sam_suite.engine.store.store import Store
 
 if TYPE_CHECKING:
@@ -136,6 +138,38 @@ def test_large_pictures_between_small_ones_are_alone(
     monkeypatch.setattr("napari_sam_suite.engine.batch.pipeline.count_lanes", counted)
     assert run_recipe(whole).done == 6
     assert "sam-engine" in watched.threads and len(watched.threads) > 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_quick_frames_are_read_found_and_written_by_one_thread(
+    tmp_path: Path,
+    model: FakeSam,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+) -> None:
+    torch.set_num_threads(threads)
+    whole = experiment(tmp_path, frames=30)
+    slow = whole.changed(outputs={"store": str(tmp_path / "slow")})
+    run_recipe(slow)
+    monkeypatch.setattr("napari_sam_suite.engine.batch.pace._QUICK", 60.0)
+    here = threading.current_thread
+    seen: list[tuple[str, str]] = []
+    see, write = pipeline.see_frame, ImageStore.write
+
+    def seeing(*args: Any) -> Any:
+        seen.append(("read", here().name))
+        return see(*args)
+
+    def writing(*args: Any, **notes: Any) -> None:
+        seen.append(("written", here().name))
+        write(*args, **notes)
+
+    monkeypatch.setattr(pipeline, "see_frame", seeing)
+    monkeypatch.setattr(ImageStore, "write", writing)
+    assert run_recipe(whole).done == 30
+    assert len({thread for _, thread in seen[-30:]}) == 1
+    assert [what for what, _ in seen[-4:]] == ["read", "written"] * 2
+    assert contents(tmp_path / "store") == contents(tmp_path / "slow")
 
 
 def test_only_so_many_frames_are_in_memory(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 
@@ -16,51 +16,87 @@ _AHEAD = 2
 
 
 class Ahead(Generic[T]):
-    """Goes through an iterable on a thread of its own, a few items ahead."""
+    """Goes through an iterable on a thread of its own, a few items ahead.
+
+    Where what is done with an item takes next to no time, both threads would only wait
+    for Python's lock: `pause` lets whoever takes an item read it.
+
+    Parameters
+    ----------
+    items : iterable
+        Asked by one thread at a time, but not always by the same.
+    most : int
+        Items that are read before their turn.
+    """
 
     def __init__(self, items: Iterable[T], most: int = _AHEAD) -> None:
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(
-            most
-        )
-        self._closed = threading.Event()
+        self._items = iter(items)
+        self._most = most
+        self._ready: deque[tuple[str, T | BaseException | None]] = deque()
+        self._reading = self._paused = self._closed = False
+        self._news = threading.Condition()
         self._thread = threading.Thread(
-            target=self._work, args=(items,), name="sam-reading", daemon=True
+            target=self._work, name="sam-reading", daemon=True
         )
         self._thread.start()
 
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            kind, item = self._queue.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise item  # type: ignore[misc]
-            yield item  # type: ignore[misc]
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        with self._news:
+            while not self._ready:
+                if self._paused and not self._reading:
+                    self._ready.append(self._read())
+                else:
+                    self._news.wait()
+            kind, item = self._ready.popleft()
+            if kind != "item":
+                self._ready.append(("end", None))
+            if self._reading:
+                self._news.notify_all()
+        if kind == "end":
+            raise StopIteration
+        if kind == "error":
+            raise item  # type: ignore[misc]
+        return item  # type: ignore[return-value]
+
+    def pause(self, *, paused: bool = True) -> None:
+        """Read nothing before its turn, or begin again to do so."""
+        if paused != self._paused:
+            with self._news:
+                self._paused = paused
+                self._news.notify_all()
 
     def close(self) -> None:
         """Stop reading; what was read ahead is dropped."""
-        self._closed.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+        self._thread.join()
 
-    def _work(self, items: Iterable[T]) -> None:
-        try:
-            for item in items:
-                self._put("item", item)
-                if self._closed.is_set():
+    def _work(self) -> None:
+        kind = "item"
+        while kind == "item":
+            with self._news:
+                self._news.wait_for(lambda: self._closed or not self._paused)
+                if self._closed or any(kind != "item" for kind, _ in self._ready):
                     return
-        except Exception as error:  # noqa: BLE001 - for the one who takes the items
-            self._put("error", error)
-        else:
-            self._put("end", None)
+                self._reading = True
+            kind, item = self._read()
+            with self._news:
+                self._news.wait_for(self._has_room)
+                self._ready.append((kind, item))
+                self._reading = False
+                self._news.notify_all()
 
-    def _put(self, kind: str, item: T | BaseException | None) -> None:
-        while not self._closed.is_set():
-            try:
-                self._queue.put((kind, item), timeout=0.1)
-            except queue.Full:
-                continue
-            return
+    def _has_room(self) -> bool:
+        return self._closed or len(self._ready) < (1 if self._paused else self._most)
+
+    def _read(self) -> tuple[str, T | BaseException | None]:
+        try:
+            return "item", next(self._items)
+        except StopIteration:
+            return "end", None
+        except Exception as error:  # noqa: BLE001 - for the one who takes the items
+            return "error", error

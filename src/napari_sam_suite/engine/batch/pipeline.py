@@ -1,22 +1,25 @@
 """Frames through reading, finding and writing, all three at once.
 
 A GPU works on one frame while the next ones are read and the last ones become polygons
-and files. On a CPU frames go side by side, each through all of it. Only so many are
-under way that memory does not grow with the run.
+and files. On a CPU frames go side by side, each through all of it. Where the model
+takes no time, one thread does it all. Only so many frames are under way that memory
+does not grow with the run.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 from napari_sam_suite.engine.batch.ahead import Ahead
+from napari_sam_suite.engine.batch.pace import Pace
 from napari_sam_suite.engine.errors import (
     Cancelled,
     EngineError,
@@ -24,7 +27,7 @@ from napari_sam_suite.engine.errors import (
     OutputError,
 )
 from napari_sam_suite.engine.finder import Found
-from napari_sam_suite.engine.lanes import count_lanes, start_lanes
+from napari_sam_suite.engine.lanes import count_lanes, own_cores, start_lanes
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.run import find_objects, outline, see_frame
 from napari_sam_suite.engine.store.images import told
@@ -147,12 +150,24 @@ def process(
     ModelError
         If the model cannot be used at all.
     """
+    cores = own_cores(model)
+    known: dict[str, int] = {}
+
+    def lanes(look: Look) -> int:
+        # Lanes ask too, and these have fewer cores than this thread.
+        name = look.work.name
+        if name not in known:
+            known.clear()
+            known[name] = lanes_of(model, look.work, cores)
+        return known[name]
+
     with closing(Ahead(looks)) as ahead:
-        for count, some in groupby(ahead, lambda look: lanes_of(model, look.work)):
+        line = _Line(model, ahead, job, audience)
+        for count, some in groupby(ahead, lanes):
             if count > 1:
-                _side_by_side(count, model, some, job, audience)
+                line.side_by_side(count, some)
             else:
-                _in_turn(model, some, job, audience)
+                line.in_turn(some)
 
 
 def lanes_of(model: SamModel, work: ImageWork, cores: int = 0) -> int:
@@ -161,45 +176,78 @@ def lanes_of(model: SamModel, work: ImageWork, cores: int = 0) -> int:
     return count_lanes(model, work.independent, (sizes.y, sizes.x), cores)
 
 
-def _in_turn(
-    model: SamModel, looks: Iterable[Look], job: Listener, audience: Audience
-) -> None:
-    """One frame after the other on the device, those before it in two threads."""
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(_WRITERS, "sam-writing") as pool:
-        try:
-            for look in looks:
-                if job.stopping():
-                    raise Cancelled
-                while len(waiting) > _BEHIND or (waiting and waiting[0].done()):
+class _Line:
+    """The frames of a run on their way from the reader to the store."""
+
+    def __init__(
+        self, model: SamModel, ahead: Ahead[Look], job: Listener, audience: Audience
+    ) -> None:
+        self._model, self._ahead = model, ahead
+        self._job, self._audience = job, audience
+        self._pace = Pace()
+
+    def in_turn(self, looks: Iterator[Look]) -> None:
+        """One frame after the other on the device, those before it in two threads."""
+        waiting: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(_WRITERS, "sam-writing") as pool:
+            try:
+                while (look := self._next(looks)) is not None:
+                    while len(waiting) > _BEHIND or (waiting and waiting[0].done()):
+                        waiting.popleft().result()
+                    found = self._find(look)
+                    if self._pace.quick:
+                        self._finish(look, found)
+                    else:
+                        waiting.append(pool.submit(self._finish, look, found))
+            finally:
+                while waiting:
                     waiting.popleft().result()
-                found = find(model, look, job, audience)
-                waiting.append(pool.submit(finish, model, look, found, audience))
-        finally:
-            while waiting:
-                waiting.popleft().result()
 
+    def side_by_side(self, count: int, looks: Iterator[Look]) -> None:
+        """`count` frames at once, each in a lane of its own from the model to the file.
 
-def _side_by_side(
-    count: int,
-    model: SamModel,
-    looks: Iterable[Look],
-    job: Listener,
-    audience: Audience,
-) -> None:
-    """`count` frames at once, each in a lane of its own from the model to the file."""
-    under_way: set[Future[None]] = set()
-    with start_lanes(count) as lanes:
-        for look in looks:
-            if job.stopping():
-                raise Cancelled
-            under_way.add(lanes.submit(do_frame, model, look, job, audience))
-            if len(under_way) == count:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for one in done:
-                    one.result()
-        for one in under_way:
-            one.result()
+        As long as they are quick, one lane does them all.
+        """
+        turn, broken = threading.Lock(), threading.Event()
+
+        def go() -> None:
+            try:
+                more = True
+                while more:
+                    with turn:
+                        while more := (look := take()) is not None:
+                            if not self._pace.quick:
+                                break
+                            self._finish(look, self._find(look))
+                    if look is not None:
+                        self._finish(look, self._find(look))
+            except BaseException:
+                broken.set()
+                raise
+
+        def take() -> Look | None:
+            return None if broken.is_set() else self._next(looks)
+
+        with start_lanes(count) as lanes:
+            for one in as_completed([lanes.submit(go) for _ in range(count)]):
+                one.result()
+
+    def _next(self, looks: Iterator[Look]) -> Look | None:
+        """The next frame, if there is one."""
+        look = next(looks, None)
+        if look is not None and self._job.stopping():
+            raise Cancelled
+        return look
+
+    def _find(self, look: Look) -> Finding:
+        found = find(self._model, look, self._job, self._audience)
+        if look.rgb is not None and found.found is not None:
+            self._pace.heard(found.seconds)
+            self._ahead.pause(paused=self._pace.quick)
+        return found
+
+    def _finish(self, look: Look, finding: Finding) -> None:
+        finish(self._model, look, finding, self._audience)
 
 
 def do_frame(model: SamModel, look: Look, job: Listener, audience: Audience) -> None:
