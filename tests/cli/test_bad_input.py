@@ -328,3 +328,17 @@ def test_a_file_without_objects_is_named(
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((9, 9), np.uint8))
     result = run("prompt", cells, "--objects", tmp_path / "b.tif", "--out", out)
     explains(result, "no objects", "b.tif")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("prompt", "--points", "30,30", "--embeddings"), ("hierarchy", "--cache")],
+)
+def test_a_folder_to_remember_in_that_cannot_be_one_is_told(
+    model: FakeSam, cells: Path, tmp_path: Path, out: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    name, *flags = command
+    result = run(name, cells, "--out", out, *flags, tmp_path / "mine")
+    explains(result, "mine", flags[-1])
+    assert not model.encoded

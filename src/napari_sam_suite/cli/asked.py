@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from napari_sam_suite.cli.colours import Colours, colour_flags, gather_colours
 from napari_sam_suite.cli.console import errors
 from napari_sam_suite.cli.flags import expand, flag
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
-from napari_sam_suite.engine.outputs import parse_formats
+from napari_sam_suite.engine.outputs import parse_formats, results_in
 
 if TYPE_CHECKING:
     import inspect
@@ -72,7 +73,9 @@ class Asked:
     def run(self, batch: Batch, images: Sequence[Path]) -> None:
         """Take images through a batch; errors are those of `Batch.run`."""
         openers = [partial(_open, path, axes=self.axes) for path in images]
-        batch.run(openers, self.model, **self.engine)
+        kept = self.engine.get("embeddings")
+        with nullcontext() if kept is None else results_in(kept, "--embeddings"):
+            batch.run(openers, self.model, **self.engine)
 
 
 def with_asked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,7 +117,8 @@ def hierarchy_command(
         chosen = AutoParams(**params, overlap="allow")
         wanted = _parse(formats)
         check_names(inputs, _stem)
-        with results_in(asked.out):
+        kept = nullcontext() if cache is None else results_in(cache, "--cache")
+        with results_in(asked.out), kept:
             images = [path for path in inputs if not _is_result(path)]
             writer = _Writer(asked.out, wanted, settings, inputs, asked.as_json)
             batch = asked.batch(Nesting(chosen, settings, cache))

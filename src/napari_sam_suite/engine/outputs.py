@@ -271,10 +271,10 @@ def _open_inside(image: ImageSource) -> InsideWriter:
 
 
 @contextmanager
-def results_in(folder: Path) -> Iterator[None]:
+def results_in(folder: Path, flag: str = "--out") -> Iterator[None]:
     """`check_folder`, taken back where an error leaves what was made empty."""
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    check_folder(folder)
+    check_folder(folder, flag)
     try:
         yield
     except EngineError:
@@ -284,10 +284,17 @@ def results_in(folder: Path) -> Iterator[None]:
         raise
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, flag: str = "--out") -> None:
     """Make a folder and make sure that it can be written to.
 
     Half-written files of runs that were killed are removed from it.
+
+    Parameters
+    ----------
+    folder : Path
+        With all above it.
+    flag : str
+        What names another one.
 
     Raises
     ------
@@ -304,12 +311,12 @@ def check_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise OutputError(
             f"{folder} cannot be a folder: a file of that name is in the way.",
-            "Choose another folder with --out.",
+            f"Choose another folder with {flag}.",
         ) from error
     except OSError as error:
         raise OutputError(
             f"The folder {folder} cannot be written to: {error.strerror}.",
-            "Choose another folder with --out.",
+            f"Choose another folder with {flag}.",
         ) from error
 
 

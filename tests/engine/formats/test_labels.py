@@ -170,7 +170,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path):
             writer.write(FrameIndex(0, 0, 3), random_labels(3))
         with pytest.raises(ImageError, match="float64"):
             writer.write(FrameIndex(), np.zeros((12, 15)))
-        with pytest.raises(ImageError, match="whole numbers"):
+        with pytest.raises(ImageError, match="negative numbers"):
             writer.write(FrameIndex(), np.full((12, 15), -1))
         with pytest.raises(ParameterError, match="too large"):
             writer.write(FrameIndex(), np.full((12, 15), 2**32))

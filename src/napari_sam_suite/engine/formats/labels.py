@@ -416,8 +416,12 @@ def _read(path: Path) -> _Found:
 
 
 def _check_numbers(labels: NDArray[Any], name: str = "This array") -> None:
-    whole = labels.dtype.kind in "bui"
-    if not whole or (labels.dtype.kind == "i" and labels.min(initial=0) < 0):
+    if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
+        raise ImageError(
+            f"{name} has negative numbers, which no labels are.",
+            "A label image has 0 for background and a number from 1 for each object.",
+        )
+    if labels.dtype.kind not in "bui":
         raise ImageError(
             f"{name} does not hold labels but {labels.dtype} values.",
             "A label image has whole numbers, 0 for background.",
