@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from napari_sam_suite.engine.composite import Channel, Composite
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.finetune.data import (
     hash_samples,
     split_samples,
@@ -208,3 +208,17 @@ def test_frames_are_split_by_lot_and_never_all_held_out(
     assert [len(part) for part in split_samples(samples[:1], 0.2, 0)] == [1, 0]
     assert [len(part) for part in split_samples(samples, 0, 0)] == [2, 0]
     assert hash_samples(samples) != hash_samples(samples[:1])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_intensities_and_empty_files_for_labels_are_told_of_the_labels(
+    folders: tuple[Path, Path], suffix: str
+) -> None:
+    path = folders[1] / f"a{suffix}"
+    grey = np.random.default_rng(0).integers(0, 255, TWO.shape, np.uint8)
+    Image.fromarray(grey).save(path)
+    with pytest.raises(ImageError, match=r"Labels of 'a': a.* look like a label image"):
+        read_folders(*folders)
+    path.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"Labels of 'a': .* is empty"):
+        read_folders(*folders)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.finetune.data import Sample, gather_samples
 from napari_sam_suite.engine.formats import FORMATS
+from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.objects import Objects
@@ -177,9 +178,18 @@ def _read_labels(
     spare = sorted(files.keys() - set(pairs.values()))
     if spare:
         told.append(f"Labels without an image are left out: {_name(spare)}.")
-    return {
-        name: _read_file(files[other], told) for name, other in pairs.items() if other
-    }
+    found = {}
+    for name, other in pairs.items():
+        if not other:
+            continue
+        try:
+            found[name] = _read_file(files[other], told)
+        except ImageError as error:
+            # Image and labels may have the same name, in two folders.
+            raise ImageError(f"Labels of {name!r}: {error.message}", error.hint) from (
+                error
+            )
+    return found
 
 
 def _read_single(
@@ -219,6 +229,7 @@ def _read_file(path: Path, told: list[str]) -> Objects:
                 "Save it with one number for each object, 0 for the background.",
             )
         plane = image.frame(FrameIndex()).planes[0]
+        check_instances(plane, path.name)
         sizes = {"sizes": image.sizes._asdict()}
         objects = Objects.from_labels(plane.astype(np.int64), source=sizes)
     else:
