@@ -167,7 +167,8 @@ def test_quick_frames_are_read_found_and_written_by_one_thread(
     monkeypatch.setattr(pipeline, "see_frame", seeing)
     monkeypatch.setattr(ImageStore, "write", writing)
     assert run_recipe(whole).done == 30
-    assert len({thread for _, thread in seen[-30:]}) == 1
+    [thread] = {thread for _, thread in seen[-30:]}
+    assert thread.startswith("sam-lane" if threads > 1 else "sam-engine")
     assert [what for what, _ in seen[-4:]] == ["read", "written"] * 2
     assert contents(tmp_path / "store") == contents(tmp_path / "slow")
 
