@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.widgets.panel import Panel
     from napari_sam_suite.widgets.tab import Parts
+    from widgets.hands import Hand
 
 
 class FakeEngine(Engine):
@@ -60,6 +61,25 @@ def panel(viewer: Any, fake: dict[str, Any], qtbot: Any) -> Iterator[Panel]:
     viewer.window.add_dock_widget(panel, name="SAM Suite")
     yield panel
     panel.session.close(timeout=10)
+
+
+@pytest.fixture
+def libraries() -> None:
+    """Imported beforehand: the tests wait for answers, not for torch."""
+    from napari_sam_suite.widgets.session import prepare
+
+    prepare()
+
+
+@pytest.fixture
+def hand(viewer: Any, panel: Panel, qtbot: Any) -> Hand:
+    """A hand over an image in a window whose Prompt tab is open."""
+    from widgets.hands import Hand, open_tab
+
+    viewer.add_image(blobs(), name="cells")
+    hand = Hand(panel, qtbot)
+    open_tab(panel, qtbot)
+    return hand
 
 
 @pytest.fixture

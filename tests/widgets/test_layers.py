@@ -139,7 +139,8 @@ def test_five_axes_keep_their_place_scale_and_names() -> None:
 
 
 def test_results_are_turned_like_the_image() -> None:
-    layer = Image(pixels(2, 3, 6, 8), rotate=30, affine=np.diag([1, 1, 2, 2, 1]))
+    turned = {"rotate": 30, "shear": [0, 0, 0, 0, 0, 0.3]}
+    layer = Image(pixels(2, 3, 6, 8), **turned, affine=np.diag([1, 1, 2, 2, 1]))
     picture = build_picture([layer], "CZYX")
     options = picture.placement.options
     np.testing.assert_allclose(options["rotate"], layer.rotate[1:, 1:])

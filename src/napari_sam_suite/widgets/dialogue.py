@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.prompts.prompt import Point, Prompt
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.tab import Parts
-    from napari_sam_suite.widgets.turns import Said
+    from napari_sam_suite.widgets.turns import History
 
 
 class Dialogue(QObject):
@@ -61,6 +61,7 @@ class Dialogue(QObject):
         self.turns = Turns()
         self._picture: Picture | None = None
         self._ahead = Ahead(parts.models, parts.session, self)
+        self._asked: Turn | None = None  # whose answer is on its way
         self._answers = Bridge(self)
         self._answers.finished.connect(self._answered)
         self._ahead.said.connect(self.stated)
@@ -71,25 +72,23 @@ class Dialogue(QObject):
         """Go on with this image, which is shown as it was before."""
         self._picture = picture
 
-    def leave(self) -> Said | None:
+    def leave(self) -> History | None:
         """Another image is looked at; what was said of this one can come back."""
-        self._answers.drop()
+        self._drop_answer()
         self._ahead.forget()
         return self.turns.leave()
 
     def look_again(self) -> None:
         """The image is shown in another way, or another model looks at it."""
-        self._answers.drop()
+        self._drop_answer()
         self._ahead.forget()
         self.turns.ask_again()
 
     def use(self, params: PromptParams) -> None:
         """Answer with other parameters, also what was asked last."""
         self._ahead.use(params)
-        turn = self.turns.last
-        if turn is not None:
-            turn.answered = False
-            self.ask_newest()
+        self.turns.reopen()
+        self.ask_newest()
 
     def prepare(self, frame: FrameIndex, near: Point) -> None:
         """Encode a frame around a place where clicks are expected."""
@@ -100,8 +99,10 @@ class Dialogue(QObject):
         """What is said of the object in a frame up to now."""
         from napari_sam_suite.engine.prompts.prompt import Prompt
 
-        self.turns.stay_in(frame)
-        return self.turns.last or Turn(Prompt(), frame)
+        turn = self.turns.last
+        if turn is None or turn.frame != frame:
+            return Turn(Prompt(), frame)
+        return turn
 
     def ask(self, prompt: Prompt, frame: FrameIndex) -> None:
         """Say more of the object."""
@@ -114,23 +115,27 @@ class Dialogue(QObject):
 
     def ask_newest(self) -> None:
         """Have the newest turn answered, if it has not been."""
-        self._answers.drop()  # what comes now would be taken for its answer
+        self._drop_answer()  # what comes now would be taken for its answer
         turn, picture = self.turns.last, self._picture
         if turn is None or turn.answered or picture is None or self._runner.busy:
             return
 
         def begin(interactive: Interactive) -> None:
-            if turn is self.turns.last:
-                before = self.turns.before
-                known = None if before is None else before.suggestion
-                after = None if known is None else known.answer
-                earlier = None if known is None or before is None else before.told
-                turn.prompt = replace(turn.prompt, before=earlier)
-                self._answers.follow(
-                    interactive.ask(turn.prompt, turn.frame, after=after)
-                )
+            if turn is not self.turns.last:
+                return
+            before, after, earlier = self.turns.before, None, None
+            if before is not None and not before.again and before.suggestion:
+                after, earlier = before.suggestion.answer, before.told
+            turn.prompt = replace(turn.prompt, before=earlier)
+            self._answers.follow(interactive.ask(turn.prompt, turn.frame, after=after))
 
+        self._asked = turn
         self._ahead.reach(picture, begin)
+
+    def go_on(self) -> None:
+        """Have the newest turn answered if nobody was asked yet, as during a run."""
+        if self._asked is not self.turns.last:
+            self.ask_newest()
 
     def undo(self) -> None:
         """Take the last click or box back."""
@@ -146,7 +151,7 @@ class Dialogue(QObject):
 
     def clear(self) -> None:
         """Forget all clicks and outlines."""
-        self._answers.drop()
+        self._drop_answer()
         self.turns.clear()
         self.changed.emit()
 
@@ -167,8 +172,13 @@ class Dialogue(QObject):
 
         self._ahead.reach(picture, keep)
 
+    def _drop_answer(self) -> None:
+        """Let the answer go that is on its way."""
+        self._asked = None
+        self._answers.drop()
+
     def _answered(self, job: Job[list[Suggestion]]) -> None:
-        turn = self.turns.last
+        turn, self._asked = self.turns.last, None
         if isinstance(job.error, Cancelled) or turn is None:
             return
         if job.error is not None and turn.again:

@@ -64,6 +64,10 @@ class Drawing(QObject):
         """Whether the viewer has a layer."""
         return layer is not None and layer in self._viewer.layers
 
+    def reveal(self) -> None:
+        """Show at once what is in the viewer, and not to be seen yet."""
+        self._reveal.finish()
+
     def show(self, run: Run, new: Objects) -> None:
         """Add objects to the layer of a run, which is made if there is none."""
         if not len(new):

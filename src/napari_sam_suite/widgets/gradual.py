@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.widgets.bridge import Background
+from napari_sam_suite.widgets.layers import to_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -160,8 +161,8 @@ def shown_frame(viewer: ViewerModel, run: Run) -> FrameIndex | None:
     if run.layer is None or run.layer not in viewer.layers:
         return None
     leading = len(run.picture.placement.axes) - 2
-    point = np.asarray(viewer.dims.point)[-run.layer.ndim :]
-    return run.picture.placement.frame(run.layer.world_to_data(point)[:leading])
+    place = to_data(run.layer, viewer.dims.point)
+    return run.picture.placement.frame(place[:leading].tolist())
 
 
 def _in_chunks(objects: Objects) -> list[Objects]:

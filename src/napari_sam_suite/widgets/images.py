@@ -45,6 +45,10 @@ _SHOWN = (
     "blending",
     "data",
     "scale",
+    "translate",
+    "rotate",
+    "shear",
+    "affine",
 )
 
 
@@ -113,7 +117,7 @@ class ImageChooser(QWidget):
         """Tick exactly these layers."""
         with signals_blocked(self.list):
             for item in self._items():
-                ticked = any(item.data(_LAYER) is layer for layer in layers)
+                ticked = item.data(_LAYER) in layers  # or in napari's proxies of them
                 item.setCheckState(_check(ticked))
         self._show_axes()
 

@@ -16,8 +16,8 @@ from napari_sam_suite.engine.frames import FrameIndex
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari.layers import Image
-    from numpy.typing import NDArray
+    from napari.layers import Image, Layer
+    from numpy.typing import ArrayLike, NDArray
 
     from napari_sam_suite.engine.composite import Channel, Composite
     from napari_sam_suite.engine.image import ImageSource
@@ -37,6 +37,7 @@ _BY_LABEL = {
     **dict.fromkeys(("z", "depth", "plane", "slice"), "Z"),
     **dict.fromkeys(("c", "ch", "channel"), "C"),
 }
+_TURNS = ("rotate", "shear", "affine")
 _FIELDS = {"P": "position", "T": "time", "Z": "z"}
 
 
@@ -50,7 +51,7 @@ class Placement:
         Letter of every axis of the result layer: P, T, Z, C, Y, X.
     options : mapping
         Keyword arguments that put a layer of these axes onto the image: scale,
-        translate, units, axis_labels, and rotate and affine where there are any.
+        translate, units, axis_labels, and rotate, shear and affine where there are any.
     channel : int
         Place on the channel axis, where the result has one.
     """
@@ -68,7 +69,7 @@ class Placement:
 
     def flat(self) -> dict[str, Any]:
         """The same options for a layer of y and x alone."""
-        kept = {"rotate": 2, "affine": 3}
+        kept = {"rotate": 2, "shear": 2, "affine": 3}
         return {
             name: values[-kept[name] :, -kept[name] :] if name in kept else values[-2:]
             for name, values in self.options.items()
@@ -141,6 +142,12 @@ def leading_sizes(layer: Image) -> tuple[int, ...]:
     return tuple(int(n) for n in _pixels(layer).shape[: layer.ndim - 2])
 
 
+def plane_size(layer: Image) -> tuple[int, int]:
+    """Rows and columns of a layer."""
+    height, width = _pixels(layer).shape[layer.ndim - 2 : layer.ndim]
+    return int(height), int(width)
+
+
 def build_picture(
     layers: Sequence[Image], letters: str, *, channel: int = 0
 ) -> Picture:
@@ -211,8 +218,30 @@ def composite_of(
     return Composite(channels=channels, blend="add" if added else "lighten")
 
 
+def to_data(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
+    """A place in the viewer, which may have more axes, in data coordinates."""
+    place = layer.world_to_data(np.asarray(world)[-layer.ndim :])
+    return np.asarray(place, np.float64)
+
+
+def put_onto(layer: Layer, placement: Placement) -> None:
+    """Move a layer of the same axes onto an image, where it is not there already."""
+    size = len(placement.axes)
+    straight = {name: np.eye(size) for name in ("rotate", "shear")}
+    for name, wanted in {
+        **straight,
+        "affine": np.eye(size + 1),
+        **placement.options,
+    }.items():
+        there = _turn(layer, name) if name in _TURNS else getattr(layer, name)
+        if name == "units":
+            there = [str(unit) for unit in there]
+        if not np.array_equal(there, wanted):  # each costs a new slice
+            setattr(layer, name, wanted)
+
+
 def current_frame(
-    layer: Image, letters: str, point: Sequence[float]
+    layer: Image, letters: str, point: ArrayLike
 ) -> tuple[FrameIndex, int]:
     """Frame and channel of a layer that the viewer shows.
 
@@ -222,10 +251,10 @@ def current_frame(
         Any of the chosen ones.
     letters : str
         Meaning of its axes.
-    point : sequence of float
+    point : array_like
         Where the sliders are, in world coordinates (``viewer.dims.point``).
     """
-    place = layer.world_to_data(np.asarray(point)[-layer.ndim :])
+    place = to_data(layer, point)
     sizes = leading_sizes(layer)
     step = {
         letter: int(np.clip(round(float(value)), 0, size - 1))
@@ -323,13 +352,22 @@ def _place(layer: Image, letters: str, channel: int) -> Placement:
 
 
 def _turns(layer: Image, first: int) -> dict[str, Any]:
-    """What a layer has of rotation and affine transform, without leading axes."""
+    """What a layer has of rotation, shear and affine, without leading axes."""
     found = {}
-    for name, matrix in (
-        ("rotate", np.asarray(layer.rotate)),
-        ("affine", np.asarray(layer.affine.affine_matrix)),
-    ):
-        inner = matrix[first:, first:]
+    for name in _TURNS:
+        inner = _turn(layer, name)[first:, first:]
         if not np.allclose(inner, np.eye(len(inner))):
             found[name] = inner
     return found
+
+
+def _turn(layer: Layer, name: str) -> NDArray[np.float64]:
+    """One of them as a matrix."""
+    if name == "affine":
+        return np.asarray(layer.affine.affine_matrix)
+    found = np.asarray(getattr(layer, name), np.float64)
+    if name == "rotate" or found.ndim == 2:
+        return found
+    matrix = np.eye(layer.ndim)
+    matrix[np.triu_indices(layer.ndim, 1)] = found  # a shear that is given in short
+    return matrix

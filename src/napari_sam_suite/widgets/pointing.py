@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.widgets.layers import SHOWN
+from napari_sam_suite.widgets.layers import SHOWN, put_onto
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,22 +45,35 @@ class Pointing(QObject):
         A click, in world coordinates, and whether it is inside of the object.
     stretching(ndarray, ndarray), boxed(ndarray, ndarray)
         Two corners in world coordinates, while the mouse moves and at its end.
+    dropped()
+        It was switched off while the mouse moved; the box comes to nothing.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where to listen.
+    keys : mapping of str to callable
+        What keys do, whichever layer is active.
+    also : mapping of str to callable
+        What keys do unless the active layer has them for itself.
     """
 
     pointed = Signal(object, bool)
     stretching = Signal(object, object)
     boxed = Signal(object, object)
+    dropped = Signal()
 
     def __init__(
         self,
         viewer: ViewerModel,
         keys: Mapping[str, Callable[[], None]],
+        also: Mapping[str, Callable[[], None]],
         parent: QObject | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._keys = keys
-        self._bound: list[Any] = []
+        self._keys, self._also = keys, also
+        self._bound: list[tuple[Any, Mapping[str, Callable[[], None]]]] = []
         self.on = False
 
     def turn(self, on: bool) -> None:
@@ -81,14 +94,17 @@ class Pointing(QObject):
 
     def _bind(self, _: Any = None) -> None:
         """Give the keys to the viewer and to the active layer, whose own come first."""
-        for owner in self._bound:
-            for key in self._keys:
+        for owner, keys in self._bound:
+            for key in keys:
                 owner.bind_key(key, None)
-        layer = self._viewer.layers.selection.active
-        there = [self._viewer, *([] if layer is None or _drawn_in(layer) else [layer])]
-        self._bound = there if self.on else []
-        for owner in self._bound:
-            for key, action in self._keys.items():
+        self._bound = []
+        if self.on:
+            self._bound.append((self._viewer, {**self._keys, **self._also}))
+            layer = self._viewer.layers.selection.active
+            if layer is not None and not _drawn_in(layer):
+                self._bound.append((layer, self._keys))
+        for owner, keys in self._bound:
+            for key, action in keys.items():
                 owner.bind_key(key, lambda _, do=action: do(), overwrite=True)
 
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
@@ -101,12 +117,15 @@ class Pointing(QObject):
         start, pixel = np.array(event.position), np.array(event.pos)
         far = False
         yield
-        while event.type == "mouse_move":
+        while self.on and event.type == "mouse_move":
             event.handled = True
             far = far or bool(np.abs(np.array(event.pos) - pixel).max() > _STILL)
             if far:
                 self.stretching.emit(start, np.array(event.position))
             yield
+        if not self.on:
+            self.dropped.emit()
+            return
         event.handled = True
         if far:
             self.boxed.emit(start, np.array(event.position))
@@ -117,15 +136,14 @@ class Pointing(QObject):
 class Sketch:
     """A layer that shows what was pointed at and what it gave.
 
-    One for both, as each layer costs its time whenever something is clicked. It is
-    emptied and not removed: drivers have crashed at the next redraw where a Shapes
-    layer was removed.
+    One for both, as each layer costs its time whenever something is clicked, and one
+    for each kind of axes. They are emptied and not removed: drivers have crashed at
+    the next redraw where a Shapes layer was removed.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._layer: Shapes | None = None
-        self._axes = ""
+        self._layers: dict[str, Shapes] = {}  # by their axes
 
     def show(
         self,
@@ -175,26 +193,27 @@ class Sketch:
 
     def clear(self) -> None:
         """Show nothing."""
-        if self._layer is not None and self._layer in self._viewer.layers:
-            _redraw(self._layer, _Drawn())
+        for layer in self._layers.values():
+            if layer in self._viewer.layers:
+                _redraw(layer, _Drawn())
 
     def _at(self, picture: Picture) -> Shapes:
-        """The layer, made again where it is gone or has other axes."""
+        """The layer of these axes, made again where it is gone; others are emptied."""
         layers, axes = self._viewer.layers, picture.placement.axes
-        layer = self._layer
+        layer = self._layers.get(axes)
+        for other, shown in self._layers.items():
+            if other != axes and shown in layers:
+                _redraw(shown, _Drawn())
+        if layer is not None and layer in layers:
+            put_onto(layer, picture.placement)
+            return layer
         selected = set(layers.selection)
         options = {"ndim": len(axes), **picture.placement.options}
-        if layer is None or layer not in layers or axes != self._axes:
-            layer = Shapes(name=_NAME, opacity=1.0, metadata={SHOWN: True}, **options)
-            layers.append(layer)
-        for name in ("scale", "translate"):
-            there = getattr(layer, name)
-            wanted = options.get(name, there)
-            if not np.array_equal(there, wanted):  # each costs a new slice
-                setattr(layer, name, wanted)
+        layer = Shapes(name=_NAME, opacity=1.0, metadata={SHOWN: True}, **options)
+        layers.append(layer)
         if set(layers.selection) != selected:
             layers.selection = selected
-        self._layer, self._axes = layer, axes
+        self._layers[axes] = layer
         return layer
 
 

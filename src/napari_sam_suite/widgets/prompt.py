@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -17,7 +15,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.prompts.params import PromptParams
+from napari_sam_suite.widgets.adding import Adding
+from napari_sam_suite.widgets.aim import Aim, with_box, with_point
 from napari_sam_suite.widgets.carrying import CarryBox
 from napari_sam_suite.widgets.dialogue import Dialogue
 from napari_sam_suite.widgets.form import Form, fold, scrolled
@@ -25,14 +26,13 @@ from napari_sam_suite.widgets.pointing import OUTSIDE, Pointing, Sketch
 from napari_sam_suite.widgets.promptkeys import Keys
 from napari_sam_suite.widgets.shelf import Place, Shelf
 from napari_sam_suite.widgets.tab import Tab
-from napari_sam_suite.widgets.turns import Said, Turn, as_json, outlines
+from napari_sam_suite.widgets.turns import History, outlines
 from napari_sam_suite.widgets.waiting import Waiting
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
     from qtpy.QtGui import QHideEvent, QShowEvent
 
-    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.prompts.prompt import Box, Point, Prompt
     from napari_sam_suite.widgets.layers import Picture
     from napari_sam_suite.widgets.tab import Parts, State
@@ -44,7 +44,6 @@ _HINT = (
     "Drag: a box around it."
 )
 _ANSWER = "Answer"
-_HALF = 0.5  # px that a pixel reaches beyond its centre
 _ALWAYS = ("answers", "prompts_per_batch")
 """Set by the tab itself: one prompt at a time, and all three answers."""
 
@@ -69,16 +68,18 @@ class PromptTab(Tab):
         )
         self.dialogue = Dialogue(parts, self)
         self.turns = self.dialogue.turns
+        self.adding = Adding(parts, self.dialogue, self)
         self.waiting = Waiting(self._is_pending)
-        self._shelf: Shelf[tuple[Said, tuple[Any, ...]]] = Shelf()
+        self._shelf: Shelf[tuple[History, tuple[Any, ...]]] = Shelf()
         self.keys = Keys(self)
         self.buttons = self.keys.buttons
-        self.pointing = Pointing(parts.viewer, self.keys.bound, self)
+        self.pointing = Pointing(parts.viewer, self.keys.bound, self.keys.also, self)
         self.sketch = Sketch(parts.viewer)
         self.carry = CarryBox(parts)
         self._picture: Picture | None = None
         self._place = Place([], "")
         self._known: tuple[Any, ...] = ()
+        self._where = self._why = ""
         self._ready_for: tuple[Any, ...] = ()
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -125,6 +126,7 @@ class PromptTab(Tab):
         self.pointing.pointed.connect(self._click)
         self.pointing.stretching.connect(self._stretch)
         self.pointing.boxed.connect(self._box)
+        self.pointing.dropped.connect(self._show)
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(_PATIENCE)
@@ -133,8 +135,8 @@ class PromptTab(Tab):
         self.dialogue.stated.connect(self.state.setText)
         self.dialogue.ready.connect(self._prepared)
         self._soon.timeout.connect(self._prepare)
-        self.dialogue.failed.connect(lambda _: self.waiting.clear())
-        for part in (self.dialogue, self.carry):
+        self.dialogue.failed.connect(self._stop_waiting)
+        for part in (self.dialogue, self.adding, self.carry):
             part.said.connect(self.said)
             part.failed.connect(self.failed)
 
@@ -142,16 +144,16 @@ class PromptTab(Tab):
         """Go on with the image that is looked at now, and with the model."""
         layers = self._images.layers()
         place, looks = Place(layers, self._images.letters()), self._looks(state.picture)
+        where = "" if state.picture is None else str(state.picture.placement)
         if not place.same(self._place) and (place or self._place):
             self._turn_to(place, looks)
         elif looks != self._known:
             self.dialogue.look_again()
-        changed, self._place, self._known = looks != self._known, place, looks
+        changed = (looks, where) != (self._known, self._where)
+        self._place, self._known, self._where = place, looks, where
         self.carry.show_state(state)
         self.refresh()
         if changed:
-            if self.pointing.on:
-                self.dialogue.ask_newest()
             self._show()
 
     def _turn_to(self, place: Place, looks: tuple[Any, ...]) -> None:
@@ -160,7 +162,7 @@ class PromptTab(Tab):
         said = self.dialogue.leave()
         if said is not None:
             self._shelf.put(self._place, (said, self._known))
-            count = len(said[1])
+            count = len(said.now.kept)
             if count:
                 what = "1 outline waits" if count == 1 else f"{count} outlines wait"
                 self.said.emit(f"{what} to be added until the image is there again.")
@@ -190,7 +192,8 @@ class PromptTab(Tab):
 
     def refresh(self, _: Any = None) -> None:
         """Listen to the viewer if there is something to point at, and prepare it."""
-        why = self._why_not()
+        why, gone = self._why_not(), self._why
+        self._why = why
         on = self.isVisible() and self.point.isChecked() and not why
         self.pointing.turn(on)
         if why:
@@ -198,6 +201,12 @@ class PromptTab(Tab):
         elif on and (self._known, self._images.frame()[0]) != self._ready_for:
             self.state.setText("Preparing this frame.")
             self._soon.start()
+        elif gone and self.state.text() == gone:
+            self.state.setText("Ready." if on else "")
+            self._tell()
+            self._later.start()  # what came meanwhile is to be drawn
+        if on:
+            self.dialogue.go_on()
         self._show_tags()
         self._show_buttons()
 
@@ -252,7 +261,7 @@ class PromptTab(Tab):
             "commit": outlined or bool(self.turns.kept),
             "next": outlined,
             "undo": self.turns.can_undo,
-            "redo": bool(self.turns.undone),
+            "redo": self.turns.can_redo,
             "cycle": turn is not None and len(turn.found) > 1,
             "clear": turn is not None or bool(self.turns.kept),
         }
@@ -265,8 +274,8 @@ class PromptTab(Tab):
             return
         frame, _ = self._images.frame()
         self._ready_for = (self._known, frame)
-        center = np.array(self._viewer.scene.camera.center)
-        self.dialogue.prepare(frame, self._clip(self._to_image(center)))
+        center = self._viewer.scene.camera.center
+        self.dialogue.prepare(frame, self._aim().nearest(center))
 
     def _use_params(self) -> None:
         """Other parameters: the frame is prepared anew, the last answer as well."""
@@ -279,72 +288,52 @@ class PromptTab(Tab):
         self.refresh()
 
     def _prepared(self) -> None:
+        if self._soon.isActive():
+            return  # that was the frame before
         self.state.setText("Ready.")
         self._show()
 
     # -- what the mouse says -----------------------------------------------------
 
-    def _to_image(self, world: NDArray[np.float64]) -> tuple[float, float]:
-        """(y, x) in pixels of the image, of a place in the viewer."""
-        layer = self._images.layers()[0]
-        place = np.asarray(layer.world_to_data(world[-layer.ndim :]), np.float64)
-        return float(place[-2]), float(place[-1])
+    def _aim(self) -> Aim:
+        return Aim(self._images.layers()[0], self._images.letters())
 
-    def _clip(self, point: tuple[float, float]) -> tuple[float, float]:
-        if self._picture is None:
-            return point
-        sizes = self._picture.image.sizes
-        y, x = np.clip(point, 0, (sizes.y - 1, sizes.x - 1))
-        return float(y), float(x)
-
-    def _click(self, world: NDArray[np.float64], inside: bool) -> None:
-        place = self._to_image(world)
-        point = self._clip(place)
-        if np.abs(np.subtract(point, place)).max() > _HALF:
-            self.said.emit("That is outside the image.")
+    def _click(self, world: ArrayLike, inside: bool) -> None:
+        aim = self._aim()
+        try:
+            point, frame = aim.point(world), aim.frame(world)
+        except EngineError as error:
+            self.said.emit(str(error))
             return
-        frame = self._images.frame()[0]
         self.waiting.do(lambda: self._add_point(point, frame, inside))
 
     def _add_point(self, point: Point, frame: FrameIndex, inside: bool) -> None:
         before = self.dialogue.before(frame).prompt
-        if inside:
-            self._ask(replace(before, inside=(*before.inside, point)), frame)
-        elif before.inside or before.box is not None:
-            self._ask(replace(before, outside=(*before.outside, point)), frame)
-        else:
-            self.said.emit("Click the object first, then what does not belong to it.")
+        try:
+            prompt = with_point(before, point, inside)
+        except EngineError as error:
+            self.said.emit(str(error))
+            return
+        self.dialogue.ask(prompt, frame)
 
-    def _corners(
-        self, one: NDArray[np.float64], other: NDArray[np.float64]
-    ) -> tuple[float, float, float, float]:
-        first, second = (self._clip(self._to_image(p)) for p in (one, other))
-        (y0, y1), (x0, x1) = (sorted(pair) for pair in zip(first, second, strict=True))
-        return y0, x0, y1, x1
-
-    def _stretch(self, one: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+    def _stretch(self, one: ArrayLike, other: ArrayLike) -> None:
         """Show the box while it is drawn."""
-        prompt = replace(self._before().prompt, box=self._corners(one, other))
-        self._draw(prompt)
+        aim = self._aim()
+        frame, box = aim.frame(one), aim.corners(one, other)
+        self._draw(with_box(self.dialogue.before(frame).prompt, box), frame)
 
-    def _box(self, one: NDArray[np.float64], other: NDArray[np.float64]) -> None:
-        box = self._corners(one, other)
-        if min(box[2] - box[0], box[3] - box[1]) < 1:
-            self.said.emit("That box is too small.")
+    def _box(self, one: ArrayLike, other: ArrayLike) -> None:
+        aim = self._aim()
+        try:
+            box, frame = aim.box(one, other), aim.frame(one)
+        except EngineError as error:
+            self.said.emit(str(error))
             self._show()
             return
-        frame = self._images.frame()[0]
         self.waiting.do(lambda: self._add_box(box, frame))
 
     def _add_box(self, box: Box, frame: FrameIndex) -> None:
-        self._ask(replace(self.dialogue.before(frame).prompt, box=box), frame)
-
-    def _before(self) -> Turn:
-        """What is said of the object in this frame up to now."""
-        return self.dialogue.before(self._images.frame()[0])
-
-    def _ask(self, prompt: Prompt, frame: FrameIndex) -> None:
-        self.dialogue.ask(prompt, frame)
+        self.dialogue.ask(with_box(self.dialogue.before(frame).prompt, box), frame)
 
     # -- what is shown ------------------------------------------------------------
 
@@ -363,8 +352,19 @@ class PromptTab(Tab):
     def _show(self) -> None:
         self._later.stop()
         turn = self.turns.last
-        self._draw(None if turn is None else turn.prompt)
+        if turn is None:
+            self._draw(None, FrameIndex())
+        else:
+            self._draw(turn.prompt, turn.frame)
+        self._tell()
+        self._show_buttons()
+
+    def _tell(self) -> None:
+        """Say which answer is shown."""
+        turn = self.turns.last
         suggestion = None if turn is None else turn.suggestion
+        if self._why:
+            return
         if turn is not None and suggestion is not None:
             self.state.setText(
                 f"{_ANSWER} {turn.chosen + 1} of {len(turn.found)}, "
@@ -372,28 +372,29 @@ class PromptTab(Tab):
             )
         elif self.state.text().startswith(_ANSWER):
             self.state.setText("Ready.")
-        self._show_buttons()
 
-    def _draw(self, prompt: Prompt | None) -> None:
-        picture = self._picture
+    def _draw(self, prompt: Prompt | None, frame: FrameIndex) -> None:
+        if self._viewer.dims.ndisplay != 2:
+            return  # napari fails to add flat shapes in 3-D
+        picture, turn = self._picture, self.turns.last
         if picture is None or (prompt is None and not self.turns.kept):
             self.sketch.clear()
             return
-        turn = self.turns.last
-        frame = self._before().frame if turn is None else turn.frame
         now = outlines([] if turn is None else [turn])
         self.sketch.show(picture, frame, prompt, now, outlines(self.turns.kept))
 
     # -- buttons and keys --------------------------------------------------------
 
     def undo(self) -> None:
-        """Take back the last click or box, or go on with the object kept last."""
-        if not self.waiting.drop():
-            self.dialogue.undo()
+        """Take back the last click or box, or what N, Escape or Enter did."""
+        if self.waiting.drop():
+            return
+        self.adding.undo()
+        self._show_tags()
 
     def redo(self) -> None:
         """Do again what was taken back."""
-        self.dialogue.redo()
+        self.adding.redo()
 
     def clear(self) -> None:
         """Forget all clicks and outlines."""
@@ -407,17 +408,19 @@ class PromptTab(Tab):
 
     def next(self) -> None:
         """Keep this outline, and begin another object."""
-        self.waiting.do(self._keep, needs_answer=True)
+        tag = self._tag()
+        self.waiting.do(lambda: self._keep(tag), needs_answer=True)
 
-    def _keep(self) -> None:
-        self.dialogue.keep(self._tag())
+    def _keep(self, tag: str) -> None:
+        self.dialogue.keep(tag)
         self._show()
 
     def commit(self) -> None:
         """Put everything that is outlined into the results."""
-        self.waiting.do(self._commit, needs_answer=True)
+        tag = self._tag()
+        self.waiting.do(lambda: self._commit(tag), needs_answer=True)
 
-    def _commit(self) -> None:
+    def _commit(self, tag: str) -> None:
         picture = self._picture
         if picture is None:
             return
@@ -426,25 +429,15 @@ class PromptTab(Tab):
         except EngineError as error:
             self.said.emit(str(error))
             return
-        from napari_sam_suite.engine.losses import Losses
-        from napari_sam_suite.engine.run import FrameResult
-
-        self.dialogue.keep(self._tag())
-        turns = self.turns.take()
-        if not turns:
-            return
-        frames = list(dict.fromkeys(turn.frame for turn in turns))
-        recipe = self.parts.recipe(picture, params, frames)
-        recipe |= {"capability": "prompt", "prompts": as_json(turns)}
-        run = self._results.begin(picture, recipe, "add")
-        for turn in turns:
-            if turn.objects is not None:
-                self._results.add(run, FrameResult(turn.frame, turn.objects, Losses()))
-        self._results.finish(run)
-        what = "1 object" if len(turns) == 1 else f"{len(turns)} objects"
-        self.said.emit(f"Added {what}.")
+        self.adding.add(picture, params, tag)
         self._show()
         self._show_tags()
+
+    def _stop_waiting(self, _: object) -> None:
+        """An answer or a frame came to nothing, which the footer tells."""
+        self.waiting.clear()
+        if not self._why and not self.state.text().startswith(_ANSWER):
+            self.state.setText("")
 
     def _tag(self) -> str:
         from napari_sam_suite.engine.features import UNASSIGNED

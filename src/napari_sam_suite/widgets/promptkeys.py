@@ -26,8 +26,8 @@ _KEYS = {
     "undo": (
         "Undo",
         "Z",
-        "Take back the last click or box, or the last Next.",
-        "There is no click or box to take back.",
+        "Take back the last click, box, Next, Clear or Add to results (also Ctrl+Z).",
+        "There is nothing to take back.",
     ),
     "redo": ("Redo", "Y", "Do again what was taken back.", "Nothing was taken back."),
     "cycle": (
@@ -45,6 +45,9 @@ _KEYS = {
 }
 """Of each: what it is called, its key, what it does, and why it does nothing now."""
 
+_ALSO = {"Control-Z": "undo", "Control-Shift-Z": "redo"}
+"""Keys that have a meaning of their own in layers with tags."""
+
 
 class Keys(QWidget):
     """The buttons, in two columns.
@@ -60,12 +63,15 @@ class Keys(QWidget):
         By name.
     bound : dict of str to callable
         What each key does.
+    also : dict of str to callable
+        What keys do that a layer may have for itself.
     """
 
     def __init__(self, actions: object) -> None:
         super().__init__()
         self.buttons: dict[str, QPushButton] = {}
         self.bound: dict[str, Callable[[], None]] = {}
+        self.also = {key: getattr(actions, name) for key, name in _ALSO.items()}
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for place, (name, (text, key, _, _)) in enumerate(_KEYS.items()):

@@ -86,6 +86,10 @@ class Results(QObject):
         """Whether everything that was found is in the viewer."""
         return not self._runs and self._drawing.idle
 
+    def reveal(self) -> None:
+        """Show a new layer at once, which otherwise takes a moment."""
+        self._drawing.reveal()
+
     def begin(self, picture: Picture, recipe: dict[str, Any], mode: Mode) -> Run:
         """Start a run; its recipe goes into the layer's metadata.
 
@@ -136,6 +140,15 @@ class Results(QObject):
     def last(self) -> Step | None:
         """The step that would be undone."""
         return self._done[-1] if self._done else None
+
+    @property
+    def next(self) -> Step | None:
+        """The step that would be done again."""
+        return self._undone[-1] if self._undone else None
+
+    def done(self, step: Step) -> bool:
+        """Whether a step can be taken back, if need be after later ones."""
+        return step in self._done
 
     def undone(self, step: Step) -> bool:
         """Whether a step was taken back."""

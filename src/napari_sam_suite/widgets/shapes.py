@@ -69,6 +69,12 @@ def polygon_vertices(
     return [_join(closed[start:stop]) for start, stop in itertools.pairwise(firsts)]
 
 
+def is_as_drawn(vertices: Vertices, now: NDArray[Any]) -> bool:
+    """Whether a shape still has the vertices that it was drawn with."""
+    same = vertices.shape == now.shape
+    return same and bool(np.allclose(vertices, now, atol=1e-3))
+
+
 def layer_options(
     objects: Objects, placement: Placement, name: str, about: Mapping[str, Any]
 ) -> dict[str, Any]:

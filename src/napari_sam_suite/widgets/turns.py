@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.interactive import Suggestion
     from napari_sam_suite.engine.prompts.prompt import Prompt
+    from napari_sam_suite.widgets.adding import Added
 
     Outline = tuple[Polygon | MultiPolygon, FrameIndex]
+
+_STEPS = 50
+"""Steps that can be taken back; each holds on to its answers."""
 
 
 @dataclass(eq=False)
@@ -54,132 +58,198 @@ class Turn:
         return replace(self.prompt, level=level)
 
 
-Said = tuple[list[Turn], list[Turn]]
-"""The clicks on the present object, and the objects kept for later."""
-
-
-class Turns:
-    """The clicks on one object, and the objects that wait to be added.
+class Said(NamedTuple):
+    """What is said at one time.
 
     Attributes
     ----------
-    undone : list of Turn
-        Taken back; the next to come again is the last.
-    kept : list of Turn
+    turns : tuple of Turn
+        The clicks on the present object.
+    kept : tuple of Turn
         One for each object that is finished.
     """
 
+    turns: tuple[Turn, ...] = ()
+    kept: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One step back or forth: what is said there, and what it does to the results."""
+
+    said: Said
+    added: Added | None = None
+
+
+class History(NamedTuple):
+    """What is said, and the steps from there, for `Turns.come_back`."""
+
+    now: Said
+    done: list[_Step]
+    undone: list[_Step]
+
+
+class Turns:
+    """The clicks on one object, the objects that wait to be added, and the way back."""
+
     def __init__(self) -> None:
-        self._turns: list[Turn] = []
-        self._cleared: Said = [], []
-        self.undone: list[Turn] = []
-        self.kept: list[Turn] = []
+        self._now = Said()
+        self._done: list[_Step] = []
+        self._undone: list[_Step] = []
 
     @property
     def last(self) -> Turn | None:
         """The newest turn."""
-        return self._turns[-1] if self._turns else None
+        return self._now.turns[-1] if self._now.turns else None
 
     @property
     def before(self) -> Turn | None:
         """The turn that the newest one goes on from."""
-        return self._turns[-2] if len(self._turns) > 1 else None
+        return self._now.turns[-2] if len(self._now.turns) > 1 else None
 
-    def add(self, turn: Turn) -> None:
-        """Go on; what was taken back is gone."""
-        self._turns.append(turn)
-        self.undone.clear()
+    @property
+    def kept(self) -> list[Turn]:
+        """One for each object that is finished."""
+        return list(self._now.kept)
 
-    def drop(self) -> None:
-        """Forget the newest turn, which could not be answered."""
-        del self._turns[-1:]
+    @property
+    def now(self) -> Said:
+        """What is said at present."""
+        return self._now
 
     @property
     def can_undo(self) -> bool:
         """Whether there is anything to take back."""
-        return bool(self._turns or self.kept or any(self._cleared))
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether anything was taken back that can come again."""
+        return bool(self._undone)
+
+    @property
+    def added(self) -> Added | None:
+        """What is in the results, where `undo` goes back to before it was added."""
+        return self._done[-1].added if self._done else None
+
+    @property
+    def withdrawn(self) -> Added | None:
+        """What was in the results, where `redo` adds it again."""
+        return self._undone[-1].added if self._undone else None
+
+    def add(self, turn: Turn) -> None:
+        """Go on, or begin another object if the turn is in another frame."""
+        turns = self._now.turns if self.in_frame(turn.frame) else ()
+        self._do(self._now._replace(turns=(*turns, turn)))
+
+    def in_frame(self, frame: FrameIndex) -> bool:
+        """Whether something is said of an object in this frame."""
+        return self.last is not None and self.last.frame == frame
+
+    def drop(self) -> None:
+        """Forget the newest turn, which could not be answered."""
+        before = Said(self._now.turns[:-1], self._now.kept)
+        self._undone.clear()
+        self._arrive(self._done.pop().said if self._done else before)
 
     def undo(self) -> None:
-        """Take the newest turn back; without one, go on with the object kept last.
-
-        Where there is nothing at all, what was cleared comes back.
-        """
-        if self._turns:
-            self.undone.append(self._turns.pop())
-        elif self.kept:
-            *self.kept, last = self.kept
-            if last.again:
-                last.forget_answer()
-            self._turns = [last]
-        else:
-            self._turns, self.kept = self._cleared
-            self._cleared = [], []
+        """Take the newest step back: a click, a finished object, what was cleared."""
+        if self._done:
+            step = self._done.pop()
+            self._undone.append(_Step(self._now, step.added))
+            self._arrive(step.said)
 
     def redo(self) -> None:
-        """Bring back the turn that was taken back last."""
-        if self.undone:
-            self._turns.append(self.undone.pop())
+        """Do the step again that was taken back last."""
+        if self._undone:
+            step = self._undone.pop()
+            self._done.append(_Step(self._now, step.added))
+            self._arrive(step.said)
 
     def cycle(self) -> None:
-        """Choose the next answer of the newest turn."""
-        if self._turns and self._turns[-1].found:
-            turn = self._turns[-1]
+        """Choose the next answer of the newest turn; what was taken back is gone."""
+        turn = self.last
+        if turn is not None and turn.found:
             turn.chosen = (turn.chosen + 1) % len(turn.found)
+            self._undone.clear()
 
-    def stay_in(self, frame: FrameIndex) -> None:
-        """Begin another object if the newest turn is in another frame."""
-        if self._turns and self._turns[-1].frame != frame:
-            self._turns.clear()
-            self.undone.clear()
+    def reopen(self) -> None:
+        """Have the newest turn answered once more; what was taken back is gone."""
+        if self.last is not None:
+            self.last.answered = False
+            self._undone.clear()
 
     def keep(self, tag: str, objects: Objects) -> None:
         """Finish the object, which has an outline, with a tag."""
-        turn = self._turns[-1]
+        turn = self._now.turns[-1]
         turn.prompt = replace(turn.prompt, tag=tag)
         turn.objects = objects
-        self.kept = [*self.kept, turn]
-        self._turns = []
-        self.undone = []
+        self._do(Said((), (*self._now.kept, turn)))
 
-    def take(self) -> list[Turn]:
-        """The objects that are finished, which are forgotten here."""
-        found, self.kept = self.kept, []
-        self._cleared = [], []
-        return found
+    def take(self, since: Said | None = None) -> list[Turn]:
+        """The objects that are finished, which are forgotten here.
+
+        Parameters
+        ----------
+        since : Said, optional
+            Where `undo` goes back to; what was said before the last one was finished.
+        """
+        taken = self.kept
+        if taken:
+            if since is not None and self._done and self._done[-1].said is since:
+                self._now = self._done.pop().said
+            self._do(self._now._replace(turns=(), kept=()))
+        return taken
+
+    def remember(self, added: Added) -> None:
+        """Note what became of the objects that were taken."""
+        self._done[-1] = replace(self._done[-1], added=added)
 
     def clear(self) -> None:
         """Begin anew; `undo` brings everything back."""
-        if self._turns or self.kept:
-            self._cleared = self._turns, self.kept
-        self._turns, self.undone, self.kept = [], [], []
+        if any(self._now):
+            self._do(Said())
 
     def begin(self) -> None:
-        """Go on with another object; what was said of this one is forgotten."""
-        self._turns = []
+        """Go on with another object; `undo` goes back to this one."""
+        self._do(self._now._replace(turns=()))
 
-    def leave(self) -> Said | None:
+    def leave(self) -> History | None:
         """Begin anew for good, and give what was said, for `come_back`."""
-        found = self._turns, self.kept
-        self._turns, self.undone, self.kept = [], [], []
-        self._cleared = [], []
-        return found if any(found) else None
+        found = History(self._now, self._done, self._undone)
+        self._now, self._done, self._undone = Said(), [], []
+        return found if any(found.now) or found.done else None
 
-    def come_back(self, found: Said) -> None:
+    def come_back(self, found: History) -> None:
         """Go on with what `leave` gave."""
-        self._turns, self.kept = found
+        self._now, self._done, self._undone = found
 
     def ask_again(self) -> None:
         """Have the newest turn answered anew, by itself.
 
-        Finished objects stay as they are; they are asked again if `undo` opens them.
+        Finished objects stay as they are. They, and earlier turns, are asked again if
+        `undo` or `redo` leads to them.
         """
-        for turns in (self._turns, self._cleared[0]):
-            del turns[:-1]
-            for turn in turns:
-                turn.forget_answer()
-        self.undone.clear()
-        for turn in (*self.kept, *self._cleared[1]):
-            turn.again = True
+        steps = (*self._done, *self._undone)
+        for said in (self._now, *(step.said for step in steps)):
+            for turn in (*said.turns, *said.kept):
+                turn.again = True
+        if self.last is not None:
+            self.last.forget_answer()
+            self._undone.clear()
+
+    def _do(self, said: Said) -> None:
+        """Make a step that can be taken back; what was taken back before is gone."""
+        self._done.append(_Step(self._now))
+        del self._done[:-_STEPS]
+        self._undone.clear()
+        self._now = said
+
+    def _arrive(self, said: Said) -> None:
+        self._now = said
+        if self.last is not None and self.last.again:
+            self.last.forget_answer()
+            self._undone.clear()  # it may become another outline than what was kept
 
 
 def outlines(turns: Iterable[Turn]) -> list[Outline]:
