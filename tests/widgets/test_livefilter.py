@@ -293,6 +293,79 @@ def test_of_a_run_too_large_no_frame_keeps_its_candidates(
 
 
 @pytest.fixture
+def padded(qtbot: Any) -> tuple[ViewerModel, FilterBox, Candidates]:
+    """A run of three masks side by side, of which two pass, padded by 4 px."""
+    image = open_image(np.zeros((40, 60), np.uint8), axes="YX", name="cells")
+    where = Placement("YX", {})
+    picture = Picture(image, Composite.default(image), where, ("cells",), "YX")
+    params = AutoParams(padding=4.0).resolved(FAKE).with_(pred_iou_thresh=0.8)
+    builder = MaskBuilder((40, 60))
+    for score, x in ((0.95, 10), (0.85, 36), (0.75, 23)):
+        builder.add(np.ones((20, 12), bool), (10, x), score=score, stability=1.0)
+    region = Region(0, 0, 40, 60)
+    lowest = params.with_(pred_iou_thresh=0.5)
+    kept = Candidates((region,), (builder.build(),), params, lowest, "run")
+    objects, losses = afresh(kept, params)
+    viewer, box = ViewerModel(), FilterBox()
+    results = Results(viewer)
+    live = LiveFilter(viewer, results, box, box)
+    qtbot.addWidget(
+        box, before_close_func=lambda _: qtbot.waitUntil(lambda: live.settled)
+    )
+    recipe = {"capability": "auto", "params": params.model_dump(mode="json")}
+    run = results.begin(picture, recipe, "new")
+    results.add(run, FrameResult(FrameIndex(), objects, losses, kept))
+    results.finish(run)
+    qtbot.waitUntil(lambda: results.settled)
+    live.refresh(busy=False)
+    return viewer, box, kept
+
+
+def afresh(kept: Candidates, params: AutoParams) -> tuple[Objects, Losses]:
+    """What a run with these settings would find."""
+    masks = refilter(kept, params)
+    return Objects.from_masks(
+        masks,
+        FrameIndex(),
+        padding=params.padding,
+        exclusive=True,
+        columns={"id": kept.ids(masks)},
+    )
+
+
+def test_padded_outlines_make_room_for_what_comes_as_in_a_fresh_run(
+    padded: tuple[ViewerModel, FilterBox, Candidates], qtbot: Any
+) -> None:
+    viewer, box, kept = padded
+    [layer] = viewer.layers
+    before = layer.features.sort_values("id")[["id", "area"]].to_numpy().tolist()
+    for threshold, count in ((0.7, 3), (0.9, 1), (0.7, 3), (0.8, 2)):
+        box.sliders["pred_iou_thresh"].setValue(threshold)
+        wanted, _ = afresh(kept, kept.params.with_(pred_iou_thresh=threshold))
+        areas = sorted(wanted.features["area"])
+        qtbot.waitUntil(lambda a=areas: sorted(layer.features["area"]) == a)
+        outlines = [shapely.Polygon(shape) for shape in layer.data]
+        assert len(outlines) == count
+        assert shapely.union_all(outlines).area == pytest.approx(
+            sum(outline.area for outline in outlines), abs=1e-3
+        )
+    after = layer.features.sort_values("id")[["id", "area"]].to_numpy().tolist()
+    assert after == before
+
+
+def test_a_padded_object_of_the_user_does_not_come_again_in_another_outline(
+    padded: tuple[ViewerModel, FilterBox, Candidates], qtbot: Any
+) -> None:
+    viewer, box, _ = padded
+    [layer] = viewer.layers
+    layer.features = layer.features.assign(tag=["cell", "unassigned"])
+    mine = layer.features["id"].iloc[0]
+    box.sliders["pred_iou_thresh"].setValue(0.7)
+    qtbot.waitUntil(lambda: len(layer.data) == 3)
+    assert mine in set(layer.features["id"])
+
+
+@pytest.fixture
 def overlapping(qtbot: Any) -> Iterator[tuple[ViewerModel, Results, FilterBox]]:
     """A run that found two objects, of which the second has more pixels alone."""
     image = open_image(np.zeros((40, 40), np.uint8), axes="YX", name="cells")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import shapely
@@ -295,7 +296,9 @@ def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> _Filtere
     candidates, pool = frame.candidates, frame.pool
     masks = refilter(candidates, params)
     ids = candidates.ids(masks)
-    known = set(pool.features["id"])
+    # outlines that are cut where they meet depend on all others
+    cut = params.padding > 0 and params.overlap == "exclusive"
+    known = set() if cut else set(pool.features["id"])
     fresh = [i for i, one in enumerate(ids) if one not in known]
     objects, _ = Objects.from_masks(
         masks.select(fresh),
@@ -304,9 +307,15 @@ def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> _Filtere
         smoothing=params.smoothing,
         padding=params.padding,
         parts=params.parts,
+        exclusive=cut,
         columns={"id": [ids[i] for i in fresh]},
         source=pool.source,
     )
+    if cut:
+        objects = _named_by_outline(objects, pool)
+        ids = objects.features["id"].tolist()
+        new = ~objects.features["id"].isin(pool.features["id"])
+        objects = objects.select(np.asarray(new, dtype=bool))
     pool = Objects.concat([pool, objects])
     every = pool.features["id"]
     others = pool.select(np.asarray(~every.isin(ids), dtype=bool))
@@ -316,10 +325,24 @@ def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> _Filtere
     return _Filtered(pool, set(ids) & set(every), drawn)
 
 
+def _named_by_outline(objects: Objects, pool: Objects) -> Objects:
+    """Give objects that had another outline before another id, always the same."""
+    before = dict(zip(pool.features["id"], pool.polygons, strict=True))
+    ids = []
+    for one, polygon in zip(objects.features["id"], objects.polygons, strict=True):
+        name = one
+        if one in before and not shapely.equals_exact(before[one], polygon):
+            name = str(uuid5(NAMESPACE_OID, one + shapely.to_wkb(polygon, hex=True)))
+        ids.append(name)
+    return objects.with_features(id=ids)
+
+
 def _touched(
     run: Run, rows: dict[str, int], drawn: dict[str, NDArray[np.float32]]
 ) -> set[str]:
     """Ids of shapes that are not as the run has left them."""
+    from napari_sam_suite.widgets.shapes import is_as_drawn
+
     layer = run.layer
     if layer is None or not rows:
         return set()
@@ -328,7 +351,9 @@ def _touched(
     if "review" in table:
         own |= table["review"].isin(["accepted", "rejected"]).to_numpy()
     return {
-        one for one, row in rows.items() if own[row] or not _same(drawn[one], data[row])
+        one
+        for one, row in rows.items()
+        if own[row] or not is_as_drawn(drawn[one], data[row])
     }
 
 
@@ -346,7 +371,3 @@ def _forms(pool: Objects, fresh: set[str], owned: set[str]) -> dict[str, str]:
             if polygon.intersection(other).area >= polygon.union(other).area / 2:
                 found[one] = others.features["id"].iloc[place]
     return found
-
-
-def _same(drawn: NDArray[Any], now: NDArray[Any]) -> bool:
-    return drawn.shape == now.shape and bool(np.allclose(drawn, now, atol=1e-3))
