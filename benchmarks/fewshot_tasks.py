@@ -55,12 +55,12 @@ def read_groups(data: Path, largest: int) -> dict[str, list[Sample]]:
             flat = labels.reshape(-1, *labels.shape[-2:])[0].astype(np.int64)
             kind = row["note"] if folder.name == "dev_dsb2018" else ""
             name = f"{folder.name} {kind}".strip()
-            rgb, flat = _crowded(compose(frame), flat, side)
+            rgb, flat = crowded(compose(frame), flat, side)
             groups[name].append(Sample(row["image"], rgb, flat))
     return groups
 
 
-def _crowded(
+def crowded(
     rgb: NDArray[np.uint8], labels: NDArray[np.int64], largest: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The middle, or of four quarters around it the one with most objects."""

@@ -307,7 +307,10 @@ def prompt_loss(
 
     def ask(points: Tensor, kinds: Tensor, masks: Tensor | None = None) -> Answers:
         plain, iou = network.decode(encoded, window, points, kinds, masks)
-        return Answers(plain, lean(plain, encoded.dense, points, kinds), iou)
+        places = ((points + 0.5) / STRIDE - 0.5).flip(-1)
+        pixel = (1 / STRIDE, 1 / STRIDE)
+        leaning = lean(plain, encoded.dense, places, kinds, pixel)
+        return Answers(plain, leaning, iou)
 
     answers = ask(clicks, kinds)
     parts = task.loss(answers)

@@ -29,36 +29,38 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts
 
-_STRENGTH = 3.0
+STRENGTH = 3.0
 """Logit that is added where a place names the middle itself."""
-_REACH = 0.7
+REACH = 0.7
 """Distance of the named middle, in sizes of the object, at which nothing is added."""
-_MOST_AGAINST = 3.0
+MOST_AGAINST = 3.0
 """Strengths that are taken away at most, far from the middle."""
-_INSIDE = 0.5
+INSIDE = 0.5
 """Part of the guide's own logit of being in any object that is added."""
-_SURE = 4.0
+SURE = 4.0
 """That logit's bound."""
-_FILLED = 0.88
+FILLED = 0.88
 """Side of the square of an object's area over that of its box: an ellipse."""
-_CORRECTED = 0.5
+CORRECTED = 0.75
 """Part of the strength with several clicks, which say where it was wrong."""
-_CLICK = 5.0
+CLICK = 5.0
 """Logit that is added at a click, or taken away, if there are several."""
-_AROUND = 0.15
+AROUND = 0.15
 """Its standard deviation in sizes of the object."""
-_BOXED = 0.6
+BOXED = 0.6
 """Part of the strength with a box, which says much by itself."""
-_TELLING = 0.35
+TELLING = 0.35
 """Standard deviation, in sides of the box, of the middles that tell of its object."""
-_LEAST_TOLD = 1e-3
+LEAST_TOLD = 1e-3
 """Places, weighed, that can tell of the object in a box."""
-_MARGIN = 1.0
+MARGIN = 1.0
 """Places that an object may reach beyond its box."""
-_NEVER = -20.0
+NEVER = -20.0
 """Logit that is added outside the box."""
-RATING = (-1.260, 1.045, 3.499, -2.490, -0.402)
+RATING = (0.36, 1.7, 0.586, -0.854, -0.69)
 """Weights of 1 and of the four signs of `Guidance.signs`, from training images."""
+_WORST = 1e-3
+"""Least estimate that is told from others."""
 _FAR = 3.0
 """Most of the last sign."""
 UNDRAWN = 0.5
@@ -117,7 +119,7 @@ class Guidance:
         """
         decoded = decoded.numpy()
         logits = decoded.logits.copy()
-        anyhow = _INSIDE * self.inside.clip(-_SURE, _SURE)
+        anyhow = INSIDE * self.inside.clip(-SURE, SURE)
         for b in np.unique(decoded.prompt).tolist():
             meant = self._meant(prompts, b)
             if meant is None:
@@ -153,14 +155,16 @@ class Guidance:
             mask has the worst of all.
         """
         found = np.zeros((len(masks), 4))
-        found[:, 0] = logit(np.clip(iou, 1e-3, 1 - 1e-3))
+        found[:, 0] = logit(np.clip(iou, _WORST, 1 - _WORST))
         found[:, 2:] = 1, _FAR
         chance = expit(self.inside)
         for k in range(len(masks)):
             y, x = np.nonzero(masks[k])
-            if len(y):
-                off, other = self.doubts(y, x)
-                found[k, 1:] = chance[y, x].mean(), off, min(_FAR, other)
+            if not len(y):
+                found[k, 0] = logit(_WORST)
+                continue
+            off, other = self.doubts(y, x)
+            found[k, 1:] = chance[y, x].mean(), off, min(_FAR, other)
         return found
 
     def doubts(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> tuple[float, float]:
@@ -197,7 +201,7 @@ class Guidance:
         alone = len(inside) == 1 and prompts.boxes is None
         if clicks.sum() > alone:
             if len(inside) and prompts.boxes is None:
-                near = _CORRECTED * near
+                near = CORRECTED * near
             near = near + self._clicked(points[clicks], labels[clicks] == 1, size)
         return near.astype(np.float32)
 
@@ -235,7 +239,7 @@ class Guidance:
             (points + 0.5) * self.scale - 0.5, np.where(inside, 1, -1), strict=True
         ):
             squares = (y - py) ** 2 + (x - px) ** 2
-            added += sign * _CLICK * np.exp(-squares / (2 * (_AROUND * size) ** 2))
+            added += sign * CLICK * np.exp(-squares / (2 * (AROUND * size) ** 2))
         return added
 
     def _masked(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
@@ -249,14 +253,14 @@ class Guidance:
     def _boxed(self, box: NDArray[np.float64]) -> tuple[NDArray[np.float32], float]:
         """Logits (h, w) that favour an object in a box and keep it there; its size."""
         low, high = self._placed(box)
-        first = np.ceil(low - _MARGIN).astype(int).clip(0)
-        end = (np.floor(high + _MARGIN).astype(int) + 1).clip(0)
+        first = np.ceil(low - MARGIN).astype(int).clip(0)
+        end = (np.floor(high + MARGIN).astype(int) + 1).clip(0)
         inner = slice(first[0], end[0]), slice(first[1], end[1])
         middle, size = self._told(inner, low, high)
-        added = _BOXED * self._near(middle, size)
+        added = BOXED * self._near(middle, size)
         outside = np.ones(added.shape, bool)
         outside[inner] = False
-        added[outside] += _NEVER
+        added[outside] += NEVER
         return added, size
 
     def _told(
@@ -272,13 +276,13 @@ class Guidance:
         """
         middle = (low + high) / 2
         side = float(np.sqrt(np.maximum(high - low + self.scale, 1).prod()))
-        size = _FILLED * side
+        size = FILLED * side
         off = np.hypot(*(self.named[k][inner] - middle[k] for k in range(2)))
         weight = expit(self.inside[inner]) * np.exp(
-            -((off / (_TELLING * side)) ** 2) / 2
+            -((off / (TELLING * side)) ** 2) / 2
         )
         total = float(weight.sum())
-        if total < _LEAST_TOLD:
+        if total < LEAST_TOLD:
             return middle, size
         weight = weight / total
         named = np.array([(weight * self.named[k][inner]).sum() for k in range(2)])
@@ -288,6 +292,6 @@ class Guidance:
     def _near(self, middle: NDArray[np.floating], size: float) -> NDArray[np.float32]:
         """Logits (h, w): high where the middle named is near `middle`."""
         y, x = (self.named[axis] - np.float32(middle[axis]) for axis in range(2))
-        near = 1 - (y * y + x * x) / np.float32((_REACH * size) ** 2)
-        found: NDArray[np.float32] = _STRENGTH * near.clip(-_MOST_AGAINST, None)
+        near = 1 - (y * y + x * x) / np.float32((REACH * size) ** 2)
+        found: NDArray[np.float32] = STRENGTH * near.clip(-MOST_AGAINST, None)
         return found

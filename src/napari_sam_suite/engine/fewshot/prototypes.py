@@ -158,7 +158,7 @@ class Prototypes:
         areas: NDArray[np.number] | None,
     ) -> NDArray[np.float64]:
         """Log-odds (N,) of being of a tag, by likeness (N,) and outline."""
-        odds = _LIKENESS * _temper(self.calibrations[tag].log_odds(scores)) + ratings
+        odds = _LIKENESS * temper(self.calibrations[tag].log_odds(scores)) + ratings
         odds = odds + edge_odds(np.asarray(edges), self.edges)
         return odds if areas is None else odds + size_odds(areas, self._areas(tag))
 
@@ -339,7 +339,7 @@ class Prototypes:
         return found
 
 
-def _temper(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
+def temper(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-odds that grow to `_SURE` at most; what is unlike is as unlike as before."""
     above = np.maximum(log_odds, 0)
     return np.minimum(log_odds, 0) + _SURE * above / (_SURE + above)

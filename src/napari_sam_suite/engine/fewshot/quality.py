@@ -53,7 +53,11 @@ def rating_odds(masks: Masks, usual: AutoDefaults) -> Array:
     return _BEFORE + _SCORE * score + _STABILITY * stability
 
 
-def edge_odds(edges: NDArray[np.floating], examples: NDArray[np.floating]) -> Array:
+def edge_odds(
+    edges: NDArray[np.floating],
+    examples: NDArray[np.floating],
+    weight: float = _EDGE,
+) -> Array:
     """Log-odds by the edges below outlines; none where the examples have none.
 
     Phase contrast, for one, draws halos: there an outline that follows the object
@@ -65,7 +69,7 @@ def edge_odds(edges: NDArray[np.floating], examples: NDArray[np.floating]) -> Ar
         See `edge_shares`, of the masks and of the examples as drawn.
     """
     trust = float(np.clip(examples.mean(), 0, 1)) if len(examples) else 1.0
-    odds: Array = _EDGE * trust * np.asarray(edges, np.float64)
+    odds: Array = weight * trust * np.asarray(edges, np.float64)
     return odds
 
 
@@ -73,11 +77,13 @@ def _margin(rating: NDArray[np.floating], threshold: float) -> Array:
     return (np.asarray(rating, np.float64) - threshold) / max(1 - threshold, 1e-3)
 
 
-def size_odds(areas: NDArray[np.number], examples: NDArray[np.number]) -> Array:
+def size_odds(
+    areas: NDArray[np.number], examples: NDArray[np.number], weight: float = _SIZE
+) -> Array:
     """Log-odds that areas (N,) are of the size of the examples (n,); 0 at best."""
     usual = np.log(np.asarray(examples, np.float64))
     away = np.log(np.maximum(np.asarray(areas, np.float64), 1.0)) - usual.mean()
-    odds: Array = -_SIZE * away**2 / (usual.var() + _SPREAD)
+    odds: Array = -weight * away**2 / (usual.var() + _SPREAD)
     return odds
 
 

@@ -8,7 +8,7 @@ const REACH = 0.7;
 const MOST_AGAINST = 3;
 const INSIDE = 0.5;
 const SURE = 4;
-const CORRECTED = 0.5;
+const CORRECTED = 0.75;
 const CLICK = 5;
 const AROUND = 0.15;
 const BOXED = 0.6;
@@ -18,7 +18,7 @@ const COST = 0.02;
 const FILLED = 0.88;
 const MARGIN = 1;
 const NEVER = -20;
-const RATING = [-1.26, 1.045, 3.499, -2.49, -0.402];
+const RATING = [0.36, 1.7, 0.586, -0.854, -0.69];
 const FAR = 3;
 
 /**
@@ -94,7 +94,7 @@ export function rate(leaned, score, guide, low) {
     const size = Math.min(FAR, Math.abs(Math.log(n) - (2 * told) / n));
     signs = [chance / n, off / n / Math.sqrt(n), size];
   }
-  const estimate = Math.min(0.999, Math.max(0.001, score));
+  const estimate = n ? Math.min(0.999, Math.max(0.001, score)) : 0.001;
   const all = [1, Math.log(estimate / (1 - estimate)), ...signs];
   const sum = all.reduce((total, sign, i) => total + RATING[i] * sign, 0);
   return 1 / (1 + Math.exp(-sum));
