@@ -37,6 +37,7 @@ def history(checkpoint: Path) -> dict[str, dict[str, float]]:
         "muon3",
         "muon4",
         "muon5",
+        "muon6",
     ):
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():

@@ -43,21 +43,21 @@ def masks(*full: np.ndarray) -> Masks:
 
 def test_a_whole_object_has_all_that_the_guide_can_give() -> None:
     one = square(10, 10, 16, 16)
-    assert guide_odds(embedding(one), masks(one), WHOLE) == pytest.approx([1.4])
+    assert guide_odds(embedding(one), masks(one), WHOLE) == pytest.approx([0.43])
 
 
 def test_half_an_object_is_off_in_its_middle_and_its_size() -> None:
     one, half = square(10, 10, 16, 16), square(10, 10, 16, 8)
     found = guide_odds(embedding(one), masks(half), WHOLE)
     # 8 x 4 places, all of which name a centre 2 places from their own.
-    expected = 1.4 - 1.1 * 2 / np.sqrt(32) - 1.5 * np.log(2)
+    expected = 0.43 - 0.34 * 2 / np.sqrt(32) - 0.47 * np.log(2)
     assert found == pytest.approx([expected], abs=1e-5)
 
 
 def test_two_objects_are_not_one() -> None:
     left, right = square(10, 10, 16, 16), square(10, 26, 16, 16)
     one, both = guide_odds(embedding(left, right), masks(left, left | right), WHOLE)
-    assert one - both > 1.5 * np.log(2)
+    assert one - both > 0.47 * np.log(2)
 
 
 def test_a_tile_says_the_same_as_the_frame() -> None:

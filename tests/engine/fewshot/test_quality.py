@@ -82,7 +82,7 @@ def test_an_empty_mask_has_no_edge() -> None:
 def test_ratings_count_from_the_thresholds_that_suit_the_model() -> None:
     at = rating_odds(masks(DISC, score=0.8, stability=0.9), USUAL)
     assert at == pytest.approx([-0.2], abs=1e-6)
-    assert rating_odds(masks(DISC), USUAL) == pytest.approx([-0.2 + 1.2 + 1.4])
+    assert rating_odds(masks(DISC), USUAL) == pytest.approx([-1.0 + 1.05 + 1.65])
 
 
 def test_a_threshold_of_one_is_no_division_by_zero() -> None:

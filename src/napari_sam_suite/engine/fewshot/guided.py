@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import Embedding
     from napari_sam_suite.engine.tiles import Region
 
-_BEFORE, _CENTRE, _SIZE = 1.4, 1.1, 1.5
+_BEFORE, _CENTRE, _SIZE = 0.43, 0.34, 0.47
 """Log-odds of a mask that the guide agrees with, and what is lost where the centres
 lie a diameter off, or the sizes by a factor of e."""
 

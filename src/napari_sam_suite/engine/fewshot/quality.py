@@ -1,9 +1,9 @@
 """How good an outline is, whatever it is the outline of.
 
 Alike is not enough: half of a nucleus is as much like a nucleus as all of it. What
-tells them apart is how the model rates its mask, whether there is an edge all around
-it, and whether its size is usual. Each is worth so much log-odds; the weights are,
-rounded, those of a logistic regression over candidates on training images.
+tells them apart is how the model rates its mask, and a little whether there is an edge
+all around it and whether its size is usual. Each is worth so much log-odds; the weights
+are, rounded, those that `training/judging.py` fits to candidates on training images.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_SCORE, _STABILITY, _EDGE, _SIZE = 1.2, 1.4, 0.5, 0.2
+_SCORE, _STABILITY, _EDGE, _SIZE = 1.05, 1.65, 0.1, 0.04
 """Log-odds of each kind of evidence, in the units of the functions below."""
-_BEFORE = -0.2
+_BEFORE = -1.0
 """Log-odds of a candidate of which nothing is known: more are wrong than right."""
 _BLUR = 0.7
 """Pixels by which the image is smoothed before its edges are looked at."""
