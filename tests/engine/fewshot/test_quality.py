@@ -81,7 +81,7 @@ def test_an_empty_mask_has_no_edge() -> None:
 
 def test_ratings_count_from_the_thresholds_that_suit_the_model() -> None:
     at = rating_odds(masks(DISC, score=0.8, stability=0.9), USUAL)
-    assert at == pytest.approx([-0.2], abs=1e-6)
+    assert at == pytest.approx([-1.0], abs=1e-6)
     assert rating_odds(masks(DISC), USUAL) == pytest.approx([-1.0 + 1.05 + 1.65])
 
 
@@ -93,7 +93,7 @@ def test_a_threshold_of_one_is_no_division_by_zero() -> None:
 def test_edges_count_as_much_as_the_examples_have_them() -> None:
     shares = np.array([0.8, -0.2])
     odds = edge_odds(shares, np.array([0.9, 0.3]))
-    assert odds == pytest.approx(0.5 * 0.6 * shares)
+    assert odds == pytest.approx(0.1 * 0.6 * shares)
 
 
 def test_edges_say_nothing_where_the_examples_have_none() -> None:
@@ -103,7 +103,7 @@ def test_edges_say_nothing_where_the_examples_have_none() -> None:
 
 def test_the_usual_size_speaks_against_nothing_and_others_by_their_ratio() -> None:
     odds = size_odds(np.array([50, 100, 200]), np.array([100.0, 100.0]))
-    assert odds == pytest.approx(np.array([-2, 0, -2]) * np.log(2) ** 2)
+    assert odds == pytest.approx(np.array([-0.4, 0, -0.4]) * np.log(2) ** 2)
 
 
 def test_examples_of_many_sizes_make_sizes_count_less() -> None:
