@@ -165,7 +165,7 @@ def test_a_layer_is_saved_as_the_command_line_saves_its_run(
         assert file.series[0].shape == (3, 30, 40)
         about = file.imagej_metadata or {}
         assert file.pages.first.tags["XResolution"].value == (2, 1)
-    assert (about["spacing"], about["unit"]) == (2.0, "micrometer")
+    assert (about["spacing"], about["unit"]) == (2.0, "micron")
     rows = pd.read_csv(tmp_path / "csv")
     assert rows["unit"].tolist() == ["micrometer"] * 2
     assert rows["area"].tolist() == [0.25 * n for n in rows["area_px"]]
