@@ -8,8 +8,9 @@ kind, up to five images train and validate, and the others, which training never
 are segmented with the base model and with the tuned one, each with its own thresholds
 and tiles: F1 at IoU 0.5, and seconds of CPU. ``--epoch`` compares the time of an epoch
 over one image with the way of Dataloop's adapter, which encodes the image for every
-object in every epoch, on the same model: ours with as many clicks as there are objects,
-and with the usual 12; both with boxes and corrections beside them.
+object in every epoch, on the same model: with the same prompts and loss, and ours with
+as many clicks as there are objects and with the usual 12, boxes and corrections beside
+them.
 """
 
 from __future__ import annotations

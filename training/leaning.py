@@ -125,7 +125,7 @@ class _Maps:
     ) -> tuple[Tensor, Tensor]:
         """Middle (B, K, 2) and size (B, K) of the objects in boxes."""
         middle = (low + high) / 2
-        side = (high - low + pixel).clamp(min=1e-3).prod(-1).clamp(min=1).sqrt()
+        side = (high - low + pixel).clamp(min=1).prod(-1).sqrt()
         size = guidance.FILLED * side
         spread = (guidance.TELLING * side)[..., None, None]
         off = _squares(self.named[:, None], middle)

@@ -28,6 +28,7 @@ def leaning(monkeypatch):
 
 
 NOTHING = np.zeros((2, 0, 2)), np.zeros((2, 0), int)
+SLIM = np.array([[92.0, 60, 164, 61], [120, 122, 121, 123.0]])
 BOXES = np.array([[92.0, 52, 164, 124], [91, 122, 165, 198.5]])
 PROMPTS = {
     "a click": Prompts(
@@ -40,6 +41,7 @@ PROMPTS = {
         np.array([[1, 0, 1], [1, 1, 0]]),
     ),
     "a box": Prompts(*NOTHING, BOXES),
+    "a box of less than a place": Prompts(*NOTHING, SLIM),
 }
 
 
