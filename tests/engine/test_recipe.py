@@ -125,7 +125,11 @@ def test_addresses_are_left_as_they_are(tmp_path: Path) -> None:
         ({"source": {"imagess": []}}, "'source.imagess'"),
         ({"frames": {"time": 3}}, "'frames.time'"),
         ({"frames": 3}, "'frames'"),
-        ({"capability": {"name": "magic"}}, "'magic'"),
+        ({"frames": {"z": "1, x"}}, "'frames.z': '1, x' is not a list of numbers"),
+        ({"frames": {"time": "0-3"}}, "'frames.time': there is no 0"),
+        ({"frames": {"time": "3-1"}}, "'frames.time': the range '3-1'"),
+        ({"capability": {"name": "magic"}}, "'capability.name' cannot be 'magic'"),
+        ({"capability": {"params": {}}}, "lacks 'capability.name'"),
         ({"capability": {"name": "auto", "params": {"points": 1}}}, "points"),
         (
             {"capability": {"name": "auto", "params": {"points_per_side": 0}}},
@@ -162,6 +166,27 @@ def test_what_makes_no_sense_is_refused_by_name(
         Recipe.parse(json.dumps({"recipe": 1} | body))
     assert words in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ({"source": {"images": "a.tif"}}, "It should be a list."),
+        ({"source": ["a.tif"]}, "It should be an object in braces."),
+        ({"capability": "auto"}, "It should be an object in braces."),
+        (
+            {"capability": {"name": "prompt", "prompts": []}},
+            "It should have at least 1.",
+        ),
+        ({"capability": {"name": "magic"}}, "It should be one of 'auto', 'few-shot', "),
+    ],
+)
+def test_what_should_be_there_instead_is_said_in_the_words_of_json(
+    body: dict[str, object], hint: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        Recipe.parse(json.dumps({"recipe": 1} | body))
+    assert caught.value.hint.startswith(hint)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"type": "FeatureCollection"}'])

@@ -136,6 +136,23 @@ def parse_selection(
     return [current]
 
 
+def check_selection(text: str, *, field: str) -> None:
+    """Make sure that a text is a selection of some image, however large.
+
+    Raises
+    ------
+    FrameError
+        If it is one of none; it names the field and what was typed.
+    """
+    if text.strip().lower() == "all":
+        return
+    hint = "Write numbers and ranges such as '1-3, 5', or 'all'."
+    for item in filter(None, map(str.strip, text.split(","))):
+        first, _ = _parse_item(item, field, text, hint)
+        if first < 1:
+            raise FrameError(f"{field}: there is no {first} (typed {text!r}).", hint)
+
+
 def _parse_item(item: str, field: str, text: object, hint: str) -> tuple[int, int]:
     """First and last of one number or range, 1-based."""
     if _NUMBER.fullmatch(item):

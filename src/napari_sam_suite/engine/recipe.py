@@ -35,6 +35,8 @@ from napari_sam_suite.engine.store.place import is_url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic_core import ErrorDetails
+
 __all__ = [
     "Auto",
     "Capability",
@@ -108,7 +110,7 @@ class Recipe(Recorded):
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ParameterError(
                 f"The recipe is not valid JSON: {error}.", _CORRECT
             ) from error
@@ -254,15 +256,32 @@ def _explain(error: ValidationError) -> ParameterError:
         return ParameterError(
             f"A recipe has no key {key!r}.", "Correct its name, or leave it out."
         )
-    if first["type"] == "missing":
+    if first["type"] == "union_tag_not_found":
+        key = f"{key}.name"
+    if first["type"] in ("missing", "union_tag_not_found"):
         return ParameterError(f"The recipe lacks {key!r}.", "Add it.")
-    if first["type"] in ("value_error", "union_tag_invalid", "union_tag_not_found"):
+    if first["type"] == "union_tag_invalid":
+        return ParameterError(
+            f"The recipe's '{key}.name' cannot be {first['ctx']['tag']!r}.",
+            f"It should be one of {first['ctx']['expected_tags']}.",
+        )
+    if first["type"] == "value_error":
         return ParameterError(f"The recipe's {key!r}: {message}.", "Correct it.")
-    wanted = message.removeprefix("Input should be ")
     return ParameterError(
         f"The recipe's {key!r} cannot be {_short(first['input'])}.",
-        f"It should be {wanted}.",
+        f"It should {_wanted(first, message)}.",
     )
+
+
+def _wanted(first: ErrorDetails, message: str) -> str:
+    """What a value should be, in the words of JSON."""
+    if first["type"] == "too_short":
+        return f"have at least {first['ctx']['min_length']}"
+    if first["type"] in ("tuple_type", "list_type"):
+        return "be a list"
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "be an object in braces"
+    return message.removeprefix("Input should ")
 
 
 def _short(value: Any) -> str:

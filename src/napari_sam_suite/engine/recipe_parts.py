@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from napari_sam_suite.engine.errors import FrameError, ParameterError
 from napari_sam_suite.engine.fewshot.params import FewShotParams
+from napari_sam_suite.engine.frames import check_selection
 from napari_sam_suite.engine.hierarchy.params import HierarchyParams
 from napari_sam_suite.engine.models.protocol import Precision
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
@@ -41,6 +43,15 @@ class Frames(Recorded):
     positions: str = "all"
     z: str = "all"
     time: str = "all"
+
+    @field_validator("*")
+    @classmethod
+    def _check_text(cls, text: str, info: ValidationInfo) -> str:
+        try:
+            check_selection(text, field=f"The recipe's 'frames.{info.field_name}'")
+        except FrameError as error:
+            raise ParameterError(error.message, error.hint) from error
+        return text
 
 
 class Model(Recorded):
