@@ -10,6 +10,7 @@ import tifffile
 
 from commands import answer, explains, names, run
 from engine.fewshot_fakes import tagged
+from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
@@ -143,6 +144,22 @@ class TestMistakes:
 
     def test_prototypes_that_are_not_there(self, image: Path) -> None:
         explains(few_shot(image, "--prototypes", "nowhere"), "nowhere.safetensors")
+
+    def test_a_folder_in_place_of_prototypes(self, image: Path) -> None:
+        explains(few_shot(image, "--prototypes", "."), "'.' is no name for prototypes")
+
+    @pytest.mark.parametrize("flag", ["--tag", "--not"])
+    def test_tags_that_prototypes_do_not_have(
+        self, image: Path, tmp_path: Path, flag: str
+    ) -> None:
+        none = np.zeros(0, np.float32)
+        learnt = Prototypes(
+            "sam2-nano", "", "fast", ("dot",), ("dust",), (), none, none, none, none
+        )
+        learnt.save(tmp_path / "dots")
+        given = ("--prototypes", tmp_path / "dots")
+        result = few_shot(image, *given, flag, "mouse")
+        explains(result, "find dot, and nothing else", "--examples")
 
     def test_a_threshold_that_is_none(self, image: Path, examples: Path) -> None:
         result = few_shot(

@@ -198,6 +198,20 @@ def test_the_next_object_is_that_of_the_line_then_of_the_frame() -> None:
     assert next_row(layer) is None
 
 
+def test_what_is_skipped_comes_again_only_after_all_that_is_more_certain() -> None:
+    layer = squares((0, 0), (0, 20), (0, 40), (0, 60), (0, 80))
+    layer.features = {"margin": [0.9, 0.1, np.nan, 0.5, 0.3], "review": [""] * 5}
+    order = []
+    for _ in range(5):
+        row = next_row(layer)
+        assert row is not None
+        order.append(row)
+        layer.selected_data = {row}
+    assert order == [1, 4, 3, 0, 1]
+    layer.features["review"] = [ACCEPTED, ACCEPTED, "", ACCEPTED, ACCEPTED]
+    assert next_row(layer) == 2
+
+
 def test_the_camera_goes_to_the_frame_and_the_place() -> None:
     viewer = ViewerModel()
     viewer.add_image(np.zeros((4, 200, 200)), scale=(3, 2, 2))

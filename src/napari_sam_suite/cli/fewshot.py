@@ -150,6 +150,7 @@ def few_shot_command(
         if prototypes is not None and examples is None:
             learnt = Prototypes.load(prototypes)
             learnt.check(spec.id, chosen.mode)
+            check_tags(learnt, tags or (), negatives or ())
         elif examples is not None and prototypes is None:
             image = open_image(images[0], axes=asked.axes)
             shapes = read_examples(examples, image, tags or (), negatives or ())
@@ -164,6 +165,24 @@ def few_shot_command(
         if save_prototypes is not None and task.learnt is not None:
             task.learnt.save(save_prototypes)
     batch.finish()
+
+
+def check_tags(
+    learnt: Prototypes, tags: Sequence[str], negatives: Sequence[str]
+) -> None:
+    """Make sure that no other tags are asked for than the prototypes have.
+
+    Raises
+    ------
+    ParameterError
+        If others are: prototypes cannot be parted, or taught without examples.
+    """
+    asked, given = (set(tags), set(negatives)), (learnt.tags, learnt.negatives)
+    if any(a and a != set(g) for a, g in zip(asked, given, strict=True)):
+        raise ParameterError(
+            f"These prototypes find {', '.join(learnt.tags)}, and nothing else.",
+            "Leave out --tag and --not, or learn from --examples.",
+        )
 
 
 def check_inputs(

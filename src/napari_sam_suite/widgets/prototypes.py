@@ -78,6 +78,8 @@ class PrototypeBox(QWidget):
 
     def save(self, path: Path) -> None:
         """Write what was learnt: ``NAME.safetensors`` and, beside it, ``NAME.json``."""
+        from napari_sam_suite.engine.fewshot.prototypes import prototype_files
+
         if self.learnt is None:
             return
         try:
@@ -85,7 +87,8 @@ class PrototypeBox(QWidget):
         except EngineError as error:
             self.failed.emit(error)
         else:
-            self.said.emit(f"Saved {path.stem}.safetensors and {path.stem}.json.")
+            arrays, about = prototype_files(path)
+            self.said.emit(f"Saved {arrays.name} and {about.name}.")
 
     def ask_and_load(self) -> None:
         """Load the ones that the user chooses."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
     from napari.layers import Shapes
+    from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.edits import Edits
 
@@ -216,28 +217,36 @@ def bind(
 def next_row(layer: Shapes) -> int | None:
     """Row of the next object without a review, after the selected one.
 
-    What few-shot found is taken first, the least certain before the others; then
+    What few-shot found is taken first, from the least certain to the most; then
     objects are taken frame by frame, line by line as one reads.
     """
     open_ = column(layer, "review") == ""
     if not open_.any():
         return None
-    if "margin" in layer.features:
-        margin = layer.features["margin"].to_numpy(dtype=float)
-        unsure = np.flatnonzero(open_ & np.isfinite(margin))
-        more = [row for row in unsure.tolist() if row not in layer.selected_data]
-        if len(unsure):
-            return min(more or unsure.tolist(), key=lambda row: float(margin[row]))
+    unsure = _least_certain_first(layer)
+    order = unsure if open_[unsure].any() else _as_one_reads(layer)
+    last = np.flatnonzero(order == max(layer.selected_data, default=-1))
+    turned = np.roll(order, -int(last[0]) - 1 if len(last) else 0)
+    return int(turned[open_[turned]][0])
+
+
+def _least_certain_first(layer: Shapes) -> NDArray[np.intp]:
+    """Rows of what few-shot found."""
+    if "margin" not in layer.features:
+        return np.empty(0, np.intp)
+    margin = layer.features["margin"].to_numpy(dtype=float)
+    order = np.argsort(margin, kind="stable")
+    return order[np.isfinite(margin[order])]
+
+
+def _as_one_reads(layer: Shapes) -> NDArray[np.intp]:
+    """All rows: frame by frame, line by line."""
     boxes = np.array([(d.min(axis=0), d.max(axis=0)) for d in layer.data])
     middle = boxes.mean(axis=1)
     height = max(float(np.median(boxes[:, 1, -2] - boxes[:, 0, -2])), 1.0)
     line = np.floor(middle[:, -2] / (_BAND * height))
     leading = [np.round(middle[:, axis]) for axis in range(layer.ndim - 2)]
-    order = np.lexsort([middle[:, -1], line, *reversed(leading)])
-    last = max(layer.selected_data, default=None)
-    start = 0 if last is None else int(np.flatnonzero(order == last)[0]) + 1
-    turned = np.roll(order, -start)
-    return int(turned[open_[turned]][0])
+    return np.lexsort([middle[:, -1], line, *reversed(leading)])
 
 
 def look_at(viewer: ViewerModel, layer: Shapes, row: int) -> None:

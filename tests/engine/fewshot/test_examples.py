@@ -60,6 +60,20 @@ def test_a_negative_tag_without_shapes_is_told() -> None:
         choose_examples(IMAGE, shapes(), ["cell"], ["mouse"])
 
 
+def test_a_negative_tag_whose_shapes_are_all_outside_is_told() -> None:
+    away = tagged((500, 500), (400, 400, "dirt"))
+    some = Objects.concat([tagged((50, 60), (10, 10, "cell")), away])
+    with pytest.raises(ParameterError, match="'dirt' covers a pixel"):
+        choose_examples(IMAGE, some, ["cell"], ["dirt"])
+
+
+def test_blanks_around_a_tag_do_not_count() -> None:
+    spaced = shapes().with_tags(["cell ", " cell", "dirt"])
+    examples = choose_examples(IMAGE, spaced, ["cell "], ["dirt"])
+    assert examples.tags == ("cell",)
+    assert examples.objects.features["tag"].tolist() == ["cell", "cell", "dirt"]
+
+
 def test_no_shapes_at_all_is_told() -> None:
     with pytest.raises(ParameterError) as told:
         choose_examples(IMAGE, Objects.empty(), ["cell"])

@@ -69,6 +69,19 @@ def test_the_card_beside_them_tells_a_person_what_they_are(tmp_path: Path) -> No
     assert card["examples"] == 15
 
 
+def test_names_that_differ_after_a_dot_are_files_of_their_own(tmp_path: Path) -> None:
+    learnt().save(tmp_path / "cells.v1")
+    learnt(model="other").save(tmp_path / "cells.v2")
+    assert Prototypes.load(tmp_path / "cells.v1").model == "fake"
+    assert Prototypes.load(tmp_path / "cells.v2.safetensors").model == "other"
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_a_folder_is_no_name_for_them(folder: str) -> None:
+    with pytest.raises(ParameterError, match="is no name for prototypes"):
+        learnt().save(folder)
+
+
 @pytest.mark.parametrize("missing", ["cells.json", "cells.safetensors"])
 def test_a_missing_file_is_told(tmp_path: Path, missing: str) -> None:
     learnt().save(tmp_path / "cells")

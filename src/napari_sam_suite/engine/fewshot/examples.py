@@ -96,22 +96,23 @@ def choose_examples(
     Raises
     ------
     ParameterError
-        If there is no tag, no object with one of them, a tag that is to be found and
-        not to be found, or no object that lies in the image.
+        If there is no tag, a tag that is to be found and not to be found, or one that
+        no object has, or none that lies in the image.
     """
     wanted = tuple(dict.fromkeys(t.strip() for t in tags if t.strip()))
     others = tuple(dict.fromkeys(t.strip() for t in negatives if t.strip()))
     _check_tags(wanted, others, objects)
-    tag = objects.features["tag"]
+    tag = objects.features["tag"].str.strip()
     for one in (*wanted, *others):
         if not (tag == one).any():
             raise ParameterError(
                 f"There are no shapes with the tag {one!r}.", _name_tags(objects)
             )
+    objects = objects.with_tags(tag.tolist())
     chosen = objects.select(tag.isin([*wanted, *others]).to_numpy())
     areas = [_pixels(chosen, row, image) for row in range(len(chosen))]
     used = chosen.select(np.array([a > 0 for a in areas], bool))
-    for one in wanted:
+    for one in (*wanted, *others):
         if not (used.features["tag"] == one).any():
             raise _nothing_drawn(chosen, one, image)
     inside = [a for a in areas if a > 0]

@@ -39,6 +39,7 @@ _FEW = 4
 _ARRAYS = ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest")
 _LATER = ("edges", "rated")
 """Arrays that older files lack."""
+_SUFFIXES = (".safetensors", ".json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,9 +319,8 @@ class Prototypes:
     def _read(cls, path: Path) -> Prototypes:
         from safetensors.numpy import load_file
 
-        card: dict[str, Any] = json.loads(
-            path.with_suffix(".json").read_text(encoding="utf-8")
-        )
+        about = prototype_files(path)[1]
+        card: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
         if card["version"] != _VERSION or card["mode"] not in ("fast", "exact"):
             raise ValueError(card["version"])
         arrays = load_file(path)
@@ -350,6 +350,18 @@ def _none() -> NDArray[np.float32]:
 
 
 def prototype_files(path: str | Path) -> tuple[Path, Path]:
-    """The two files of prototypes: arrays in the first, what they are in the second."""
+    """The two files of prototypes: arrays in the first, what they are in the second.
+
+    Raises
+    ------
+    ParameterError
+        If the path has no file name.
+    """
     path = Path(path)
-    return path.with_suffix(".safetensors"), path.with_suffix(".json")
+    if path.name in ("", ".."):
+        raise ParameterError(
+            f"{str(path)!r} is no name for prototypes.",
+            "Give a file name, such as cells.safetensors.",
+        )
+    stem = path.stem if path.suffix.lower() in _SUFFIXES else path.name
+    return path.with_name(stem + _SUFFIXES[0]), path.with_name(stem + _SUFFIXES[1])
