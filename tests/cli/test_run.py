@@ -168,9 +168,59 @@ def test_other_images_take_the_place_of_those_of_the_recipe(
     for name in "bc":
         stack(tmp_path / "more" / f"{name}.tif", 2)
     command = ("run", tmp_path / "run.json", tmp_path / "more", "--json")
-    found = answer(run(*command, "--store", tmp_path / "other"))
+    found = answer(run(*command, "--out", tmp_path / "other"))
     assert (found["images"], found["done"]) == (2, 4)
-    assert names(tmp_path / "other" / "images") == ["b", "c"]
+    assert found["store"] == str(tmp_path / "other" / "run.store")
+    assert names(tmp_path / "other" / "run.store" / "images") == ["b", "c"]
+    assert names(tmp_path / "other") == [
+        *("b.geojson", "b.tif", "c.geojson", "c.tif", "run.store")
+    ]
+
+
+@pytest.mark.parametrize("flags", [(), ("--store", "new.store")])
+def test_files_of_the_recipes_own_images_are_not_written_over(
+    tmp_path: Path, out: Path, model: FakeSam, flags: tuple[str, ...]
+) -> None:
+    saved(
+        tmp_path / "run.json",
+        *("segment", stack(tmp_path / "a.tif", 1), "--out", out, *FEW),
+    )
+    before = (out / "a.tif").read_bytes()
+    (tmp_path / "more").mkdir()
+    stack(tmp_path / "more" / "a.tif", 2)
+    result = run("run", tmp_path / "run.json", tmp_path / "more" / "a.tif", *flags)
+    explains(result, str(out), "--out")
+    assert (out / "a.tif").read_bytes() == before
+    assert run("run", tmp_path / "run.json", tmp_path / "a.tif").exit_code == 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_out_before_any_work(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    saved(
+        tmp_path / "run.json",
+        *("segment", stack(tmp_path / "a.tif", 1), "--out", out, *FEW),
+    )
+    (tmp_path / "taken").touch()
+    place = ("--out", tmp_path / "taken", "--store", tmp_path / "a.store")
+    explains(run("run", tmp_path / "run.json", *place), "cannot be a folder", "--out")
+    assert not (tmp_path / "a.store").exists()
+
+
+def test_a_store_has_the_same_name_wherever_it_is_opened(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack(tmp_path / "a.tif", 1)
+    body = {"recipe": 1, "source": {"images": ["a.tif"]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    monkeypatch.chdir(tmp_path)
+    for flags, store in (
+        ((), "plate.store"),
+        (("--store", "b.store"), "b.store"),
+        (("--out", "c"), "c/plate.store"),
+    ):
+        found = answer(run("run", "plate.json", "--json", *flags))
+        assert found["store"] == str(tmp_path / store)
 
 
 def test_a_store_beside_the_recipe_is_the_default(

@@ -23,6 +23,7 @@ from napari_sam_suite.cli.console import (
 )
 from napari_sam_suite.cli.flags import GroupedCommand
 from napari_sam_suite.cli.options import AsJson, Formats, Out
+from napari_sam_suite.cli.recipes import absolute
 from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.outputs import parse_formats
 
@@ -59,9 +60,16 @@ def run_command(
             rich_help_panel="Input",
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        _where(
+            "--out",
+            help="Folder for the results, store and files, in place of the recipe's.",
+        ),
+    ] = None,
     store: Annotated[
         str | None,
-        _where("--store", help="Folder or address of the results."),
+        _where("--store", help="Folder or address of the store, if not in --out."),
     ] = None,
     dask: Annotated[
         str | None,
@@ -82,6 +90,7 @@ def run_command(
     same command again to try it again.
     """
     from napari_sam_suite.engine.batch.run import all_done
+    from napari_sam_suite.engine.outputs import check_folder
 
     with errors(as_json=as_json):
         if dask is not None and workers is not None:
@@ -89,8 +98,11 @@ def run_command(
                 "A run is either on a Dask scheduler or on workers of its own.",
                 "Give one of `dask` and `workers`.",
             )
-        asked = read_recipe(recipe, images or (), store, device)
+        asked = read_recipe(recipe, images or (), out, store, device)
         collected, left = None, False
+        if asked.outputs.formats:
+            # Found out now, and not when all is done.
+            check_folder(Path(asked.outputs.folder or ""))
         with progress_bar(quiet=as_json) as show:
             done = all_done(asked)
             if done is not None:
@@ -147,6 +159,7 @@ def collect_command(
 def read_recipe(
     path: Path,
     images: Sequence[str],
+    out: Path | None,
     store: str | None,
     device: str | None,
 ) -> Recipe:
@@ -155,17 +168,31 @@ def read_recipe(
     Raises
     ------
     ParameterError
-        If it is no recipe.
+        If it is no recipe, or its files would be written over by those of other images.
     """
     from napari_sam_suite.engine.recipe import Recipe
+    from napari_sam_suite.engine.store.place import is_url
 
     recipe = Recipe.load(path)
+    outputs = recipe.outputs
     changes: dict[str, Any] = {}
     if images:
-        here = [str(Path(name).expanduser().absolute()) for name in images]
+        here = [str(absolute(name)) for name in images]
+        others = set(here) - set(recipe.source.images)
+        if others and recipe.source.images and outputs.formats and out is None:
+            raise ParameterError(
+                f"The files in {outputs.folder} are of the recipe's own images.",
+                "Give `out`, a folder for those of other images.",
+            )
         changes["source"] = {"images": here}
-    place = store or recipe.outputs.store or str(path.with_suffix(".store"))
-    changes["outputs"] = {"store": place}
+    beside = f"{path.stem}.store"
+    if out is not None:
+        place = store or str(absolute(out) / beside)
+        changes["outputs"] = {"folder": str(absolute(out))}
+    else:
+        place = store or outputs.store or str(path.with_name(beside))
+        changes["outputs"] = {}
+    changes["outputs"]["store"] = place if is_url(place) else str(absolute(place))
     if device is not None:
         changes["model"] = {"device": device}
     return recipe.changed(**changes)
@@ -278,7 +305,10 @@ def _say_collected(found: Collected) -> None:
     if len(found.files) > _SHOWN:
         say(f"  and {len(found.files) - _SHOWN} more")
     for failure in found.failures:
-        say(f"  [red]Failed:[/red] {escape(failure['image'])}: {failure['message']}")
+        told = escape(failure["message"])
+        say(f"  [red]Failed:[/red] {escape(failure['image'])}: {told}")
+        if failure["hint"]:
+            say(f"    {escape(failure['hint'])}")
 
 
 def _count(number: int, what: str) -> str:
