@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engine.finetune.tiny import Heard, masks_of, sample, tiny_model
+from napari_sam_suite.engine.finetune import calibrate
+from napari_sam_suite.engine.finetune.calibrate import find_thresholds, margin
 from napari_sam_suite.engine.finetune.outcome import Comparison, compare
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.metrics import Scores
+from napari_sam_suite.engine.params import AutoParams
 
 NONE = masks_of((8, 8))
 
@@ -34,8 +37,10 @@ def test_an_untaught_model_is_no_better_than_itself_however_thresholds_are_searc
 ) -> None:
     monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
     heard = Heard()
+    trainee = Trainee(tiny_model())
     found = compare(
-        Trainee(tiny_model()),
+        trainee,
+        trainee.weights(),
         [sample()],
         64,
         (0.5, 0.5),
@@ -44,3 +49,71 @@ def test_an_untaught_model_is_no_better_than_itself_however_thresholds_are_searc
     )
     assert found.base == found.tuned
     assert not found.better
+    assert found.share == 0.5  # of equals the one nearer to the base
+
+
+OWN = {
+    "pred_iou_thresh": 0.5,
+    "stability_score_thresh": 0.5,
+    "box_nms_thresh": 0.3,
+}
+
+
+@pytest.mark.parametrize(
+    ("objects", "gained", "best"),
+    [
+        (100, 0.04, OWN),  # no more than chance may give
+        (100, 0.06, OWN | {"stability_score_thresh": 0.75}),
+        (10_000, 0.02, OWN | {"stability_score_thresh": 0.75}),
+    ],
+)
+def test_thresholds_stay_unless_others_are_clearly_better(
+    monkeypatch: pytest.MonkeyPatch, objects: int, gained: float, best: dict[str, float]
+) -> None:
+    def scores(_: object, params: AutoParams) -> Scores:
+        steady = 0.6 <= float(params.stability_score_thresh or 0) <= 0.85
+        found = round(objects * (0.7 + gained * steady))
+        return Scores(objects, objects, found)
+
+    monkeypatch.setattr(calibrate, "auto_scores", scores)
+    found, reached = find_thresholds([], AutoParams(**OWN), 0.45)
+    assert found == best  # in the middle of what is alike
+    assert reached.matched == round(objects * (0.7 + gained * (best != OWN)))
+
+
+def test_the_margin_is_the_standard_error_of_a_share() -> None:
+    assert margin(Scores(100, 5, 5)) == pytest.approx(0.05)
+    assert margin(Scores()) == 0.5
+
+
+def test_the_better_of_taught_and_halfway_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
+    trainee, heard = Trainee(tiny_model()), Heard()
+    start = trainee.weights()
+    taught = {name: value + 1 for name, value in start.items()}
+    name = next(iter(start))
+    wanted = taught
+
+    def judged(*_: object) -> tuple[dict[str, float], Scores]:
+        right = trainee.weights()[name].allclose(wanted[name])
+        return OWN, Scores(10, 10, 9 if right else 3)
+
+    monkeypatch.setattr(
+        "napari_sam_suite.engine.finetune.outcome.find_thresholds", judged
+    )
+    for share in (1.0, 0.5):
+        wanted = {n: start[n] * (1 - share) + taught[n] * share for n in start}
+        trainee.load(taught)
+        found = compare(
+            trainee,
+            start,
+            [sample()],
+            64,
+            (0.5, 0.5),
+            report=heard.report,
+            stop=bool,
+        )
+        assert found.share == share
+        assert trainee.weights()[name].equal(wanted[name])

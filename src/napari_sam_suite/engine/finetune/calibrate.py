@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +35,8 @@ _TRIES = {
 }
 _FRAMES = 2
 _POINTS = 24
-_BETTER = 0.005
-"""A threshold that helps less stays where it is."""
+_ALIKE = 0.01
+"""Difference of F1 at which two thresholds are about as good."""
 
 
 def suit_tile(
@@ -97,16 +98,20 @@ def auto_scores(frames: Frames, params: AutoParams) -> Scores:
 def find_thresholds(
     frames: Frames, params: AutoParams, guess: float
 ) -> tuple[dict[str, float], Scores]:
-    """The thresholds with the best F1, one after the other, beginning at `guess`.
+    """Thresholds with a better F1 than those of `params`, if there clearly are some.
+
+    A few frames tell little: of many thresholds one is always better on them, and
+    hardly ever on the next frame. So a value stays if it is about as good as the best,
+    or becomes the middle one of these, and all stay unless F1 gains `margin`.
 
     Parameters
     ----------
     frames : Frames
         From `draw_candidates` with `lowest_thresholds`.
     params : AutoParams
-        Everything else.
+        The model's own thresholds, and everything else.
     guess : float
-        Predicted IoU that divides objects from background.
+        Predicted IoU that divides objects from background; tried as well.
 
     Returns
     -------
@@ -115,19 +120,27 @@ def find_thresholds(
     Scores
         Reached with them.
     """
-    lowest = _LOWEST["pred_iou_thresh"]
-    now: dict[str, float] = {
-        "pred_iou_thresh": float(max(guess, lowest)),
-        "box_nms_thresh": 0.45,
-        "stability_score_thresh": 0.6,
-    }
-    best = auto_scores(frames, params.with_(**now))
+    own = {name: float(getattr(params, name)) for name in _TRIES}
+    now = own
     for name, values in _TRIES.items():
-        for value in values:
-            tried = auto_scores(frames, params.with_(**{**now, name: value}))
-            if _f1(tried) > _f1(best) + _BETTER:
-                now, best = {**now, name: value}, tried
-    return now, best
+        more = {own[name], guess} if name == "pred_iou_thresh" else {own[name]}
+        tried = sorted({*values, *more})
+        f1 = [_f1(auto_scores(frames, params.with_(**{**now, name: v}))) for v in tried]
+        good = [v for v, one in zip(tried, f1, strict=True) if one >= max(f1) - _ALIKE]
+        if own[name] not in good:
+            now = {**now, name: float(good[len(good) // 2])}
+    before, after = (auto_scores(frames, params.with_(**t)) for t in (own, now))
+    if _f1(after) > _f1(before) + margin(before):
+        return now, after
+    return own, before
+
+
+def margin(scores: Scores) -> float:
+    """What F1 must gain on some objects before another setting is believed better.
+
+    The standard error of a share of n objects, which is at most 0.5 / sqrt(n).
+    """
+    return 0.5 / math.sqrt(max(1, scores.truth))
 
 
 def lowest_thresholds(params: AutoParams) -> AutoParams:

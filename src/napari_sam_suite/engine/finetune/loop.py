@@ -211,7 +211,7 @@ class _Training:
 
     def _teach(self, epochs: Epochs) -> None:
         loss = epochs.run(self.progress.epoch + 1)
-        if epochs.unstable:
+        if epochs.unstable or math.isnan(loss):
             self.progress.ended = "the loss is no number any more"
             self.job.notice("Training became unstable; a lower learning rate may help.")
         self._examine(loss)
@@ -275,6 +275,7 @@ class _Training:
         if better and self.params.calibrate:
             comparison = compare(
                 self.trainee,
+                self.start,
                 self.held or self.train,
                 self.tile,
                 (p.base.threshold, p.best.threshold),

@@ -14,6 +14,7 @@ from napari_sam_suite.engine.finetune.calibrate import (
     draw_candidates,
     find_thresholds,
     lowest_thresholds,
+    margin,
 )
 from napari_sam_suite.engine.versions import package_versions
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Literal
+
+    from torch import Tensor
 
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.finetune.data import Sample
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.metrics import Scores
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.models.registry import ModelSpec, Search
+
+    Weights = dict[str, Tensor]
+    Tile = int | Literal["auto", "off"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,8 @@ class Comparison:
         Over all frames that were looked at, each with its own best settings.
     suits : dict
         Thresholds and search with which the tuned model is best, as a card has them.
+    share : float
+        How far the tuned model is from the base: 1 as it was taught, 0.5 halfway.
     """
 
     sample: Sample
@@ -56,6 +64,7 @@ class Comparison:
     base: Scores
     tuned: Scores
     suits: dict[str, float | str]
+    share: float = 1.0
 
     @property
     def better(self) -> bool:
@@ -66,6 +75,7 @@ class Comparison:
 
 def compare(
     trainee: Trainee,
+    start: Weights,
     samples: Sequence[Sample],
     tile: int | Literal["off"],
     guesses: tuple[float, float],
@@ -75,14 +85,19 @@ def compare(
 ) -> Comparison:
     """Segment validation frames with the base model and with the tuned one.
 
-    Both look at the same tiles, and for both the best thresholds and the best search
-    are looked for on these frames, so that what is gained is the training's and not
-    the search's.
+    Both may use the best thresholds and the best search that are found on these frames,
+    so that what is gained is the training's and not the search's; the base model is
+    asked with its own tiles too. The tuned model is judged as it is and halfway between
+    it and the base (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022),
+    which is better for objects that the base knows a little. The trainee is left with
+    the better weights.
 
     Parameters
     ----------
     trainee : Trainee
         With its best weights.
+    start : Weights
+        Those it began with.
     samples : sequence of Sample
         Frames to judge by.
     tile : int or "off"
@@ -101,9 +116,9 @@ def compare(
     def told(done: int, total: int, _: str) -> None:
         report(done, total, "Comparing with the base model")
 
-    trainee.refresh()
-
-    def judge(model: SamModel, guess: float, search: Search) -> _Judged:
+    def judge(
+        model: SamModel, guess: float, search: Search, tile: Tile = tile
+    ) -> _Judged:
         params = auto_params(tile, search=search).resolved(trainee.spec)
         lowest = lowest_thresholds(params)
         frames = draw_candidates(model, samples, lowest, report=told, stop=stop)
@@ -113,16 +128,34 @@ def compare(
 
     def judge_best(model: SamModel, guess: float) -> _Judged:
         """With the search that suits: the guide does not know what was learnt."""
-        ways: tuple[Search, ...] = ("guided", "grid") if trainee.guided else ("grid",)
-        judged = [judge(model, guess, search) for search in ways]
-        return max(judged, key=lambda one: float(np.nan_to_num(one.scores.f1)))
+        grid = judge(model, guess, "grid")
+        if not trainee.guided:
+            return grid
+        guided = judge(model, guess, "guided")
+        enough = guided.f1 + margin(guided.scores)
+        return grid if grid.f1 > enough else guided
 
-    before, after = (
-        judge_best(model, guess)
-        for model, guess in zip((trainee.base, trainee), guesses, strict=True)
+    own: Search = "guided" if trainee.guided else "grid"
+    before = _better(
+        judge_best(trainee.base, guesses[0]),
+        judge(trainee.base, guesses[0], own, "auto"),
     )
+    taught = trainee.weights()
+    halfway = {name: (start[name] + value) / 2 for name, value in taught.items()}
+    trainee.load(halfway)
+    half = judge_best(trainee, sum(guesses) / 2)
+    trainee.load(taught)
+    after = _better(half, judge_best(trainee, guesses[1]))
+    if after is half:
+        trainee.load(halfway)
     return Comparison(
-        samples[0], before.shown, after.shown, before.scores, after.scores, after.suits
+        samples[0],
+        before.shown,
+        after.shown,
+        before.scores,
+        after.scores,
+        after.suits,
+        0.5 if after is half else 1.0,
     )
 
 
@@ -132,6 +165,14 @@ class _Judged(NamedTuple):
     shown: Masks
     scores: Scores
     suits: dict[str, float | str]
+
+    @property
+    def f1(self) -> float:
+        return float(np.nan_to_num(self.scores.f1))
+
+
+def _better(one: _Judged, other: _Judged) -> _Judged:
+    return other if other.f1 > one.f1 else one
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,5 +311,6 @@ def calibrated(card: dict[str, Any], comparison: Comparison | None) -> dict[str,
         "automatic": {
             "base": comparison.base.as_dict(),
             "tuned": comparison.tuned.as_dict(),
+            "share": comparison.share,
         },
     }
