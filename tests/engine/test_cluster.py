@@ -128,6 +128,16 @@ def test_a_cluster_finds_what_one_machine_finds(
     assert contents(tmp_path / "store") == contents(tmp_path / "alone")
 
 
+def test_names_from_the_folder_of_the_client_are_known_to_workers_elsewhere(
+    tmp_path: Path, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stack(tmp_path / "a.tif", 2)
+    monkeypatch.chdir(tmp_path)
+    summary = start_cluster_run(client, recipe_of("a.tif", store="store")).result(300)
+    assert (summary.done, summary.complete) == (2, True)
+    assert Store.open("store").images == {"a": str(tmp_path / "a.tif")}
+
+
 def test_a_worker_that_is_killed_costs_no_frame(
     tmp_path: Path, client: Any, model: FakeSam
 ) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -186,6 +187,7 @@ def start_cluster_run(client: Any, recipe: Recipe) -> Job[Summary]:
     EngineError
         If the recipe names no image, or its store cannot be used.
     """
+    recipe = recipe.placed(Path.cwd())  # workers are in folders of their own
     spec = find_model(recipe.model.id, folder=recipe.model.folder)
     store = Store.create(recipe)
     images = list_images(recipe, store)

@@ -214,6 +214,19 @@ def test_another_recipe_is_refused_in_the_same_store(
         run_recipe(other)
 
 
+def test_names_of_files_hold_wherever_a_run_goes_on(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_stack(tmp_path / "a.tif", 1)
+    monkeypatch.chdir(tmp_path)
+    assert run_recipe(recipe_of("a.tif", store="store")).done == 1
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Store.open("../store").images == {"a": str(tmp_path / "a.tif")}
+    absolute = recipe_of(tmp_path / "a.tif", store=tmp_path / "store")
+    assert run_recipe(absolute).skipped == 1
+
+
 def test_a_folder_of_other_files_is_no_store(tmp_path: Path, model: FakeSam) -> None:
     path = write_stack(tmp_path / "a.tif", 1)
     with pytest.raises(OutputError, match="other files"):

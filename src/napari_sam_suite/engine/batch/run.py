@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.batch.pipeline import Look, process, read_frames
@@ -79,6 +80,7 @@ def all_done(recipe: Recipe) -> Summary | None:
 
     No model is loaded for it: its weights are known by the file's size and date.
     """
+    recipe = recipe.placed(Path.cwd())
     address, stamp = recipe.outputs.store, _stamp(recipe)
     if not address or not stamp:
         return None
@@ -150,6 +152,7 @@ def start_run(engine: Engine, recipe: Recipe) -> Job[Summary]:
     EngineError
         If the recipe names no image, or its store cannot be used.
     """
+    recipe = recipe.placed(Path.cwd())
     store = Store.create(recipe)
     images = list_images(recipe, store)
     check_learnt(recipe, engine.spec)
