@@ -150,6 +150,20 @@ def test_bad_input_is_explained_before_a_model_is_loaded(
     assert not out.exists()
 
 
+def test_what_has_no_partner_is_said_before_the_training(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam_suite.engine.errors import ModelError
+    from napari_sam_suite.engine.finetune import loop
+
+    def broken(*_: object, **__: object) -> None:
+        raise ModelError("The model is broken.")
+
+    monkeypatch.setattr(loop, "finetune", broken)
+    said = run(*finetune(fields, tmp_path / "m.safetensors", *QUICK)).output
+    assert max(said.index("img_spare"), said.index("lab_lost")) < said.index("broken")
+
+
 def test_labels_of_another_size_are_refused(
     fields: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -204,7 +204,7 @@ def test_large_labels_are_not_read_while_the_window_waits(
     read.clear()
     make = read_truth(panel.finetune.chosen(), panel.images.picture(), FrameIndex())
     assert not read
-    assert [frame.z for frame in make().frames()] == [1]
+    assert [frame.z for frame in make(str).frames()] == [1]
     assert len(read) == 3
 
 
@@ -217,7 +217,27 @@ def test_labels_are_learnt_from_as_they_were_when_the_button_was_pressed(
     add_fields(viewer)
     make = read_truth(panel.finetune.chosen(), panel.images.picture(), FrameIndex())
     viewer.layers["truth"].data[:] = 0
-    assert len(make()) == 8
+    assert len(make(str)) == 8
+
+
+def test_islands_of_one_number_are_objects_and_an_empty_layer_is_none(
+    panel: Panel, viewer: Any
+) -> None:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.learning import read_truth
+
+    add_fields(viewer)
+    viewer.layers["truth"].data = (viewer.layers["truth"].data > 0).astype(int)
+    viewer.add_labels(np.zeros((3, 64, 64), int), name="empty")
+    told: list[str] = []
+    for row in range(2):
+        panel.finetune.layers.item(row).setCheckState(Qt.CheckState.Checked)
+    picture = panel.images.picture()
+    make = read_truth(panel.finetune.chosen(), picture, FrameIndex())
+    found = make(told.append)
+    assert [len(found.at(frame)) for frame in found.frames()] == [4, 4]
+    (said,) = told
+    assert said.startswith("truth is painted with one number, so each of its 8 islands")
 
 
 def test_what_becomes_of_earlier_results_is_asked_only_where_there_are_new_ones(
@@ -267,7 +287,7 @@ def test_shapes_keep_their_holes_and_rejected_ones_are_left_out(
     )
     picture = panel.images.picture()
     truth = read_truth(panel.finetune.chosen(), picture, FrameIndex())
-    (found,) = gather_samples(picture.image, truth(), picture.composite)
+    (found,) = gather_samples(picture.image, truth(str), picture.composite)
     assert len(found.masks) == 1
     mask = found.masks.full(0)
     assert mask[5, 5] and not mask[15, 15]

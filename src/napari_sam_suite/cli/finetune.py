@@ -98,6 +98,8 @@ def finetune_command(
         chosen = FinetuneParams(**params)
         check_target(out, find_model(model, folder=folder))
         found = read_folders(images, labels, axes=axes, composite=colours.composite)
+        if not as_json:
+            _say(found.notices)
 
         from napari_sam_suite.engine.finetune.loop import start_finetune
         from napari_sam_suite.engine.jobs import Engine
@@ -114,7 +116,8 @@ def finetune_command(
             )
             with progress_bar(quiet=as_json) as show:
                 _follow(job, show)
-            notices = [*found.notices, *job.notices]
+            # In text the others were said before it began.
+            notices = [*found.notices, *job.notices] if as_json else job.notices
             if isinstance(job.error, Cancelled):
                 _say(notices)
                 text = "Stopped; the same command goes on from here."

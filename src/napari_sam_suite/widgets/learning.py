@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from napari_sam_suite.widgets.layers import SHOWN
 from napari_sam_suite.widgets.runner import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.layers import Picture
 
 _REJECTED = "rejected"
+Tell = Callable[[str], object]
+"""Takes a sentence for the user."""
 _Plane = tuple[Any, tuple[int, ...], "FrameIndex"]
 """Labels, the place of a plane in them, and its frame."""
 
@@ -46,7 +49,8 @@ class Learning(Task):
     picture : Picture
         Whose frames are learnt from.
     objects : callable
-        Gives what is drawn on them; called on the engine's thread.
+        Gives what is drawn on them, and tells how it was understood; called on the
+        engine's thread.
     params : FinetuneParams
     out : Path
         Where the new model goes.
@@ -60,7 +64,7 @@ class Learning(Task):
 
     spec: ModelSpec
     picture: Picture
-    objects: Callable[[], Objects]
+    objects: Callable[[Tell], Objects]
     params: FinetuneParams
     out: Path
     heard: Callable[[Epoch], object]
@@ -79,7 +83,8 @@ class Learning(Task):
 
         def work(model: SamModel, job: Job[Outcome]) -> Outcome:
             picture = self.picture
-            samples = gather_samples(picture.image, self.objects(), picture.composite)
+            drawn = self.objects(job.notice)
+            samples = gather_samples(picture.image, drawn, picture.composite)
             return finetune(model, samples, self.params, self.out, job)
 
         return engine.submit(work, f"fine-tune {self.spec.id}")
@@ -111,7 +116,7 @@ class Learning(Task):
 
 def read_truth(
     layers: Sequence[Layer], picture: Picture, current: FrameIndex
-) -> Callable[[], Objects]:
+) -> Callable[[Tell], Objects]:
     """Take what is drawn in layers now, to make objects of it later.
 
     Parameters
@@ -132,7 +137,7 @@ def read_truth(
     from napari_sam_suite.widgets.shapes import to_objects
 
     drawn: list[Objects] = []
-    planes: list[_Plane] = []
+    planes: dict[str, list[_Plane]] = {}
     for layer in layers:
         if isinstance(layer, Shapes):
             found = to_objects(
@@ -143,17 +148,36 @@ def read_truth(
                 found = found.select(kept)
             drawn.append(found)
         elif isinstance(layer, Labels):
-            planes += _planes(layer, picture, current)
+            planes[layer.name] = list(_planes(layer, picture, current))
 
-    def make() -> Objects:
-        labels = [
+    def make(tell: Tell) -> Objects:
+        labels = [_outline(name, some, tell) for name, some in planes.items()]
+        return Objects.concat([*drawn, *labels])
+
+    return make
+
+
+def _outline(name: str, planes: Sequence[_Plane], tell: Tell) -> Objects:
+    """Objects of a Labels layer; painted with one number, its islands."""
+    from napari_sam_suite.engine.finetune.data import split_mask
+    from napari_sam_suite.engine.objects import Objects
+
+    labels = Objects.concat(
+        [
             Objects.from_labels(pixels, frame)
             for data, index, frame in planes
             if np.any(pixels := np.asarray(data[index]))
         ]
-        return Objects.concat([*drawn, *labels])
-
-    return make
+    )
+    if not planes:
+        return labels
+    split = split_mask(labels, planes[0][0].shape[-2:])
+    if len(split) > len(labels):
+        tell(
+            f"{name} is painted with one number, so each of its {len(split)} islands "
+            "is an object."
+        )
+    return split
 
 
 def _planes(layer: Labels, picture: Picture, current: FrameIndex) -> Iterator[_Plane]:

@@ -60,6 +60,50 @@ def test_names_that_fit_several_are_not_paired() -> None:
     assert pair_names(["cell"], ["cell_mask", "cell_labels"]) == {}
 
 
+def test_labels_that_fit_several_images_are_not_paired() -> None:
+    assert pair_names(["img_1", "raw_1", "img_2"], ["lab_1", "lab_2"]) == {
+        "img_2": "lab_2"
+    }
+
+
+def test_labels_lie_beside_their_images_however_the_folder_is_written(
+    folders: tuple[Path, Path],
+) -> None:
+    images, labels = folders
+    Objects.from_labels(TWO).save(images / "a.geojson")
+    tifffile.imwrite(images / "b_labels.tif", TWO)
+    for same in (images, labels / ".." / "images"):
+        found = read_folders(images, same)
+        assert [s.name for s in found.samples] == ["a", "b"]
+        assert found.notices == []
+
+
+def test_what_teaches_nothing_is_listed(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    speck = TWO.copy()
+    speck[0, 0] = 3
+    tifffile.imwrite(labels / "a.tif", np.stack([speck, TWO]), metadata={"axes": "ZYX"})
+    Objects.from_labels(TWO).save(labels / "a.geojson")
+    tifffile.imwrite(labels / "b.tif", TWO * 0)
+    found = read_folders(images, labels)
+    assert [len(s.masks) for s in found.samples] == [2]
+    names, empty, lost = found.notices
+    assert "a.geojson" in names
+    assert empty == "Labels without objects are left out: b."
+    assert "3 in a" in lost
+
+
+def test_label_stacks_without_axes_have_those_of_their_image(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, (5, 32, 32)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "cells.tif", stack)
+    tifffile.imwrite(tmp_path / "cells_labels.tif", np.stack([TWO] * 5))
+    found = read_folders(tmp_path, tmp_path, axes="TYX")
+    assert [s.frame.time for s in found.samples] == list(range(5))
+    assert all((s.masks.full(0) == (TWO == 1)).all() for s in found.samples)
+    with pytest.raises(ImageError, match="axes"):
+        read_folders(tmp_path / "cells.tif", tmp_path / "cells_labels.tif")
+
+
 def test_labels_geojson_and_pictures_are_read_with_holes_and_all_parts(
     folders: tuple[Path, Path],
 ) -> None:

@@ -246,6 +246,17 @@ def test_steps_without_a_finite_loss_change_nothing_and_end_the_training(
     assert all(torch.equal(base[n], written[n]) for n in base)
 
 
+def test_an_epoch_without_any_finite_loss_ends_the_training(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.5, 0.6, 0.7, 0.8)
+    monkeypatch.setattr(Teacher, "teach", lambda *_: math.nan)
+    heard = Heard()
+    outcome = finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    assert outcome.epochs == 1, "fewer steps than are waited for within an epoch"
+    assert "unstable" in " ".join(heard.notices)
+
+
 def test_gradients_that_are_no_numbers_are_not_taken(
     out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

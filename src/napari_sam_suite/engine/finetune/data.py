@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
 from napari_sam_suite.engine.composite import Composite, compose
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.examples import draw_masks
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.masks import Masks
-    from napari_sam_suite.engine.objects import Objects
 
 _FIRST = FrameIndex()
-_SMALLEST = 4
+SMALLEST = 4
 """Pixels of the smallest object that teaches anything."""
 
 
@@ -86,7 +87,7 @@ def gather_samples(
     samples = []
     for frame in frames:
         drawn = draw_masks(objects.at(frame), (sizes.y, sizes.x))
-        masks = drawn.select(np.flatnonzero(drawn.area >= _SMALLEST))
+        masks = drawn.select(np.flatnonzero(drawn.area >= SMALLEST))
         if len(masks):
             name = image.name
             if sizes.frame_count > 1:
@@ -95,6 +96,30 @@ def gather_samples(
                 Sample(name, compose(image.frame(frame), fixed), masks, frame)
             )
     return samples
+
+
+def split_mask(objects: Objects, shape: tuple[int, int]) -> Objects:
+    """Take islands for objects where one number only says that there is something.
+
+    Parameters
+    ----------
+    objects : Objects
+        From label images; with several numbers they are returned as they are.
+    shape : (int, int)
+        Height and width of the image.
+    """
+    several = "label" in objects.features and objects.features["label"].nunique() > 1
+    if several or not len(objects):
+        return objects
+    islands = [
+        Objects.from_labels(
+            ndimage.label(objects.to_labels(shape, frame) > 0, np.ones((3, 3)))[0],
+            frame,
+            source=objects.source,
+        )
+        for frame in objects.frames()
+    ]
+    return Objects.concat(islands)
 
 
 def split_samples(

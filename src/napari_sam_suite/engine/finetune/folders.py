@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
-from napari_sam_suite.engine.errors import ImageError, ParameterError
-from napari_sam_suite.engine.finetune.data import Sample, gather_samples
+from napari_sam_suite.engine.errors import EngineError, ImageError, ParameterError
+from napari_sam_suite.engine.finetune.data import (
+    SMALLEST,
+    Sample,
+    gather_samples,
+    split_mask,
+)
 from napari_sam_suite.engine.formats import FORMATS
 from napari_sam_suite.engine.formats.instances import check_instances
-from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from napari_sam_suite.engine.composite import Composite
 
@@ -72,7 +76,7 @@ def read_folders(
         for each, named like the image but for words such as ``img`` and ``labels``; or
         one COCO file that names the images.
     axes : str, optional
-        Of the images, if the files do not say it.
+        Of the images, if the files do not say it, and of label images that do not.
     composite : callable, optional
         How the channels of an image become RGB; the usual way without it.
 
@@ -89,15 +93,16 @@ def read_folders(
                 f"There is no file or folder {str(path)!r}.",
                 "Check `images` and `labels`.",
             )
-    pictures = _list(images, _IMAGES)
-    if images == labels:
+    told: list[str] = []
+    pictures = _list(images, _IMAGES, told)
+    if images.resolve() == labels.resolve():
+        labels = images
         pictures = {n: p for n, p in pictures.items() if not _LABEL_WORDS.search(n)}
     if not pictures:
         raise ParameterError(
             f"There is no image in {images}.", "TIFF, OME-Zarr, PNG and JPEG are read."
         )
-    told: list[str] = []
-    drawn = _read_labels(labels, pictures, told)
+    drawn = _read_labels(labels, pictures, told, axes)
     lonely = sorted(pictures.keys() - drawn.keys())
     if lonely:
         told.append(f"Images without labels are left out: {_name(lonely)}.")
@@ -107,16 +112,19 @@ def read_folders(
             "Give both the same names, such as cells.tif and cells_labels.tif.",
         )
     samples: list[Sample] = []
+    lost: dict[str, int] = {}
     for name, objects in sorted(drawn.items()):
         image = open_image(pictures[name], axes=axes)
         _check_size(image, objects)
-        samples += gather_samples(image, objects, composite and composite(image))
+        found = gather_samples(image, objects, composite and composite(image))
+        samples += found
+        lost[name] = len(objects) - sum(len(sample.masks) for sample in found)
     if not samples:
         raise ParameterError(
-            f"There is no object in any of the labels of {labels}.",
-            "Check that they are not empty.",
+            f"There is no object to learn from in any of the labels of {labels}.",
+            f"An object has {SMALLEST} pixels or more, on a frame of its image.",
         )
-    return Found(samples, told)
+    return Found(samples, [*told, *_tell_lost(drawn, lost)])
 
 
 def pair_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
@@ -125,15 +133,18 @@ def pair_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     An equal name comes first. Names that would fit several are not paired.
     """
     pairs = {name: name for name in images if name in labels}
-    short: dict[str, list[str]] = {}
-    for name in labels:
-        if name not in pairs:
-            short.setdefault(_short(name), []).append(name)
-    for name in images:
-        fitting = short.get(_short(name), [])
-        if name not in pairs and len(fitting) == 1:
-            pairs[name] = fitting[0]
+    fitting = _by_short(name for name in labels if name not in pairs)
+    for short, alike in _by_short(name for name in images if name not in pairs).items():
+        if len(alike) == len(fitting.get(short, ())) == 1:
+            pairs[alike[0]] = fitting[short][0]
     return pairs
+
+
+def _by_short(names: Iterable[str]) -> dict[str, list[str]]:
+    short: dict[str, list[str]] = {}
+    for name in names:
+        short.setdefault(_short(name), []).append(name)
+    return short
 
 
 def _short(name: str) -> str:
@@ -143,14 +154,24 @@ def _short(name: str) -> str:
     return name.casefold()
 
 
-def _list(path: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files of a folder by their plain names, in their order."""
+def _list(
+    path: Path,
+    suffixes: tuple[str, ...],
+    told: list[str],
+    without: Collection[Path] = (),
+) -> dict[str, Path]:
+    """Files of a folder by their plain names, in their order; of one name the last."""
     files = (
         sorted(path.iterdir())
         if path.is_dir() and not _is(path, (".zarr",))
         else [path]
     )
-    return {_plain(p, suffixes): p for p in files if _is(p, suffixes)}
+    files = [p for p in files if _is(p, suffixes) and p not in without]
+    found = {_plain(p, suffixes): p for p in files}
+    spare = [p.name for p in files if p not in found.values()]
+    if spare:
+        told.append(f"Left out because others have their names: {_name(spare)}.")
+    return found
 
 
 def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -166,14 +187,12 @@ def _plain(path: Path, suffixes: tuple[str, ...]) -> str:
 
 
 def _read_labels(
-    labels: Path, pictures: Mapping[str, Path], told: list[str]
+    labels: Path, pictures: Mapping[str, Path], told: list[str], axes: str | None
 ) -> dict[str, Objects]:
     """Objects of each image that has some."""
     if labels.is_file():
-        return _read_single(labels, pictures, told)
-    files = _list(labels, _LABELS)
-    if labels.is_dir():
-        files = {n: p for n, p in files.items() if p not in set(pictures.values())}
+        return _read_single(labels, pictures, told, axes)
+    files = _list(labels, _LABELS, told, set(pictures.values()))
     pairs = pair_names(list(pictures), list(files))
     spare = sorted(files.keys() - set(pairs.values()))
     if spare:
@@ -183,7 +202,7 @@ def _read_labels(
         if not other:
             continue
         try:
-            found[name] = _read_file(files[other], told)
+            found[name] = _read_file(files[other], told, axes)
         except ImageError as error:
             # Image and labels may have the same name, in two folders.
             raise ImageError(f"Labels of {name!r}: {error.message}", error.hint) from (
@@ -193,11 +212,11 @@ def _read_labels(
 
 
 def _read_single(
-    path: Path, pictures: Mapping[str, Path], told: list[str]
+    path: Path, pictures: Mapping[str, Path], told: list[str], axes: str | None
 ) -> dict[str, Objects]:
     """One file of labels: of one image, or of several that it names as positions."""
     alone = len(pictures) == 1
-    objects = _read_file(path, told) if alone else Objects.load(path)
+    objects = _read_file(path, told, axes) if alone else Objects.load(path)
     names = [Path(name) for name in objects.source.get("images", ())]
     if alone and len(names) < 2:
         return dict.fromkeys(pictures, objects)
@@ -220,52 +239,62 @@ def _read_single(
     return {n: Objects(o.polygons, o.features) for n, o in found.items() if len(o)}
 
 
-def _read_file(path: Path, told: list[str]) -> Objects:
-    if path.suffix.lower() == ".png":
-        image = open_image(path)
-        if image.rgb or image.sizes.channel > 1:
-            raise ParameterError(
-                f"{path.name} is a colour picture, not a label image.",
-                "Save it with one number for each object, 0 for the background.",
-            )
-        plane = image.frame(FrameIndex()).planes[0]
-        check_instances(plane, path.name)
-        sizes = {"sizes": image.sizes._asdict()}
-        objects = Objects.from_labels(plane.astype(np.int64), source=sizes)
-    else:
-        objects = Objects.load(path)
-    picture = path.suffix.lower() in _LABEL_IMAGES
-    if not picture and not (objects.source.get("masks") == len(objects) == 1):
-        return objects
-    return _split_binary(objects, path, told)
+def _read_file(path: Path, told: list[str], axes: str | None) -> Objects:
+    suffix = path.suffix.lower()
+    objects = _read_pixels(path) if suffix == ".png" else _load(path, axes)
+    masks = objects.source.get("masks")
+    if suffix in _LABEL_IMAGES or masks == len(objects) == 1:
+        return _split_binary(objects, path, told)
+    return objects
+
+
+def _load(path: Path, axes: str | None) -> Objects:
+    """Objects of a file; a label image without named axes has those of its image."""
+    try:
+        return Objects.load(path)
+    except ImageError:
+        named = re.sub("[CS]", "", (axes or "").upper())
+        if not named or path.suffix.lower() not in _LABEL_IMAGES:
+            raise
+        with suppress(EngineError):
+            return _read_pixels(path, named)
+        raise
+
+
+def _read_pixels(path: Path, axes: str | None = None) -> Objects:
+    image = open_image(path, axes=axes)
+    if image.rgb or image.sizes.channel > 1:
+        raise ParameterError(
+            f"{path.name} is a colour picture, not a label image.",
+            "Save it with one number for each object, 0 for the background.",
+        )
+    frames = list(image.frames())
+    planes = np.stack([image.frame(frame).planes[0] for frame in frames])
+    if planes.dtype.kind not in "bui":
+        raise ImageError(
+            f"{path.name} holds {planes.dtype} values.", "Labels are whole numbers."
+        )
+    check_instances(planes, path.name)
+    source = {"sizes": image.sizes._asdict()}
+    return Objects.concat(
+        [
+            Objects.from_labels(plane.astype(np.int64), frame, source=source)
+            for plane, frame in zip(planes, frames, strict=True)
+        ]
+    )
 
 
 def _split_binary(objects: Objects, path: Path, told: list[str]) -> Objects:
-    """Islands of a mask as objects of their own.
-
-    In a label image with one number only on each frame, that number means "object",
-    and so does the only mask that Dataloop has of an image.
-    """
-    several = "label" in objects.features and objects.features["label"].nunique() > 1
-    if not len(objects) or several:
+    """Islands of a mask as objects of their own; so is the only mask of Dataloop."""
+    if not len(objects):
         return objects
     sizes = objects.source["sizes"]
-    shape = int(sizes["y"]), int(sizes["x"])
-    islands = [
-        Objects.from_labels(
-            ndimage.label(objects.to_labels(shape, frame) > 0, np.ones((3, 3)))[0],
-            frame,
-            source=objects.source,
+    split = split_mask(objects, (int(sizes["y"]), int(sizes["x"])))
+    if len(split) != len(objects):
+        told.append(
+            f"{path.name} is a mask with one value, so each of its {len(split)} "
+            "islands is an object."
         )
-        for frame in objects.frames()
-    ]
-    split = Objects.concat(islands)
-    if len(split) == len(objects):
-        return objects
-    told.append(
-        f"{path.name} is a mask with one value, so each of its {len(split)} islands is "
-        "an object."
-    )
     return split
 
 
@@ -281,6 +310,21 @@ def _check_size(image: ImageSource, objects: Objects) -> None:
             f"image has {pixels[0]} x {pixels[1]}.",
             "Give label images of the size of their image.",
         )
+
+
+def _tell_lost(drawn: Mapping[str, Objects], lost: Mapping[str, int]) -> list[str]:
+    """What of the labels teaches nothing."""
+    told = []
+    empty = [name for name in sorted(drawn) if not len(drawn[name])]
+    if empty:
+        told.append(f"Labels without objects are left out: {_name(empty)}.")
+    fewer = [name for name, count in lost.items() if count]
+    if fewer:
+        told.append(
+            f"Objects of fewer than {SMALLEST} pixels, or outside of the image and its "
+            f"frames, are left out: {sum(lost.values())} in {_name(fewer)}."
+        )
+    return told
 
 
 def _name(names: Sequence[str]) -> str:
