@@ -74,12 +74,20 @@ def libraries() -> None:
 @pytest.fixture
 def hand(viewer: Any, panel: Panel, qtbot: Any) -> Hand:
     """A hand over an image in a window whose Prompt tab is open."""
-    from widgets.hands import Hand, open_tab
+    from widgets.hands import open_prompts
 
     viewer.add_image(blobs(), name="cells")
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    return hand
+    return open_prompts(panel, qtbot)
+
+
+@pytest.fixture
+def stack_hand(viewer: Any, panel: Panel, qtbot: Any) -> Hand:
+    """The same over three planes in z, of which the first is shown."""
+    from widgets.hands import open_prompts
+
+    viewer.add_image(blobs(3), axis_labels=("z", "y", "x"), name="stack")
+    viewer.dims.set_current_step(0, 0)
+    return open_prompts(panel, qtbot)
 
 
 @pytest.fixture

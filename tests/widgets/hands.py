@@ -15,16 +15,21 @@ from qtpy.QtWidgets import QApplication, QWidget
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.panel import Panel
     from napari_sam_suite.widgets.prompt import PromptTab
 
+    Blobs = Callable[..., NDArray[np.uint8]]
+
 LEFT = Qt.MouseButton.LeftButton
 SHIFT = Qt.KeyboardModifier.ShiftModifier
+CONTROL = Qt.KeyboardModifier.ControlModifier
 NOTHING = Qt.KeyboardModifier.NoModifier
+ENTER, ESCAPE = Qt.Key.Key_Return, Qt.Key.Key_Escape
+N, X, Y, Z = Qt.Key.Key_N, Qt.Key.Key_X, Qt.Key.Key_Y, Qt.Key.Key_Z
 LIMIT = 60_000
 
 
@@ -32,7 +37,7 @@ class Hand:
     """Real mouse and key events on the canvas of a shown viewer."""
 
     def __init__(self, panel: Panel, qtbot: Any) -> None:
-        self.viewer, self.qtbot = panel.viewer, qtbot
+        self.panel, self.viewer, self.qtbot = panel, panel.viewer, qtbot
         window = panel.window()
         [self.canvas] = [
             widget
@@ -56,6 +61,17 @@ class Hand:
     def click(self, y: float, x: float, modifier: Any = NOTHING) -> None:
         self.qtbot.mouseMove(self.canvas, self.at(y, x))
         self.qtbot.mouseClick(self.canvas, LEFT, modifier, self.at(y, x))
+
+    def outline(self, y: float, x: float) -> None:
+        """Click a new object, and wait for its outline."""
+        self.click(y, x)
+        answered(self.panel.prompts, self.qtbot)
+
+    def keep(self, *places: tuple[float, float]) -> None:
+        """Outline objects, each with Next after it."""
+        for y, x in places:
+            self.outline(y, x)
+            self.press(N)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         self.hold(start, end)
@@ -88,6 +104,13 @@ class Hand:
         self.qtbot.keyClick(self.canvas, key, modifier)
 
 
+def open_prompts(panel: Panel, qtbot: Any) -> Hand:
+    """A hand in a shown window whose Prompt tab is open."""
+    hand = Hand(panel, qtbot)
+    open_tab(panel, qtbot)
+    return hand
+
+
 def open_tab(panel: Panel, qtbot: Any) -> None:
     panel.tabs.setCurrentWidget(panel.prompts)
     ready(panel, qtbot)
@@ -118,6 +141,25 @@ def no_answers(panel: Panel) -> Iterator[None]:
     engine.submit(lambda *_: done.wait(LIMIT / 1000), "something else")
     yield
     done.set()
+
+
+def let_engine_end(panel: Panel) -> None:
+    """Wait for all that the engine was asked before, and for what it leads to."""
+    engine = panel.session._engine
+    assert engine is not None
+    engine.submit(lambda *_: None, "what was asked before has ended").result()
+    QApplication.processEvents()
+
+
+def show_brighter(panel: Panel) -> None:
+    """Show the image of the fixture `hand` in another way."""
+    panel.viewer.layers["cells"].contrast_limits = (0, 90)
+    QApplication.processEvents()
+
+
+def said(panel: Panel) -> str:
+    """The status line."""
+    return str(panel.footer.status.text())
 
 
 def layer_of(panel: Panel, kind: type, name: str) -> Any:

@@ -8,30 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from napari.layers import Shapes
-from qtpy.QtCore import Qt
 
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.recipe import as_python
 from napari_sam_suite.widgets.repeat import to_recipe
-from napari_sam_suite.widgets.session import prepare
+from widgets.hands import LEFT, LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.panel import Panel
+    from widgets.hands import Blobs
 
-    Blobs = Callable[..., NDArray[np.uint8]]
+pytestmark = pytest.mark.usefixtures("libraries")
 
-LEFT = Qt.MouseButton.LeftButton
-LIMIT = 60_000
 SQUARES = [(8, 8), (8, 40), (40, 8), (40, 40)]
-
-
-@pytest.fixture(autouse=True)
-def libraries() -> None:
-    prepare()
 
 
 def draw(viewer: Any, *numbers: int, frame: int = 0) -> Shapes:

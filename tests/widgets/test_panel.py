@@ -14,13 +14,8 @@ from napari_sam_suite.widgets import finding, models, outcome
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from napari_sam_suite.widgets.panel import Panel
-
-    Blobs = Callable[..., NDArray[np.uint8]]
+    from widgets.hands import Blobs
 
 LEFT = Qt.MouseButton.LeftButton
 LIMIT = 300_000

@@ -5,44 +5,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from napari.layers import Shapes
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.recipe import as_python
 from widgets.hands import (
+    ENTER,
+    ESCAPE,
     LEFT,
     LIMIT,
     SHIFT,
     Hand,
+    N,
+    X,
+    Y,
+    Z,
     answered,
     corners,
     dots,
     layer_of,
+    let_engine_end,
     no_answers,
-    open_tab,
+    open_prompts,
     outlines,
     ready,
     results,
+    said,
+    show_brighter,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from napari_sam_suite.widgets.panel import Panel
-
-    Blobs = Callable[..., NDArray[np.uint8]]
+    from widgets.hands import Blobs
 
 pytestmark = pytest.mark.usefixtures("libraries")
 
 
-def test_a_click_outlines_the_object_under_it(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+def test_a_click_outlines_the_object_under_it(panel: Panel, hand: Hand) -> None:
+    hand.outline(16, 16)
     [shape] = outlines(panel)
     assert corners(shape) == [8, 8, 24, 24]
     assert "Answer 1 of 3, score 0.95" in panel.prompts.state.text()
@@ -53,17 +53,15 @@ def test_enter_adds_the_outline_with_the_chosen_tag_and_undo_takes_it_away(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     panel.prompts.tag.setEditText("nucleus")
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Return)
+    hand.outline(16, 16)
+    hand.press(ENTER)
     [layer] = results(panel)
     assert list(layer.features["tag"]) == ["nucleus"]
     assert corners(layer.data[0]) == [8, 8, 24, 24]
     assert outlines(panel) == []
-    assert panel.footer.status.text() == "Added 1 object."
-    hand.click(48, 48)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Return)
+    assert said(panel) == "Added 1 object."
+    hand.outline(48, 48)
+    hand.press(ENTER)
     assert len(layer.data) == 2
     qtbot.mouseClick(panel.bar.undo, LEFT)
     assert len(layer.data) == 1
@@ -73,9 +71,8 @@ def test_shift_marks_what_does_not_belong_to_it(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     hand.click(16, 16, SHIFT)
-    assert "Click the object first" in panel.footer.status.text()
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    assert "Click the object first" in said(panel)
+    hand.outline(16, 16)
     hand.click(48, 48, SHIFT)
     answered(panel.prompts, qtbot, prompts=2)
     turn = panel.prompts.turns.last
@@ -96,16 +93,15 @@ def test_keys_take_clicks_back_and_bring_them_again(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     tab = panel.prompts
-    hand.click(16, 16)
-    answered(tab, qtbot)
+    hand.outline(16, 16)
     hand.click(18, 20)
     answered(tab, qtbot, prompts=2)
-    hand.press(Qt.Key.Key_Z)
+    hand.press(Z)
     answered(tab, qtbot, prompts=1)
-    hand.press(Qt.Key.Key_Z)
+    hand.press(Z)
     assert tab.turns.last is None
     assert outlines(panel) == []
-    hand.press(Qt.Key.Key_Y)
+    hand.press(Y)
     answered(tab, qtbot, prompts=1)
     assert len(outlines(panel)) == 1
 
@@ -121,21 +117,21 @@ def test_a_click_that_the_next_one_overtook_is_answered_when_undo_leads_to_it(
     assert first is not None
     answered(tab, qtbot, prompts=2)
     assert not first.answered
-    hand.press(Qt.Key.Key_Z)
+    hand.press(Z)
     assert tab.turns.last is first
     answered(tab, qtbot, prompts=1)
     [shape] = outlines(panel)
     assert corners(shape) == [8, 8, 24, 24]
-    assert tab.buttons["commit"].isEnabled()
+    assert tab.keys.buttons["commit"].isEnabled()
 
 
 def test_a_click_taken_back_before_its_answer_is_answered_when_it_comes_again(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     hand.click(16, 16)
-    hand.press(Qt.Key.Key_Z)
+    hand.press(Z)
     assert panel.prompts.turns.last is None
-    hand.press(Qt.Key.Key_Y)
+    hand.press(Y)
     answered(panel.prompts, qtbot)
     assert len(outlines(panel)) == 1
 
@@ -150,22 +146,18 @@ def test_an_answer_never_goes_to_another_click_than_its_own(
     second = tab.turns.last
     assert second is not None
     found = second.found
-    hand.press(Qt.Key.Key_Z)  # asks for the first one again
-    hand.press(Qt.Key.Key_Y)
-    engine = panel.session._engine
-    assert engine is not None
-    engine.submit(lambda *_: None, "what was asked before has ended").result()
-    QApplication.processEvents()
+    hand.press(Z)  # asks for the first one again
+    hand.press(Y)
+    let_engine_end(panel)
     assert tab.turns.last is second
     assert second.found is found
 
 
-def test_x_goes_round_the_three_answers(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+def test_x_goes_round_the_three_answers(panel: Panel, hand: Hand) -> None:
+    hand.outline(16, 16)
     scores = []
     for _ in range(3):
-        hand.press(Qt.Key.Key_X)
+        hand.press(X)
         scores.append(panel.prompts.state.text().partition("score ")[2])
     assert scores == ["0.90.", "0.85.", "0.95."]
 
@@ -173,14 +165,13 @@ def test_x_goes_round_the_three_answers(panel: Panel, hand: Hand, qtbot: Any) ->
 def test_other_parameters_change_the_outline_that_is_shown(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand.outline(16, 16)
     panel.prompts.advanced.set_values({"padding": 3.0})
     # 16 pixels wide, and 3 more on every side
     qtbot.waitUntil(
         lambda: np.ptp(outlines(panel)[0], axis=0).min() > 20, timeout=LIMIT
     )
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     [recipe] = results(panel)[0].metadata[KEY]["runs"].values()
     assert recipe["params"]["padding"] == 3
     assert "PromptParams(padding=3.0)" in as_python(recipe)
@@ -189,51 +180,35 @@ def test_other_parameters_change_the_outline_that_is_shown(
 def test_n_keeps_an_outline_and_begins_the_next_object(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    for y, x in ((16, 16), (16, 48)):
-        hand.click(y, x)
-        answered(panel.prompts, qtbot)
-        hand.press(Qt.Key.Key_N)
+    hand.keep((16, 16), (16, 48))
     assert len(outlines(panel)) == 2
     assert results(panel) == []
-    qtbot.mouseClick(panel.prompts.buttons["commit"], LEFT)
+    qtbot.mouseClick(panel.prompts.keys.buttons["commit"], LEFT)
     [layer] = results(panel)
     assert sorted(map(corners, layer.data)) == [[8, 8, 24, 24], [8, 40, 24, 56]]
 
 
-def test_escape_forgets_everything(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_N)
-    hand.click(48, 48)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Escape)
+def test_escape_forgets_everything(panel: Panel, hand: Hand) -> None:
+    hand.keep((16, 16))
+    hand.outline(48, 48)
+    hand.press(ESCAPE)
     assert outlines(panel) == []
-    assert not panel.prompts.buttons["commit"].isEnabled()
+    assert not panel.prompts.keys.buttons["commit"].isEnabled()
 
 
-def test_undo_brings_back_what_was_cleared(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_N)
-    hand.click(48, 48)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Escape)
-    hand.press(Qt.Key.Key_Z)
+def test_undo_brings_back_what_was_cleared(panel: Panel, hand: Hand) -> None:
+    hand.keep((16, 16))
+    hand.outline(48, 48)
+    hand.press(ESCAPE)
+    hand.press(Z)
     assert len(outlines(panel)) == 2
     assert panel.prompts.state.text().startswith("Answer 1 of 3")
 
 
-def test_undo_goes_on_with_the_object_kept_last(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
-    for y, x in ((16, 16), (16, 48)):
-        hand.click(y, x)
-        answered(panel.prompts, qtbot)
-        hand.press(Qt.Key.Key_N)
-    hand.press(Qt.Key.Key_Z)
-    hand.press(Qt.Key.Key_Z)
+def test_undo_goes_on_with_the_object_kept_last(panel: Panel, hand: Hand) -> None:
+    hand.keep((16, 16), (16, 48))
+    hand.press(Z)
+    hand.press(Z)
     assert [corners(shape) for shape in outlines(panel)] == [[8, 8, 24, 24]]
     assert not panel.prompts.turns.kept[1:]
 
@@ -243,7 +218,7 @@ def test_enter_waits_for_the_answer_that_is_on_its_way(
 ) -> None:
     with no_answers(panel):
         hand.click(16, 16)
-        hand.press(Qt.Key.Key_Return)
+        hand.press(ENTER)
         assert results(panel) == []
     qtbot.waitUntil(lambda: len(results(panel)) == 1, timeout=LIMIT)
     [shape] = results(panel)[0].data
@@ -255,12 +230,12 @@ def test_clicks_after_a_quick_next_are_on_another_object(
 ) -> None:
     with no_answers(panel):
         hand.click(16, 16)
-        hand.press(Qt.Key.Key_N)
+        hand.press(N)
         hand.click(16, 48)
-        hand.press(Qt.Key.Key_N)
+        hand.press(N)
         hand.click(48, 48)
-        hand.press(Qt.Key.Key_Z)  # takes the click back that still waits
-        hand.press(Qt.Key.Key_Return)
+        hand.press(Z)  # takes the click back that still waits
+        hand.press(ENTER)
     qtbot.waitUntil(lambda: len(results(panel)) == 1, timeout=LIMIT)
     [layer] = results(panel)
     assert sorted(map(corners, layer.data)) == [[8, 8, 24, 24], [8, 40, 24, 56]]
@@ -269,12 +244,8 @@ def test_clicks_after_a_quick_next_are_on_another_object(
 def test_kept_outlines_stay_when_the_image_is_shown_in_another_way(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    for y, x in ((16, 16), (16, 48)):
-        hand.click(y, x)
-        answered(panel.prompts, qtbot)
-        hand.press(Qt.Key.Key_N)
-    hand.click(48, 48)
-    answered(panel.prompts, qtbot)
+    hand.keep((16, 16), (16, 48))
+    hand.outline(48, 48)
     [image] = [x for x in panel.viewer.layers if x.name == "cells"]
     image.contrast_limits = (0, 90)
     qtbot.waitUntil(lambda: len(panel.prompts.turns.kept) == 2)
@@ -285,29 +256,21 @@ def test_kept_outlines_stay_when_the_image_is_shown_in_another_way(
     image.visible = True
     QApplication.processEvents()
     answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     [layer] = results(panel)
     assert len(layer.data) == 3
-
-
-def show_brighter(panel: Panel) -> None:
-    [image] = [x for x in panel.viewer.layers if x.name == "cells"]
-    image.contrast_limits = (0, 90)
-    QApplication.processEvents()
 
 
 def test_an_object_that_is_opened_again_is_answered_as_the_image_is_shown_now(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     tab = panel.prompts
-    hand.click(16, 16)
-    answered(tab, qtbot)
-    hand.press(Qt.Key.Key_N)
+    hand.keep((16, 16))
     [kept] = tab.turns.kept
     before = kept.found
     show_brighter(panel)
     assert kept.found is before
-    hand.press(Qt.Key.Key_Z)
+    hand.press(Z)
     assert tab.turns.last is kept
     answered(tab, qtbot)
     assert kept.found is not before
@@ -317,14 +280,13 @@ def test_what_was_cleared_comes_back_and_is_answered_as_the_image_is_shown_now(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     tab = panel.prompts
-    hand.click(16, 16)
-    answered(tab, qtbot)
+    hand.outline(16, 16)
     before = tab.turns.last
     assert before is not None
     found = before.found
     tab.dialogue.clear()
     show_brighter(panel)
-    hand.press(Qt.Key.Key_Z)
+    hand.press(Z)
     assert tab.turns.last is before
     answered(tab, qtbot)
     assert before.found is not found
@@ -333,15 +295,13 @@ def test_what_was_cleared_comes_back_and_is_answered_as_the_image_is_shown_now(
 def test_kept_outlines_wait_for_their_image(
     panel: Panel, hand: Hand, blobs: Blobs, qtbot: Any
 ) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_N)
+    hand.keep((16, 16))
     [cells] = [x for x in panel.viewer.layers if x.name == "cells"]
     other = panel.viewer.add_image(blobs(), name="other")
     panel.images.choose(other)
     panel.images.changed.emit()
     qtbot.waitUntil(lambda: panel.prompts.turns.kept == [])
-    assert "1 outline waits to be added" in panel.footer.status.text()
+    assert "1 outline waits to be added" in said(panel)
     panel.images.choose(cells)
     panel.images.changed.emit()
     qtbot.waitUntil(lambda: len(panel.prompts.turns.kept) == 1)
@@ -349,17 +309,16 @@ def test_kept_outlines_wait_for_their_image(
 
 
 def test_a_bad_parameter_loses_no_outline(
-    panel: Panel, hand: Hand, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    panel: Panel, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand.outline(16, 16)
     bad = {"tile": "abc"}
     monkeypatch.setattr(panel.prompts.advanced, "values", lambda: bad)
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     assert results(panel) == []
-    assert "ile" in panel.footer.status.text()
+    assert "ile" in said(panel)
     monkeypatch.undo()
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     assert len(results(panel)) == 1
 
 
@@ -373,19 +332,16 @@ def test_prompts_want_rows_and_columns_in_view(
     qtbot.waitUntil(lambda: panel.prompts.pointing.on)
 
 
-def test_outlines_of_prompts_are_nobodys_to_work_on(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+def test_outlines_of_prompts_are_nobodys_to_work_on(panel: Panel, hand: Hand) -> None:
+    hand.outline(16, 16)
     panel.viewer.layers.selection = {layer_of(panel, Shapes, "Prompt")}
     assert panel.prompts.parts.shapes_layer() is None
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     assert panel.prompts.parts.shapes_layer() == results(panel)[0]
 
 
 def test_every_key_stands_on_its_button(panel: Panel) -> None:
-    assert [button.text() for button in panel.prompts.buttons.values()] == [
+    assert [button.text() for button in panel.prompts.keys.buttons.values()] == [
         "Add to results  (Enter)",
         "Next object  (N)",
         "Undo  (Z)",
@@ -396,7 +352,7 @@ def test_every_key_stands_on_its_button(panel: Panel) -> None:
 
 
 def test_the_mouse_is_left_alone_when_another_tab_is_open(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
     panel.tabs.setCurrentWidget(panel.auto)
     hand.drag((20, 20), (40, 50))
@@ -407,9 +363,7 @@ def test_the_mouse_is_left_alone_when_another_tab_is_open(
     assert panel.prompts.turns.last is None
 
 
-def test_opening_the_tab_encodes_the_frame_in_advance(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
+def test_opening_the_tab_encodes_the_frame_in_advance(panel: Panel, hand: Hand) -> None:
     assert (64, 64) in panel.session._engine._fake.encoded  # type: ignore[union-attr]
 
 
@@ -435,8 +389,7 @@ def test_the_neighbouring_planes_are_encoded_in_advance(
     stack[3, 40:, 40:] = 0
     viewer.add_image(stack, axis_labels=("z", "y", "x"), name="stack")
     viewer.dims.set_current_step(0, 2)
-    Hand(panel, qtbot)
-    open_tab(panel, qtbot)
+    open_prompts(panel, qtbot)
     qtbot.waitUntil(lambda: {1, 2, 3} <= set(seen), timeout=LIMIT)
     assert seen[0] == 2
     assert set(seen) == {1, 2, 3}
@@ -445,11 +398,9 @@ def test_the_neighbouring_planes_are_encoded_in_advance(
     qtbot.waitUntil(lambda: 4 in seen, timeout=LIMIT)
 
 
-def test_a_click_outside_of_the_image_is_said(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
+def test_a_click_outside_of_the_image_is_said(panel: Panel, hand: Hand) -> None:
     hand.click(-20, 10)
-    assert "outside the image" in panel.footer.status.text()
+    assert "outside the image" in said(panel)
 
 
 def test_objects_go_to_the_frame_in_view(
@@ -458,15 +409,11 @@ def test_objects_go_to_the_frame_in_view(
     viewer.add_image(blobs(2, 3), axis_labels=("t", "z", "y", "x"), name="stack")
     viewer.dims.set_current_step(0, 1)
     viewer.dims.set_current_step(1, 2)
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_N)
+    hand = open_prompts(panel, qtbot)
+    hand.keep((16, 16))
     viewer.dims.set_current_step(1, 0)
-    hand.click(48, 48)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Return)
+    hand.outline(48, 48)
+    hand.press(ENTER)
     [layer] = results(panel)
     assert list(layer.features["time"]) == [1, 1]
     assert list(layer.features["z"]) == [2, 0]
@@ -479,20 +426,17 @@ def test_a_scaled_image_of_two_channels_is_pointed_at_in_its_pixels(
     for name, colour in (("one", "green"), ("two", "magenta")):
         viewer.add_image(blobs(), name=name, scale=(0.25, 0.25), colormap=colour)
     panel.images.choose(*viewer.layers)
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    hand.click(16, 48)
-    answered(panel.prompts, qtbot)
+    hand = open_prompts(panel, qtbot)
+    hand.outline(16, 48)
     [shape] = outlines(panel)
     assert corners(shape) == [8, 40, 24, 56]
 
 
 def test_what_was_added_is_a_recipe_that_python_understands(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Return)
+    hand.outline(16, 16)
+    hand.press(ENTER)
     [recipe] = results(panel)[0].metadata[KEY]["runs"].values()
     assert recipe["capability"] == "prompt"
     script = as_python(recipe)
@@ -500,38 +444,34 @@ def test_what_was_added_is_a_recipe_that_python_understands(
     assert "Prompt(inside=((" in script
 
 
-def test_the_panel_says_why_there_is_nothing_to_point_at(
-    panel: Panel, qtbot: Any
-) -> None:
+def test_the_panel_says_why_there_is_nothing_to_point_at(panel: Panel) -> None:
     panel.tabs.setCurrentWidget(panel.prompts)
     panel.prompts.refresh()
     assert "No image" in panel.prompts.state.text()
 
 
-def test_buttons_that_do_nothing_say_why(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    buttons = panel.prompts.buttons
+def test_buttons_that_do_nothing_say_why(panel: Panel, hand: Hand) -> None:
+    buttons = panel.prompts.keys.buttons
     assert buttons["commit"].toolTip() == "Click an object in the image first."
     assert buttons["redo"].toolTip() == "Nothing was taken back."
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand.outline(16, 16)
     assert buttons["commit"].toolTip() == "Put what is outlined into the results."
     assert buttons["redo"].toolTip() == "Nothing was taken back."
 
 
 def test_the_engine_is_asked_before_the_prompt_is_drawn(
-    panel: Panel, hand: Hand, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    panel: Panel, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
     tab = panel.prompts
-    show, ask = tab.sketch.show, tab.dialogue.ask_newest
+    show, ask = tab.showing.sketch.show, tab.dialogue.ask_newest
     monkeypatch.setattr(
-        tab.sketch, "show", lambda *a: (order.append("show"), show(*a))[1]
+        tab.showing.sketch, "show", lambda *a: (order.append("show"), show(*a))[1]
     )
     monkeypatch.setattr(
         tab.dialogue, "ask_newest", lambda: (order.append("ask"), ask())[1]
     )
-    hand.click(16, 16)
-    answered(tab, qtbot)
+    hand.outline(16, 16)
     assert order[0] == "ask" and order.count("show") <= 2
 
 

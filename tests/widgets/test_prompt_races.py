@@ -12,34 +12,28 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sam_suite.widgets.layers import SHOWN
 from widgets.hands import (
+    ENTER,
     LIMIT,
     Hand,
+    N,
+    Z,
     answered,
     corners,
     layer_of,
+    let_engine_end,
     no_answers,
-    open_tab,
+    open_prompts,
     outlines,
     ready,
     results,
+    show_brighter,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from napari_sam_suite.widgets.panel import Panel
-
-    Blobs = Callable[..., NDArray[np.uint8]]
+    from widgets.hands import Blobs
 
 pytestmark = pytest.mark.usefixtures("libraries")
-
-
-def keep_one(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_N)
 
 
 def shown(panel: Panel) -> list[Shapes]:
@@ -50,11 +44,9 @@ def shown(panel: Panel) -> list[Shapes]:
 def test_a_contrast_changed_on_another_tab_is_answered_on_the_way_back(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand.outline(16, 16)
     panel.tabs.setCurrentWidget(panel.auto)
-    panel.viewer.layers["cells"].contrast_limits = (0, 90)
-    QApplication.processEvents()
+    show_brighter(panel)
     panel.tabs.setCurrentWidget(panel.prompts)
     answered(panel.prompts, qtbot)
     assert len(outlines(panel)) == 1
@@ -72,20 +64,19 @@ def test_what_was_asked_for_during_a_run_is_answered_after_it(
         qtbot.mouseClick(panel.auto.button, Qt.MouseButton.LeftButton)
         panel.auto.button.click()
         qtbot.waitUntil(lambda: panel.busy)
-        hand.press(Qt.Key.Key_Z)
+        hand.press(Z)
         assert tab.turns.last is not None and not tab.turns.last.answered
     qtbot.waitUntil(lambda: not panel.busy and panel.results.settled, timeout=LIMIT)
     answered(tab, qtbot, prompts=1)
 
 
-def test_3d_and_back_says_what_there_is(panel: Panel, hand: Hand, qtbot: Any) -> None:
+def test_3d_and_back_says_what_there_is(panel: Panel, hand: Hand) -> None:
     tab = panel.prompts
     panel.viewer.dims.ndisplay = 3
     assert tab.state.text() == "Prompts need the 2-D view."
     panel.viewer.dims.ndisplay = 2
     assert tab.state.text() == "Ready."
-    hand.click(16, 16)
-    answered(tab, qtbot)
+    hand.outline(16, 16)
     panel.viewer.dims.ndisplay = 3
     panel.viewer.dims.ndisplay = 2
     assert tab.state.text().startswith("Answer 1 of 3")
@@ -104,6 +95,16 @@ def test_an_answer_that_comes_in_3d_does_not_hide_why_clicks_do_nothing(
     qtbot.waitUntil(lambda: len(shown(panel)) == 1)
 
 
+def test_a_frame_that_is_ready_in_3d_does_not_hide_why_clicks_do_nothing(
+    panel: Panel, hand: Hand
+) -> None:
+    panel.viewer.dims.ndisplay = 3
+    panel.prompts.dialogue.ready.emit()  # what was on its way
+    assert panel.prompts.state.text() == "Prompts need the 2-D view."
+    panel.viewer.dims.ndisplay = 2
+    assert panel.prompts.state.text() == "Ready."
+
+
 def test_a_layer_removed_while_a_box_is_drawn_ends_the_box(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
@@ -119,9 +120,7 @@ def test_a_layer_removed_while_a_box_is_drawn_ends_the_box(
     assert not shown(panel)
 
 
-def test_a_tab_left_while_a_box_is_drawn_ends_the_box(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
+def test_a_tab_left_while_a_box_is_drawn_ends_the_box(panel: Panel, hand: Hand) -> None:
     hand.hold((42, 6), (58, 26))
     panel.tabs.setCurrentWidget(panel.auto)
     hand.let_go((58, 26))
@@ -130,43 +129,33 @@ def test_a_tab_left_while_a_box_is_drawn_ends_the_box(
 
 
 def test_a_layer_removed_while_an_answer_is_under_way_leaves_nothing(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
     with no_answers(panel):
         hand.click(16, 16)
-        hand.press(Qt.Key.Key_Return)
+        hand.press(ENTER)
         panel.viewer.layers.remove("cells")
         QApplication.processEvents()
-    engine = panel.session._engine
-    assert engine is not None
-    engine.submit(lambda *_: None, "what was asked before has ended").result()
-    QApplication.processEvents()
+    let_engine_end(panel)
     assert results(panel) == [] and not shown(panel)
 
 
 def test_a_box_is_in_the_frame_where_it_was_begun(
-    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+    panel: Panel, stack_hand: Hand, qtbot: Any
 ) -> None:
-    viewer.add_image(blobs(3), axis_labels=("z", "y", "x"), name="stack")
-    viewer.dims.set_current_step(0, 0)
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    hand.hold((6, 6), (26, 26))
-    viewer.dims.set_current_step(0, 1)  # a movie is playing
-    hand.let_go((26, 26))
+    stack_hand.hold((6, 6), (26, 26))
+    panel.viewer.dims.set_current_step(0, 1)  # a movie is playing
+    stack_hand.let_go((26, 26))
     answered(panel.prompts, qtbot)
     assert panel.prompts.turns.last is not None
     assert panel.prompts.turns.last.frame.z == 0
 
 
 def test_the_frame_before_does_not_say_that_this_one_is_ready(
-    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
+    panel: Panel, stack_hand: Hand
 ) -> None:
-    viewer.add_image(blobs(3), axis_labels=("z", "y", "x"), name="stack")
-    Hand(panel, qtbot)
-    open_tab(panel, qtbot)
     with no_answers(panel):
-        viewer.dims.set_current_step(0, 2)
+        panel.viewer.dims.set_current_step(0, 2)
         assert panel.prompts.state.text() == "Preparing this frame."
         panel.prompts.dialogue.ready.emit()  # what was on its way for the other one
         assert panel.prompts.state.text() == "Preparing this frame."
@@ -179,7 +168,7 @@ def test_n_gives_the_tag_that_stood_there_when_it_was_pressed(
     with no_answers(panel):
         tab.tag.setEditText("nucleus")
         hand.click(16, 16)
-        hand.press(Qt.Key.Key_N)
+        hand.press(N)
         tab.tag.setEditText("vacuole")
     qtbot.waitUntil(lambda: len(tab.turns.kept) == 1, timeout=LIMIT)
     assert tab.turns.kept[0].prompt.tag == "nucleus"
@@ -192,21 +181,19 @@ def test_prompts_lie_on_an_image_that_is_turned_and_sheared(
     viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs
 ) -> None:
     image = viewer.add_image(blobs(), name="cells", **TURNED)
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    hand.click(16, 48)
-    answered(panel.prompts, qtbot)
+    hand = open_prompts(panel, qtbot)
+    hand.outline(16, 48)
     assert corners(outlines(panel)[0]) == [8, 40, 24, 56]
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     for layer in (layer_of(panel, Shapes, "Prompt"), results(panel)[0]):
         there, here = (one.data_to_world((16, 48)) for one in (image, layer))
         np.testing.assert_allclose(here, there)
 
 
 def test_outlines_follow_an_image_that_is_moved_and_turned(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
-    keep_one(panel, hand, qtbot)
+    hand.keep((16, 16))
     image = panel.viewer.layers["cells"]
     sketch = layer_of(panel, Shapes, "Prompt")
     for name, value in TURNED.items():
@@ -221,15 +208,14 @@ def test_outlines_follow_an_image_that_is_moved_and_turned(
 def test_outlines_of_another_image_are_not_left_behind(
     panel: Panel, hand: Hand, blobs: Blobs, qtbot: Any
 ) -> None:
-    keep_one(panel, hand, qtbot)
+    hand.keep((16, 16))
     [cells] = panel.images.layers()
     stack = panel.viewer.add_image(blobs(3), name="stack")
     panel.images.choose(stack)
     QApplication.processEvents()
     assert not shown(panel)
     ready(panel, qtbot)
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand.outline(16, 16)
     assert [layer.ndim for layer in shown(panel)] == [3]
     panel.images.choose(cells)
     qtbot.waitUntil(lambda: len(panel.prompts.turns.kept) == 1)
@@ -243,10 +229,8 @@ def test_outlines_are_seen_on_every_channel(
     viewer.add_image(blobs(2, 3), axis_labels=("t", "c", "y", "x"), name="movie")
     viewer.dims.set_current_step(0, 1)
     viewer.dims.set_current_step(1, 0)
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand = open_prompts(panel, qtbot)
+    hand.outline(16, 16)
     assert set(outlines(panel)[0][:, 1]) == {0}
     viewer.dims.set_current_step(1, 2)
     assert set(outlines(panel)[0][:, 1]) == {2}

@@ -6,52 +6,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
 
 from widgets.hands import (
+    CONTROL,
+    ENTER,
     LEFT,
     LIMIT,
     SHIFT,
     Hand,
+    N,
+    X,
+    Y,
+    Z,
     answered,
     corners,
     dots,
     open_tab,
     outlines,
     results,
+    said,
+    show_brighter,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari.layers import Shapes
-    from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.panel import Panel
 
-    Blobs = Callable[..., NDArray[np.uint8]]
-
 pytestmark = pytest.mark.usefixtures("libraries")
 
-CONTROL = Qt.KeyboardModifier.ControlModifier
-Z, Y = Qt.Key.Key_Z, Qt.Key.Key_Y
 
-
-def add(panel: Panel, hand: Hand, qtbot: Any, *places: tuple[int, int]) -> Shapes:
-    """Click objects, and put them into the results together."""
-    for number, (y, x) in enumerate(places):
-        if number:
-            hand.press(Qt.Key.Key_N)
-        hand.click(y, x)
-        answered(panel.prompts, qtbot)
-    hand.press(Qt.Key.Key_Return)
+def add(panel: Panel, hand: Hand, *places: tuple[int, int]) -> Shapes:
+    """Outline objects, and put them into the results together."""
+    hand.keep(*places[:-1])
+    hand.outline(*places[-1])
+    hand.press(ENTER)
     [layer] = results(panel)
     return layer
-
-
-def said(panel: Panel) -> str:
-    return panel.footer.status.text()
 
 
 def found(layer: Shapes) -> list[list[float]]:
@@ -61,23 +52,22 @@ def found(layer: Shapes) -> list[list[float]]:
 def test_undo_takes_an_object_out_of_the_results_and_brings_its_clicks_back(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    hand.click(16, 16)
-    answered(panel.prompts, qtbot)
+    hand.outline(16, 16)
     hand.click(18, 20)
     answered(panel.prompts, qtbot, prompts=2)
-    hand.press(Qt.Key.Key_Return)
+    hand.press(ENTER)
     [layer] = results(panel)
     assert len(layer.data) == 1 and outlines(panel) == []
-    qtbot.mouseClick(panel.prompts.buttons["undo"], LEFT)
+    qtbot.mouseClick(panel.prompts.keys.buttons["undo"], LEFT)
     assert len(layer.data) == 0
     assert [corners(shape) for shape in outlines(panel)] == [[8, 8, 24, 24]]
     assert len(dots(panel)) == 2
     assert said(panel) == "Took 1 object out of the results; the clicks are back."
-    assert panel.prompts.buttons["commit"].isEnabled()
+    assert panel.prompts.keys.buttons["commit"].isEnabled()
 
 
-def test_control_z_does_the_same(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+def test_control_z_does_the_same(panel: Panel, hand: Hand) -> None:
+    layer = add(panel, hand, (16, 16))
     hand.press(Z, CONTROL)
     assert len(layer.data) == 0 and len(outlines(panel)) == 1
     hand.press(Z, CONTROL | SHIFT)
@@ -85,9 +75,9 @@ def test_control_z_does_the_same(panel: Panel, hand: Hand, qtbot: Any) -> None:
 
 
 def test_objects_that_waited_wait_again_when_their_adding_is_undone(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16), (16, 48))
+    layer = add(panel, hand, (16, 16), (16, 48))
     hand.press(Z)
     assert len(layer.data) == 0
     assert len(outlines(panel)) == 2 and len(panel.prompts.turns.kept) == 1
@@ -97,11 +87,9 @@ def test_objects_that_waited_wait_again_when_their_adding_is_undone(
     assert panel.prompts.turns.last is not None and not panel.prompts.turns.kept
 
 
-def test_every_adding_is_undone_in_its_turn(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
-    add(panel, hand, qtbot, (48, 48))
+def test_every_adding_is_undone_in_its_turn(panel: Panel, hand: Hand) -> None:
+    layer = add(panel, hand, (16, 16))
+    add(panel, hand, (48, 48))
     hand.press(Z)
     assert found(layer) == [[8, 8, 24, 24]]
     hand.press(Z)  # the click on the second
@@ -111,8 +99,8 @@ def test_every_adding_is_undone_in_its_turn(
     assert [corners(shape) for shape in outlines(panel)] == [[8, 8, 24, 24]]
 
 
-def test_redo_adds_the_objects_again(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+def test_redo_adds_the_objects_again(panel: Panel, hand: Hand) -> None:
+    layer = add(panel, hand, (16, 16))
     ids = list(layer.features["id"])
     hand.press(Z)
     hand.press(Z)
@@ -124,18 +112,18 @@ def test_redo_adds_the_objects_again(panel: Panel, hand: Hand, qtbot: Any) -> No
 
 
 def test_an_object_that_is_corrected_after_undo_is_in_the_results_once(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+    layer = add(panel, hand, (16, 16))
     hand.press(Z)
-    hand.press(Qt.Key.Key_X)
-    hand.press(Qt.Key.Key_Return)
+    hand.press(X)
+    hand.press(ENTER)
     assert len(layer.data) == 1
     assert not panel.results.can_redo
 
 
 def test_bring_back_does_what_redo_does(panel: Panel, hand: Hand, qtbot: Any) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+    layer = add(panel, hand, (16, 16))
     hand.press(Z)
     qtbot.mouseClick(panel.bar.redo, LEFT)
     assert len(layer.data) == 1 and outlines(panel) == []
@@ -146,7 +134,7 @@ def test_bring_back_does_what_redo_does(panel: Panel, hand: Hand, qtbot: Any) ->
 def test_after_undo_run_only_the_clicks_come_back(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+    layer = add(panel, hand, (16, 16))
     qtbot.waitUntil(panel.bar.undo.isEnabled)
     qtbot.mouseClick(panel.bar.undo, LEFT)
     assert len(layer.data) == 0 and outlines(panel) == []
@@ -156,9 +144,9 @@ def test_after_undo_run_only_the_clicks_come_back(
 
 @pytest.mark.parametrize("how", ["moved", "deleted", "tagged"])
 def test_what_was_changed_after_it_was_added_is_not_undone_by_a_key(
-    how: str, panel: Panel, hand: Hand, qtbot: Any
+    how: str, panel: Panel, hand: Hand
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+    layer = add(panel, hand, (16, 16))
     if how == "moved":
         layer.data = [layer.data[0] + 2]
     elif how == "deleted":
@@ -175,9 +163,9 @@ def test_what_was_changed_after_it_was_added_is_not_undone_by_a_key(
 
 
 def test_shapes_drawn_by_hand_do_not_keep_an_object_in(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+    layer = add(panel, hand, (16, 16))
     drawn = [[40, 40], [40, 50], [50, 50]]
     layer.add(np.array(drawn), shape_type="polygon")
     hand.press(Z)
@@ -187,7 +175,7 @@ def test_shapes_drawn_by_hand_do_not_keep_an_object_in(
 def test_a_run_that_came_after_has_to_be_undone_first(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+    layer = add(panel, hand, (16, 16))
     panel.tabs.setCurrentWidget(panel.auto)
     panel.bar.mode_box.setCurrentIndex(1)
     qtbot.mouseClick(panel.auto.button, LEFT)
@@ -205,10 +193,8 @@ def test_a_run_that_came_after_has_to_be_undone_first(
     assert len(layer.data) == 0 and len(outlines(panel)) == 1
 
 
-def test_a_layer_that_was_removed_gives_nothing_back(
-    panel: Panel, hand: Hand, qtbot: Any
-) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
+def test_a_layer_that_was_removed_gives_nothing_back(panel: Panel, hand: Hand) -> None:
+    layer = add(panel, hand, (16, 16))
     panel.viewer.layers.remove(layer)
     hand.press(Z)
     assert said(panel) == (
@@ -219,55 +205,42 @@ def test_a_layer_that_was_removed_gives_nothing_back(
 def test_what_was_added_is_answered_as_the_image_is_shown_when_it_comes_back(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
-    layer = add(panel, hand, qtbot, (16, 16))
-    panel.viewer.layers["cells"].contrast_limits = (0, 90)
-    QApplication.processEvents()
+    layer = add(panel, hand, (16, 16))
+    show_brighter(panel)
     hand.press(Z)
     assert len(layer.data) == 0
     answered(panel.prompts, qtbot)
     assert len(outlines(panel)) == 1
 
 
-@pytest.fixture
-def stack(viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs) -> Hand:
-    viewer.add_image(blobs(3), axis_labels=("z", "y", "x"), name="stack")
-    viewer.dims.set_current_step(0, 0)
-    hand = Hand(panel, qtbot)
-    open_tab(panel, qtbot)
-    return hand
-
-
 def test_undo_goes_back_to_the_object_in_the_frame_before(
-    panel: Panel, stack: Hand, qtbot: Any
+    panel: Panel, stack_hand: Hand
 ) -> None:
     tab = panel.prompts
-    stack.click(16, 16)
-    answered(tab, qtbot)
+    stack_hand.outline(16, 16)
     first = tab.turns.last
     panel.viewer.dims.set_current_step(0, 1)
-    stack.click(48, 48)
-    answered(tab, qtbot)
+    stack_hand.outline(48, 48)
     assert tab.turns.last is not first
-    stack.press(Z)
+    stack_hand.press(Z)
     assert tab.turns.last is first
     [shape] = outlines(panel)
     assert corners(shape) == [8, 8, 24, 24] and set(shape[:, 0]) == {0}
-    stack.press(Y)
+    stack_hand.press(Y)
     [shape] = outlines(panel)
     assert corners(shape) == [40, 40, 56, 56] and set(shape[:, 0]) == {1}
 
 
 def test_a_box_that_comes_to_nothing_leaves_the_object_of_another_frame(
-    panel: Panel, stack: Hand, qtbot: Any
+    panel: Panel, stack_hand: Hand
 ) -> None:
     tab = panel.prompts
-    stack.click(16, 16)
-    answered(tab, qtbot)
+    stack_hand.outline(16, 16)
     first = tab.turns.last
     panel.viewer.dims.set_current_step(0, 1)
-    stack.drag((40, 6), (40, 26))
+    stack_hand.drag((40, 6), (40, 26))
     assert said(panel) == "That box is too small."
-    stack.click(48, 48, SHIFT)
+    stack_hand.click(48, 48, SHIFT)
     assert "Click the object first" in said(panel)
     assert tab.turns.last is first and len(outlines(panel)) == 1
 
@@ -276,25 +249,22 @@ def test_next_without_an_outline_can_be_undone(
     panel: Panel, hand: Hand, qtbot: Any
 ) -> None:
     tab = panel.prompts
-    hand.click(2, 2)  # nothing is there
-    qtbot.waitUntil(
-        lambda: tab.turns.last is not None and tab.turns.last.answered, timeout=LIMIT
-    )
-    said_before = tab.turns.last
-    if said_before is not None and not said_before.found:
-        hand.press(Qt.Key.Key_N)
-        assert tab.turns.last is None
-        hand.press(Z)
-    assert tab.turns.last is said_before
+    tab.advanced.set_values({"mask_threshold": 20.0})  # which no logit of the fake has
+    hand.click(16, 16)
+    qtbot.waitUntil(lambda: not tab.turns.pending, timeout=LIMIT)
+    before = tab.turns.last
+    assert before is not None and not before.found
+    hand.press(N)
+    assert tab.turns.last is None and tab.turns.kept == []
+    hand.press(Z)
+    assert tab.turns.last is before
 
 
 def test_redo_after_undo_of_next_keeps_the_outline_again(
-    panel: Panel, hand: Hand, qtbot: Any
+    panel: Panel, hand: Hand
 ) -> None:
     tab = panel.prompts
-    hand.click(16, 16)
-    answered(tab, qtbot)
-    hand.press(Qt.Key.Key_N)
+    hand.keep((16, 16))
     hand.press(Z)
     assert tab.turns.last is not None and tab.turns.kept == []
     hand.press(Y)

@@ -95,14 +95,12 @@ class Dialogue(QObject):
         if self._picture is not None and not self._runner.busy:
             self._ahead.prepare(self._picture, frame, near)
 
-    def before(self, frame: FrameIndex) -> Turn:
+    def before(self, frame: FrameIndex) -> Prompt:
         """What is said of the object in a frame up to now."""
         from napari_sam_suite.engine.prompts.prompt import Prompt
 
         turn = self.turns.last
-        if turn is None or turn.frame != frame:
-            return Turn(Prompt(), frame)
-        return turn
+        return turn.prompt if turn is not None and turn.frame == frame else Prompt()
 
     def ask(self, prompt: Prompt, frame: FrameIndex) -> None:
         """Say more of the object."""

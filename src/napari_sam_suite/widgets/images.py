@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_sam_suite.engine.errors import ImageError
+from napari_sam_suite.widgets.aim import Aim
 from napari_sam_suite.widgets.layers import (
     KEY,
     MEANINGS,
@@ -145,6 +146,10 @@ class ImageChooser(QWidget):
     def frame(self) -> tuple[FrameIndex, int]:
         """Frame and channel that the viewer shows of the ticked layers."""
         return current_frame(self.layers()[0], self.letters(), self._viewer.dims.point)
+
+    def aim(self) -> Aim:
+        """Tells what places in the viewer are in the ticked layers."""
+        return Aim(self.layers()[0], self.letters())
 
     def _items(self) -> list[QListWidgetItem]:
         rows = (self.list.item(row) for row in range(self.list.count()))

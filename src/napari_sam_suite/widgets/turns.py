@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.prompts.interactive import Suggestion
     from napari_sam_suite.engine.prompts.prompt import Prompt
-    from napari_sam_suite.widgets.adding import Added
+    from napari_sam_suite.widgets.added import Added
 
     Outline = tuple[Polygon | MultiPolygon, FrameIndex]
 
@@ -106,6 +106,11 @@ class Turns:
     def before(self) -> Turn | None:
         """The turn that the newest one goes on from."""
         return self._now.turns[-2] if len(self._now.turns) > 1 else None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the newest turn is still to be answered."""
+        return self.last is not None and not self.last.answered
 
     @property
     def kept(self) -> list[Turn]:
