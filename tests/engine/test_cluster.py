@@ -264,6 +264,26 @@ def test_what_makes_no_sense_is_told_before_workers_are_asked(
         start_cluster_run(None, recipe)
 
 
+def test_that_a_scheduler_has_no_workers_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = recipe_of(write_stack(tmp_path / "a.tif", 1), store=tmp_path / "store")
+    with (
+        distributed.LocalCluster(
+            n_workers=0, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        job = start_cluster_run(client, recipe)
+        deadline = time.monotonic() + 100
+        while "no worker" not in job.progress.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        job.cancel()
+        assert job.result(timeout=100).stopped
+    assert caplog.text.count("no worker is connected") == 1
+
+
 def test_a_scheduler_that_does_not_answer_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -40,6 +40,8 @@ from napari_sam_suite.engine.recipe import FewShot, Recipe
 from napari_sam_suite.engine.store.images import told
 from napari_sam_suite.engine.store.store import Store
 
+logger = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,6 +56,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _TALKATIVE = ("distributed", "distributed.client")
 """Loggers of Dask with a level of their own, which tell of every connection."""
 _PATIENCE = "15s"
+_ALONE = "no worker is connected to the scheduler; waiting for one"
 _LOOK = 0.2
 """Seconds after which a run looks whether it shall stop."""
 
@@ -220,6 +223,7 @@ class _Run:
         self._recipe, self._store, self._tally = recipe, store, tally
         self._name = f"napari-sam-suite-{uuid4().hex[:12]}"
         self._news = threading.Event()
+        self._lonely = False
         self._waiting: deque[tuple[str, FrameIndex | None]] = deque()
         self._under_way: dict[Any, tuple[Any, ...]] = {}
         plugin = make_plugin(self._name, recipe.text())
@@ -240,7 +244,7 @@ class _Run:
                     "The Dask scheduler is gone.",
                     "Start it again, and run the same command to go on.",
                 )
-            most = 2 * max(1, sum(self._client.nthreads().values())) + 2
+            most = 2 * max(1, self._count_threads()) + 2
             while len(self._under_way) < most and (self._waiting or unopened):
                 if self._waiting:
                     name, frame = self._waiting.popleft()
@@ -264,8 +268,19 @@ class _Run:
             if self._tally.stopping():
                 future.cancel()
                 raise Cancelled
+            self._count_threads()
             time.sleep(0.05)
         return future.result()
+
+    def _count_threads(self) -> int:
+        """Of all workers; that there are none is told, because it may stay so."""
+        count = sum(self._client.nthreads().values())
+        if not count and not self._lonely:
+            logger.warning("%s", _ALONE)
+        self._lonely = not count
+        if self._lonely:
+            self._tally.report(0, 1, _ALONE)
+        return count
 
     def _open(self, name: str) -> None:
         try:
