@@ -274,7 +274,7 @@ class _Run:
 
     def _count_threads(self) -> int:
         """Of all workers; that there are none is told, because it may stay so."""
-        count = sum(self._client.nthreads().values())
+        count: int = sum(self._client.nthreads().values())
         if not count and not self._lonely:
             logger.warning("%s", _ALONE)
         self._lonely = not count
