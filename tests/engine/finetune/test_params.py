@@ -27,7 +27,7 @@ def test_with_the_seeds_loss_all_defaults_are_the_seeds() -> None:
 
 def test_what_is_left_open_suits_the_loss_and_what_is_said_stays() -> None:
     ours = FinetuneParams().resolved()
-    assert (ours.epochs, ours.learning_rate) == (30, 1e-3)
+    assert (ours.epochs, ours.learning_rate) == (30, 4e-4)
     said = FinetuneParams(loss="seed", epochs=7, learning_rate=0.1).resolved()
     assert (said.epochs, said.learning_rate) == (7, 0.1)
 

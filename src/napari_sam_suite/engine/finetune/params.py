@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 
 from napari_sam_suite.engine.params import Groups, Params
 
-_RATES = {"instances": 1e-3, "seed": 1e-5}
+_RATES = {"instances": 4e-4, "seed": 1e-5}
 _EPOCHS = {"instances": 30, "seed": 100}
 
 
@@ -53,7 +53,7 @@ class FinetuneParams(Params):
         ge=1e-7,
         le=1,
         title="Learning rate",
-        description="Size of the steps; 1e-3, or 1e-5 with the loss 'seed'.",
+        description="Size of the steps; 4e-4, or 1e-5 with the loss 'seed'.",
     )
     weight_decay: float = Field(
         4e-5,
