@@ -100,6 +100,9 @@ def test_a_model_in_the_checkpoint_folder_is_listed_and_known_by_its_name(
     header = {"family": "sam2", "config": "nano", "input_size": "512"}
     save_file({"a": torch.ones(1)}, out, header)
     (tmp_path / "tuned" / "broken.safetensors").write_text("no")
+    same = tmp_path / "tuned" / "same.safetensors"
+    save_file({"a": torch.ones(1)}, same, header)
+    same.with_suffix(".json").write_text('{"better_than_base": false}')
     assert find_model("cells").file == out
     monkeypatch.setenv("NAPARI_SAM_SUITE_CHECKPOINTS", str(tmp_path / "elsewhere"))
     told = answer(run("models", "info", "cells", "--checkpoints", tmp_path, "--json"))
@@ -107,7 +110,8 @@ def test_a_model_in_the_checkpoint_folder_is_listed_and_known_by_its_name(
     monkeypatch.setenv("NAPARI_SAM_SUITE_CHECKPOINTS", str(tmp_path))
     listed = answer(run("models", "list", "--json"))["models"]
     assert listed[-1]["id"] == "cells"
-    assert "broken" not in {row["id"] for row in listed}
+    assert not {"broken", "same"} & {row["id"] for row in listed}
+    assert find_model("same").file == same, "but it can be named"
 
 
 def test_what_is_written_is_what_was_trained_and_other_files_of_it_are_read_too(

@@ -144,6 +144,17 @@ def test_a_training_that_was_stopped_leaves_a_model_that_can_be_chosen(
     assert panel.finetune.name.text() == "cells 1", "the same name goes on with it"
 
 
+def test_objects_that_lie_outside_of_the_image_are_told_of(
+    panel: Panel, viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better(monkeypatch, 0.5, 0.4, 0.3)
+    add_fields(viewer)
+    truth = viewer.layers["truth"]
+    truth.data = np.concatenate([truth.data, truth.data])
+    learn(panel, qtbot)
+    assert "left out: 8 in cells" in panel.footer.status.text()
+
+
 def test_a_name_that_is_free_is_proposed(
     panel: Panel, viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +171,7 @@ def test_results_are_ticked_and_sketches_are_not_offered(
 ) -> None:
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.widgets.layers import KEY
-    from napari_sam_suite.widgets.pointing import Sketch
+    from napari_sam_suite.widgets.sketch import Sketch
 
     viewer.add_image(np.random.default_rng(0).random((64, 64)), name="cells")
     Sketch(viewer).show(panel.images.picture(), FrameIndex(), None, [], [])

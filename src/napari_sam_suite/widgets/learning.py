@@ -78,13 +78,16 @@ class Learning(Task):
 
     def start(self, engine: Engine) -> Job[Any]:
         """Begin to gather frames and to learn."""
-        from napari_sam_suite.engine.finetune.data import gather_samples
+        from napari_sam_suite.engine.finetune.data import gather_samples, tell_lost
         from napari_sam_suite.engine.finetune.loop import finetune
 
         def work(model: SamModel, job: Job[Outcome]) -> Outcome:
             picture = self.picture
             drawn = self.objects(job.notice)
             samples = gather_samples(picture.image, drawn, picture.composite)
+            lost = len(drawn) - sum(len(sample.masks) for sample in samples)
+            if lost:
+                job.notice(tell_lost(lost, picture.image.name))
             return finetune(model, samples, self.params, self.out, job)
 
         return engine.submit(work, f"fine-tune {self.spec.id}")

@@ -98,6 +98,14 @@ def gather_samples(
     return samples
 
 
+def tell_lost(count: int, where: str) -> str:
+    """What to say of objects that `gather_samples` left out."""
+    return (
+        f"Objects of fewer than {SMALLEST} pixels, or outside of the image and its "
+        f"frames, are left out: {count} in {where}."
+    )
+
+
 def split_mask(objects: Objects, shape: tuple[int, int]) -> Objects:
     """Take islands for objects where one number only says that there is something.
 

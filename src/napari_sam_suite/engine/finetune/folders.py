@@ -16,6 +16,7 @@ from napari_sam_suite.engine.finetune.data import (
     Sample,
     gather_samples,
     split_mask,
+    tell_lost,
 )
 from napari_sam_suite.engine.formats import FORMATS
 from napari_sam_suite.engine.formats.instances import check_instances
@@ -124,7 +125,13 @@ def read_folders(
             f"There is no object to learn from in any of the labels of {labels}.",
             f"An object has {SMALLEST} pixels or more, on a frame of its image.",
         )
-    return Found(samples, [*told, *_tell_lost(drawn, lost)])
+    empty = [name for name in sorted(drawn) if not len(drawn[name])]
+    if empty:
+        told.append(f"Labels without objects are left out: {_name(empty)}.")
+    fewer = [name for name, count in lost.items() if count]
+    if fewer:
+        told.append(tell_lost(sum(lost.values()), _name(fewer)))
+    return Found(samples, told)
 
 
 def pair_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
@@ -310,21 +317,6 @@ def _check_size(image: ImageSource, objects: Objects) -> None:
             f"image has {pixels[0]} x {pixels[1]}.",
             "Give label images of the size of their image.",
         )
-
-
-def _tell_lost(drawn: Mapping[str, Objects], lost: Mapping[str, int]) -> list[str]:
-    """What of the labels teaches nothing."""
-    told = []
-    empty = [name for name in sorted(drawn) if not len(drawn[name])]
-    if empty:
-        told.append(f"Labels without objects are left out: {_name(empty)}.")
-    fewer = [name for name, count in lost.items() if count]
-    if fewer:
-        told.append(
-            f"Objects of fewer than {SMALLEST} pixels, or outside of the image and its "
-            f"frames, are left out: {sum(lost.values())} in {_name(fewer)}."
-        )
-    return told
 
 
 def _name(names: Sequence[str]) -> str:

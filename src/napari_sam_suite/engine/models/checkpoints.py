@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -65,7 +66,10 @@ def tuned_folder(folder: str | Path | None = None) -> Path:
 
 
 def tuned_models(folder: str | Path | None = None) -> list[ModelSpec]:
-    """Return the user's own models, the newest last; damaged ones are left out."""
+    """Return the user's own models, the newest last.
+
+    Damaged ones are left out, and those that did not become better than their base.
+    """
     from napari_sam_suite.engine.models.registry import find_model
 
     here = tuned_folder(folder)
@@ -73,8 +77,17 @@ def tuned_models(folder: str | Path | None = None) -> list[ModelSpec]:
     found = []
     for path in sorted(files, key=lambda p: (p.stat().st_mtime, p.name)):
         with suppress(ModelError):
-            found.append(find_model(path))
+            model = find_model(path)
+            if not _is_its_base(path):
+                found.append(model)
     return found
+
+
+def _is_its_base(path: Path) -> bool:
+    """Whether a tuned model's card says that it has the weights of its base."""
+    card = path.with_suffix(".json")
+    told = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    return told.get("better_than_base") is False
 
 
 def checkpoint_path(spec: ModelSpec, folder: str | Path | None = None) -> Path:
