@@ -24,6 +24,7 @@ from commands import (
     hearing,
     loading_for_ever,
     names,
+    run,
     segment,
     stack,
     start,
@@ -46,6 +47,22 @@ LONG = 500
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 # What is found
+
+
+@pytest.mark.parametrize("given", ["plate", "plate/[ab].tif"])
+@pytest.mark.parametrize("command", ["segment", "hierarchy"])
+def test_a_folder_and_a_pattern_mean_their_images(
+    model: FakeSam, tmp_path: Path, out: Path, command: str, given: str
+) -> None:
+    (tmp_path / "plate").mkdir()
+    for name in "ab":
+        stack(tmp_path / "plate" / f"{name}.tif", 1)
+    (tmp_path / "plate" / "notes.txt").touch()
+    result = run(command, tmp_path / given, "--out", out, "--json", *FEW)
+    assert [row["image"] for row in answer(result)["images"]] == ["a", "b"]
+    (tmp_path / "empty").mkdir()
+    nothing = run(command, tmp_path / "empty", "--out", out, *FEW)
+    explains(nothing, "There is no image at", "empty")
 
 
 def test_where_nothing_is_found_the_flags_to_try_are_named(

@@ -124,9 +124,11 @@ def segment(
     """Find everything in images: one label image and one GeoJSON file for each."""
     from napari_sam_suite.cli.batch import check_names
     from napari_sam_suite.cli.tasks import Segmenting
+    from napari_sam_suite.engine.sources import find_images
 
     with errors(as_json=asked.as_json):
         chosen = AutoParams.preset(preset, **params) if preset else AutoParams(**params)
+        images = find_images(map(str, images))
         check_names(images)
         batch = asked.batch(Segmenting(chosen))
         asked.run(batch, images)

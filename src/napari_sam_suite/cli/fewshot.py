@@ -138,8 +138,10 @@ def few_shot_command(
     from napari_sam_suite.cli.batch import check_names
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.image import open_image
+    from napari_sam_suite.engine.sources import find_images
 
     with errors(as_json=asked.as_json):
+        images = find_images(map(str, images))
         chosen = FewShotParams(**params)
         spec = find_model(asked.model, folder=asked.engine["folder"])
         chosen.resolved(spec)

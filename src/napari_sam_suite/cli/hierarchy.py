@@ -19,6 +19,7 @@ from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE, HierarchyParams
 from napari_sam_suite.engine.outputs import parse_formats, result_files, results_in
 from napari_sam_suite.engine.params import AutoParams
+from napari_sam_suite.engine.sources import find_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +117,7 @@ def hierarchy_command(
         settings = HierarchyParams(**levels)
         chosen = AutoParams(**params, overlap="allow")
         wanted = _parse(formats)
+        inputs = find_images(map(str, inputs))
         check_names(inputs, _stem)
         kept = nullcontext() if cache is None else results_in(cache, "--cache")
         with results_in(asked.out), kept:

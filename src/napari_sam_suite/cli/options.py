@@ -18,7 +18,7 @@ Images = Annotated[
     list[Path],
     typer.Argument(
         metavar="IMAGE...",
-        help="TIFF, OME-TIFF, OME-Zarr, PNG or JPEG.",
+        help="TIFF, OME-TIFF, OME-Zarr, PNG or JPEG; folders and patterns of them.",
         rich_help_panel="Input",
     ),
 ]
