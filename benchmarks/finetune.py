@@ -6,11 +6,11 @@ DATA holds the folders ``dev_bacteria_omnipose``, ``dev_em_chloroplast``,
 ``dev_usiigaci_phase`` and ``dev_dsb2018``, of which the Pap images are taken. Of every
 kind, up to five images train and validate, and the others, which training never sees,
 are segmented with the base model and with the tuned one, each with its own thresholds
-and tiles: F1 at IoU 0.5, and seconds of CPU. ``--epoch`` compares the time of an epoch
-over one image with the way of Dataloop's adapter, which encodes the image for every
-object in every epoch, on the same model: with the same prompts and loss, and ours with
-as many clicks as there are objects and with the usual 12, boxes and corrections beside
-them.
+and tiles: F1 at IoU 0.5, and seconds. ``--epoch`` compares one pass over one image with
+the way of Dataloop's adapter, which encodes the image for every object in every epoch,
+on the same model: with the same prompts and loss, and ours with as many clicks as there
+are objects, boxes and corrections beside them. The usual 12 clicks are timed too, but
+they are one view of the 32 or more of an epoch, and not all objects.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def run_group(name: str, args: argparse.Namespace) -> dict[str, object]:
 
 
 def epoch_times(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of CPU for one epoch over the same objects, both ways."""
+    """Seconds of CPU for one pass over an image, both ways; see above."""
     sample = read_group(args.data, GROUPS[args.group.split(",")[0]])[0]
     whole = View(0, Region(0, 0, *sample.shape))
     scene = Scene(whole, sample)
@@ -172,7 +172,7 @@ def epoch_times(args: argparse.Namespace) -> dict[str, float]:
     seeds = (time.process_time() - start) / few * len(scene)
     known = trainee.look(sample.rgb)
     row = {"objects": float(len(scene)), "adapter": seeds}
-    # The same prompts and loss; our own with as many clicks; and with the usual number.
+    # The same prompts and loss; our own with as many clicks; one view as usual.
     every = min(len(scene), 256)
     for name, params in (
         ("same", FinetuneParams(loss="seed", prompts=every)),
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, default=2)
     parser.add_argument("--points", type=int, default=32, help="of automatic masks")
     parser.add_argument("--test", type=int, default=100, help="most test images")
-    parser.add_argument("--epoch", action="store_true", help="time of an epoch only")
+    parser.add_argument("--epoch", action="store_true", help="time of one pass only")
     parser.add_argument("--objects", type=int, default=8, help="to time the adapter by")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

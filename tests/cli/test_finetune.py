@@ -168,6 +168,23 @@ def test_what_has_no_partner_is_said_before_the_training(
     assert max(said.index("img_spare"), said.index("lab_lost")) < said.index("broken")
 
 
+def test_what_went_wrong_before_a_failure_is_said_too(
+    fields: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_sam_suite.engine.errors import OutputError
+    from napari_sam_suite.engine.finetune import loop
+
+    def full(*_: object) -> None:
+        raise OutputError("There is no room left.")
+
+    for name in ("write_state", "write_model"):
+        monkeypatch.setattr(loop, name, full)
+    done = run(*finetune(fields, tmp_path / "m.safetensors", *QUICK))
+    assert done.exit_code == 1
+    assert "No checkpoint of epoch 1: There is no room left." in done.output
+    assert "Error: There is no room left." in done.output
+
+
 def test_labels_of_another_size_are_refused(
     fields: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -118,8 +118,9 @@ def finetune_command(
                 _follow(job, show)
             # In text the others were said before it began.
             notices = [*found.notices, *job.notices] if as_json else job.notices
-            if isinstance(job.error, Cancelled):
+            if job.error is not None:
                 _say(notices)
+            if isinstance(job.error, Cancelled):
                 text = "Stopped; the same command goes on from here."
                 print_stopped(text, as_json=as_json)
                 raise typer.Exit(INTERRUPTED)
