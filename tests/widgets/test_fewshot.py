@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import shapely
 from qtpy.QtCore import Qt, QThread
 from qtpy.QtWidgets import QApplication
 
@@ -153,10 +154,10 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[FrameIndex, bool]]:
     seen: list[tuple[FrameIndex, bool]] = []
     choose = FewShot.filter
 
-    def note(finder: FewShot, frame: FrameIndex, value: float | None = None) -> Any:
+    def note(finder: FewShot, frame: FrameIndex, *given: Any) -> Any:
         main = QThread.currentThread() is QApplication.instance().thread()
         seen.append((frame, main))
-        return choose(finder, frame, value)
+        return choose(finder, frame, *given)
 
     monkeypatch.setattr(FewShot, "filter", note)
     return seen
@@ -225,6 +226,112 @@ def test_an_object_with_another_tag_stays_and_a_deleted_one_stays_away(
     panel.fewshot.automatic.setChecked(True)
     wait(panel, qtbot)
     assert set(layer.features["id"]) == set(ids) - {ids[1]}
+
+
+def test_padded_outlines_are_cut_apart_as_by_the_run(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    panel.fewshot.advanced.set_values({"padding": 16.0})
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    before = dict(zip(layer.features["id"], map(area, layer.data), strict=True))
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    panel.fewshot.automatic.setChecked(True)
+    wait(panel, qtbot)
+    after = dict(zip(layer.features["id"], map(area, layer.data), strict=True))
+    assert after == pytest.approx(before)
+    outlines = [shapely.Polygon(shape) for shape in layer.data]
+    together = shapely.union_all(outlines).area
+    assert together == pytest.approx(sum(one.area for one in outlines), abs=1e-2)
+
+
+def area(shape: np.ndarray) -> float:
+    return shapely.Polygon(shape[:, -2:]).area
+
+
+def test_an_object_that_somebody_has_drawn_otherwise_stays(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    ids = layer.features["id"].tolist()
+    layer.data = [layer.data[0] + [0, 1, 0][-layer.ndim :], *layer.data[1:]]
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    assert layer.features["id"].tolist() == [ids[0]]
+
+
+# -- verdicts ------------------------------------------------------------------------
+
+
+def judge(layer: Shapes, **columns: list[str]) -> None:
+    layer.features = layer.features.assign(**columns)
+
+
+def test_a_verdict_scores_all_others_anew(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    before = layer.features["similarity"].tolist()
+    layer.selected_data = {1}
+    judge(layer, review=["rejected", "", ""])
+    wait(panel, qtbot)
+    finder = panel.fewshot.similar._finder
+    [frame] = finder.seen
+    found = finder.filter(frame, 0.0).columns
+    now = dict(zip(found["id"], found["similarity"], strict=True))
+    table = layer.features
+    assert table["review"].tolist() == ["rejected", "", ""]
+    assert table["similarity"][0] == before[0]
+    assert (table["similarity"][1:] != before[1:]).all()
+    assert [now[one] for one in table["id"][1:]] == table["similarity"][1:].tolist()
+    # who goes on with the next object still has it
+    assert set(layer.selected_data) == {1}
+
+
+def test_another_tag_of_an_accepted_object_is_learnt(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    judge(layer, review=["accepted", "", ""])
+    wait(panel, qtbot)
+    similar = panel.fewshot.similar
+    assert similar._finder.prototypes.labels[-1] == "red"
+    judge(layer, tag=["blue", "red", "red"])
+    wait(panel, qtbot)
+    assert similar._finder.prototypes.labels[-1] == "blue"
+
+
+def test_the_exact_mode_learns_what_is_accepted(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    panel.fewshot.advanced.set_values(
+        {"mode": "exact", "points_per_side": 16, "min_area": 5}
+    )
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    count = len(layer.data)
+    judge(layer, review=["accepted", "rejected", *[""] * (count - 2)])
+    wait(panel, qtbot)
+    similar = panel.fewshot.similar
+    assert len(similar._finder.prototypes) == len(similar._learnt) + 1
+
+
+def test_what_was_rejected_is_no_example_and_not_found_again(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    judge(layer, review=["rejected", "", ""])
+    wait(panel, qtbot)
+    rejected = layer.data[0].mean(0)
+    panel.parts.viewer.layers.selection.active = layer
+    QApplication.processEvents()
+    panel.fewshot.choices["red"].setCurrentText("Find these")
+    panel.fewshot.threshold.setValue(0.0)
+    find(panel, qtbot)
+    middles = [shape.mean(0) for shape in layer.data]
+    near = [m for m in middles if np.abs(m - rejected).max() < 3]
+    assert len(near) == 1
+    finder = panel.fewshot.similar._finder
+    assert len(finder.examples.objects) == 2
 
 
 def test_a_step_back_while_it_chooses_is_not_overwritten(

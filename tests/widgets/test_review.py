@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QOpenGLWidget
 
 from napari_sam_suite.widgets import promptkeys
+from napari_sam_suite.widgets.drawing import delete_rows
 from napari_sam_suite.widgets.edits import Edits
 from napari_sam_suite.widgets.review import KEYS, Review, look_at, next_row
 from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, column, paint
@@ -210,6 +211,14 @@ def test_what_is_skipped_comes_again_only_after_all_that_is_more_certain() -> No
     assert order == [1, 4, 3, 0, 1]
     layer.features["review"] = [ACCEPTED, ACCEPTED, "", ACCEPTED, ACCEPTED]
     assert next_row(layer) == 2
+
+
+def test_what_is_removed_by_a_run_leaves_the_others_selected(layer: Shapes) -> None:
+    layer.features = {"number": [0, 1, 2]}
+    layer.selected_data = {0, 2}
+    delete_rows(layer, [0])
+    assert layer.features["number"].tolist() == [1, 2]
+    assert set(layer.selected_data) == {1}
 
 
 def test_the_camera_goes_to_the_frame_and_the_place() -> None:

@@ -7,9 +7,6 @@ gives what a new run with the other thresholds would have given.
 
 from __future__ import annotations
 
-import hashlib
-import uuid
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +14,7 @@ import numpy as np
 
 from napari_sam_suite.engine.cleaning import remove_small_regions
 from napari_sam_suite.engine.errors import ParameterError
-from napari_sam_suite.engine.masks import Masks
+from napari_sam_suite.engine.masks import Masks, pixel_ids
 from napari_sam_suite.engine.params import AutoParams, PolygonParams
 from napari_sam_suite.engine.suppression import (
     drop_duplicates,
@@ -82,17 +79,7 @@ class Candidates:
 
     def ids(self, masks: Masks) -> list[str]:
         """An id for each mask: the same for the same pixels of the same frame."""
-        ids = []
-        seen: Counter[bytes] = Counter()
-        for box, bits in zip(masks.boxes.tolist(), masks.packed, strict=True):
-            digest = hashlib.blake2b(f"{self.name} {box}".encode(), digest_size=16)
-            digest.update(bits.tobytes())
-            # Where duplicates are allowed, several masks have the same pixels.
-            seen[digest.digest()] += 1
-            if (number := seen[digest.digest()]) > 1:
-                digest.update(str(number).encode())
-            ids.append(str(uuid.UUID(bytes=digest.digest())))
-        return ids
+        return pixel_ids(masks, [self.name] * len(masks))
 
 
 def refilter(candidates: Candidates, params: AutoParams) -> Masks:

@@ -6,6 +6,9 @@ or not, take a few megabytes where full-size arrays would take gigabytes.
 
 from __future__ import annotations
 
+import hashlib
+import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -180,6 +183,29 @@ class MaskBuilder:
             np.array(point, np.float32).reshape(-1, 2),
             np.array(where, np.int32).reshape(-1, 4),
         )
+
+
+def pixel_ids(masks: Masks, names: Sequence[str]) -> list[str]:
+    """An id for each mask: the same for the same pixels and the same name.
+
+    Parameters
+    ----------
+    masks : Masks
+        N of them. The second of two with the same pixels and name has another id.
+    names : sequence of str
+        One for each.
+    """
+    ids = []
+    seen: Counter[bytes] = Counter()
+    for name, box, bits in zip(names, masks.boxes.tolist(), masks.packed, strict=True):
+        digest = hashlib.blake2b(f"{name} {box}".encode(), digest_size=16)
+        digest.update(bits.tobytes())
+        # Where duplicates are allowed, several masks have the same pixels.
+        seen[digest.digest()] += 1
+        if (number := seen[digest.digest()]) > 1:
+            digest.update(str(number).encode())
+        ids.append(str(uuid.UUID(bytes=digest.digest())))
+    return ids
 
 
 def tighten(

@@ -154,9 +154,11 @@ def read_rows(layer: Shapes, rows: Sequence[int], placement: Placement) -> Objec
 
 
 def delete_rows(layer: Shapes, rows: Sequence[int]) -> None:
-    """Remove some shapes of a layer."""
+    """Remove shapes of a layer, in ascending rows; others stay selected."""
+    rest = set(layer.selected_data).difference(rows)
     layer.selected_data = set(rows)
     layer.remove_selected()
+    layer.selected_data = {row - int(np.searchsorted(rows, row)) for row in rest}
 
 
 def _append(layer: Shapes, picture: Picture, new: Objects) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QSignalBlocker, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -27,7 +28,7 @@ from napari_sam_suite.widgets.repeat import record_shapes
 from napari_sam_suite.widgets.similar import Similar
 from napari_sam_suite.widgets.soon import Soon
 from napari_sam_suite.widgets.tab import Tab
-from napari_sam_suite.widgets.table import column
+from napari_sam_suite.widgets.table import REJECTED, column
 
 if TYPE_CHECKING:
     from napari.layers import Shapes
@@ -98,8 +99,10 @@ class FewShotTab(Tab):
             **self.advanced.values(),
         )
 
-    def examples(self, picture: Picture) -> Examples:
-        """The shapes with the chosen tags, as they are now.
+    def examples(self, picture: Picture) -> tuple[Examples, Objects]:
+        """The shapes with the chosen tags, as they are now, and all not to be found.
+
+        What was rejected is no example, and is not found again either.
 
         Raises
         ------
@@ -107,6 +110,7 @@ class FewShotTab(Tab):
             If they cannot be used.
         """
         from napari_sam_suite.engine.fewshot.examples import choose_examples
+        from napari_sam_suite.engine.objects import Objects
         from napari_sam_suite.widgets.shapes import to_objects
 
         layer = self._layer
@@ -118,21 +122,25 @@ class FewShotTab(Tab):
         objects = to_objects(
             layer.data, layer.shape_type, layer.features, picture.placement
         )
-        return choose_examples(
+        rejected = np.zeros(len(objects), bool)
+        if "review" in objects.features:
+            rejected = (objects.features["review"] == REJECTED).to_numpy(dtype=bool)
+        examples = choose_examples(
             picture.image,
-            objects,
+            objects.select(~rejected),
             self._with(_FIND),
             self._with(_NOT),
             picture.composite,
         )
+        return examples, Objects.concat([examples.objects, objects.select(rejected)])
 
     def _known(self, picture: Picture, given: Prototypes) -> Objects | None:
-        """Objects of the image that have a tag of the prototypes: not found again."""
+        """Objects with a tag of the prototypes, or rejected ones: not found again."""
         from napari_sam_suite.widgets.drawing import read_rows
 
         layer = self.parts.results.layer_of(picture)
-        tags = column(layer, "tag")
-        rows = [row for row, tag in enumerate(tags) if tag in given.tags]
+        known = np.isin(column(layer, "tag"), [*given.tags, *given.negatives])
+        rows = np.flatnonzero(known | (column(layer, "review") == REJECTED)).tolist()
         if layer is None or not rows:
             return None
         return read_rows(layer, rows, picture.placement)
@@ -152,8 +160,8 @@ class FewShotTab(Tab):
             given = self.prototypes.loaded
             examples: Examples | None = None
             if given is None:
-                examples = self.examples(picture)
-                known: Objects | None = examples.objects
+                known: Objects | None
+                examples, known = self.examples(picture)
                 source = _describe_examples(examples)
             else:
                 given.check(parts.models.spec.id, params.mode)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
-from uuid import NAMESPACE_OID, uuid5
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -14,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.widgets.filterstep import Filtering
 from napari_sam_suite.widgets.gradual import Gradual, is_gone
+from napari_sam_suite.widgets.outlined import Outlined, outline, redrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,24 +53,6 @@ class _Frame:
     def frame(self) -> FrameIndex:
         """Which one."""
         return self.result.frame
-
-
-class _Filtered(NamedTuple):
-    """What filtering one frame has given.
-
-    Attributes
-    ----------
-    pool : Objects
-        Of all masks seen so far.
-    wanted : set of str
-        Ids of those that pass now.
-    drawn : dict of str to ndarray
-        Vertices of the others, by id, as a run would have drawn them.
-    """
-
-    pool: Objects
-    wanted: set[str]
-    drawn: dict[str, NDArray[np.float32]]
 
 
 class LiveFilter(QObject):
@@ -205,25 +187,27 @@ class LiveFilter(QObject):
             return
         params = self._params.with_(**self._box.values())
 
-        def prepare(frame: FrameIndex) -> Callable[[], _Filtered]:
+        def prepare(frame: FrameIndex) -> Callable[[], Outlined]:
             return partial(_filter, self._frames[frame], params, run.picture.placement)
 
-        def take(frame: FrameIndex, found: _Filtered) -> Objects:
+        def take(frame: FrameIndex, found: Outlined) -> Objects:
             return self._take_filtered(run, self._frames[frame], params, found)
 
         self._gradual.start(run, self._frames, prepare, take)
 
     def _take_filtered(
-        self, run: Run, frame: _Frame, params: AutoParams, found: _Filtered
+        self, run: Run, frame: _Frame, params: AutoParams, found: Outlined
     ) -> Objects:
         """Take out what goes from a frame, and return what comes."""
         known = set(frame.pool.features["id"])
         frame.pool = found.pool
         rows = self._rows(run, frame)
         frame.deleted |= frame.shown - set(rows)
-        leaving = {one: rows[one] for one in frame.shown & set(rows) - found.wanted}
+        leaving = {
+            one: rows[one] for one in (frame.shown & set(rows)) - found.wanted.keys()
+        }
         gone = leaving.keys() - _touched(run, leaving, found.drawn)
-        missing = found.wanted - set(rows) - frame.deleted
+        missing = found.wanted.keys() - set(rows) - frame.deleted
         owned = frame.deleted | (leaving.keys() - gone)
         frame.forms |= _forms(found.pool, missing - known, owned)
         missing = {one for one in missing if frame.forms.get(one) not in owned}
@@ -288,73 +272,26 @@ class LiveFilter(QObject):
         self._box.say(f"{objects}, of {count} candidates.")
 
 
-def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> _Filtered:
+def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> Outlined:
     from napari_sam_suite.engine.filters import refilter
-    from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.widgets.shapes import to_vertices
 
-    candidates, pool = frame.candidates, frame.pool
+    candidates = frame.candidates
     masks = refilter(candidates, params)
     ids = candidates.ids(masks)
-    # outlines that are cut where they meet depend on all others
-    cut = params.padding > 0 and params.overlap == "exclusive"
-    known = set() if cut else set(pool.features["id"])
-    fresh = [i for i, one in enumerate(ids) if one not in known]
-    objects, _ = Objects.from_masks(
-        masks.select(fresh),
-        frame.frame,
-        model=pool.source.get("model", ""),
-        smoothing=params.smoothing,
-        padding=params.padding,
-        parts=params.parts,
-        exclusive=cut,
-        columns={"id": [ids[i] for i in fresh]},
-        source=pool.source,
-    )
-    if cut:
-        objects = _named_by_outline(objects, pool)
-        ids = objects.features["id"].tolist()
-        new = ~objects.features["id"].isin(pool.features["id"])
-        objects = objects.select(np.asarray(new, dtype=bool))
-    pool = Objects.concat([pool, objects])
-    every = pool.features["id"]
-    others = pool.select(np.asarray(~every.isin(ids), dtype=bool))
-    drawn = dict(
-        zip(others.features["id"], to_vertices(others, placement), strict=True)
-    )
-    return _Filtered(pool, set(ids) & set(every), drawn)
-
-
-def _named_by_outline(objects: Objects, pool: Objects) -> Objects:
-    """Give objects that had another outline before another id, always the same."""
-    before = dict(zip(pool.features["id"], pool.polygons, strict=True))
-    ids = []
-    for one, polygon in zip(objects.features["id"], objects.polygons, strict=True):
-        name = one
-        if one in before and not shapely.equals_exact(before[one], polygon):
-            name = str(uuid5(NAMESPACE_OID, one + shapely.to_wkb(polygon, hex=True)))
-        ids.append(name)
-    return objects.with_features(id=ids)
+    return outline(masks, ids, frame.frame, frame.pool, params, placement)
 
 
 def _touched(
     run: Run, rows: dict[str, int], drawn: dict[str, NDArray[np.float32]]
 ) -> set[str]:
     """Ids of shapes that are not as the run has left them."""
-    from napari_sam_suite.widgets.shapes import is_as_drawn
-
-    layer = run.layer
-    if layer is None or not rows:
+    if run.layer is None or not rows:
         return set()
-    data, table = layer.data, layer.features
+    table = run.layer.features
     own = (table["tag"] != UNASSIGNED).to_numpy()
     if "review" in table:
         own |= table["review"].isin(["accepted", "rejected"]).to_numpy()
-    return {
-        one
-        for one, row in rows.items()
-        if own[row] or not is_as_drawn(drawn[one], data[row])
-    }
+    return {one for one, row in rows.items() if own[row]} | redrawn(run, rows, drawn)
 
 
 def _forms(pool: Objects, fresh: set[str], owned: set[str]) -> dict[str, str]:

@@ -235,8 +235,8 @@ def _least_certain_first(layer: Shapes) -> NDArray[np.intp]:
     if "margin" not in layer.features:
         return np.empty(0, np.intp)
     margin = layer.features["margin"].to_numpy(dtype=float)
-    order = np.argsort(margin, kind="stable")
-    return order[np.isfinite(margin[order])]
+    order: NDArray[np.intp] = np.argsort(margin, kind="stable")
+    return order[: np.count_nonzero(np.isfinite(margin))]
 
 
 def _as_one_reads(layer: Shapes) -> NDArray[np.intp]:

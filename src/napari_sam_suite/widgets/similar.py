@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.widgets.filterstep import Filtering
 from napari_sam_suite.widgets.gradual import Gradual
-from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, column
+from napari_sam_suite.widgets.outlined import Outlined, outline, redrawn
+from napari_sam_suite.widgets.runs import nothing
+from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, column, set_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Set as AbstractSet
 
+    import pandas as pd
     from napari.components import ViewerModel
     from napari.layers import Shapes
 
@@ -21,20 +25,25 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.run import FrameResult
     from napari_sam_suite.widgets.fewshot import FewShotTab
+    from napari_sam_suite.widgets.layers import Placement
     from napari_sam_suite.widgets.results import Results
     from napari_sam_suite.widgets.runs import Run
 
-    _Chosen = tuple[set[str], Objects]
+    _Chosen = tuple[Outlined, pd.DataFrame]
 
 _WAIT = 150  # ms from the last move to the choice
+_SCORES = ["similarity", "runner_up", "margin"]
 
 
 class Similar(QObject):
     """Keeps the objects of the last few-shot run as its tab and its reviewer want them.
 
     Objects that were accepted are examples from then on, rejected ones are examples of
-    what is not meant; both stay as they are, and so do objects with another tag.
+    what is not meant, which the exact mode does not know. Both stay as they are, and so
+    do objects with another tag or outline; nothing else is found in their place, nor in
+    that of deleted ones. All others are scored anew.
 
     Parameters
     ----------
@@ -73,7 +82,9 @@ class Similar(QObject):
         self._layer: Shapes | None = None
         self._shown: dict[str, str] = {}  # tags that objects were shown with, by id
         self._deleted: dict[str, str] = {}  # those of them that the user took out
-        self._verdicts: dict[str, str] = {}
+        self._verdicts: dict[str, tuple[str, str]] = {}
+        self._pools: dict[FrameIndex, Objects] = {}  # all that was outlined so far
+        self._masks: dict[str, str] = {}  # ids of masks that were cut otherwise
         self._gradual = Gradual(viewer, results, self)
         self._gradual.done.connect(self._tell)
         self._gradual.failed.connect(self.failed)
@@ -82,6 +93,7 @@ class Similar(QObject):
         self._timer.timeout.connect(self._choose)
         tab.threshold_moved.connect(self._wish)
         results.began.connect(lambda _: self.forget())
+        results.taken.connect(self._gather)
         results.stepping.connect(self._prepare_step)
         results.stepped.connect(self._look_again)
 
@@ -94,16 +106,22 @@ class Similar(QObject):
         """A run has ended; if it was few-shot, look after its objects."""
         from napari_sam_suite.engine.fewshot.finder import FewShot
 
+        pools = self._pools
         self.forget()
         if not isinstance(finder, FewShot):
             return
-        self._run, self._finder = run, finder
+        self._run, self._finder, self._pools = run, finder, pools
         self._learnt = finder.prototypes
         if self._learnt is not None:
             self.learnt.emit(self._learnt)
         self._shown = self._tags()
         self._listen()
         self._tab.show_threshold(run.recipe["params"]["threshold"])
+
+    def _gather(self, run: Run, result: FrameResult) -> None:
+        """Keep the outlines of a run that may be chosen from again."""
+        if run.recipe.get("capability") == "few-shot":
+            self._pools[result.frame] = result.objects
 
     def _listen(self) -> None:
         """Hear of verdicts, once there is a layer: a run may find nothing at first."""
@@ -119,7 +137,7 @@ class Similar(QObject):
         if self._layer is not None:
             self._layer.events.features.disconnect(self._look)
         self._run = self._finder = self._learnt = self._layer = None
-        self._shown, self._verdicts = {}, {}
+        self._shown, self._verdicts, self._pools, self._masks = {}, {}, {}, {}
 
     # -- what is wished --------------------------------------------------------------
 
@@ -139,9 +157,11 @@ class Similar(QObject):
         if kept and self._judged() != self._verdicts:
             self._wish()
 
-    def _judged(self) -> dict[str, str]:
-        """Verdicts on objects of the run, by id."""
-        return {one: verdict for one, verdict in self._of_run("review") if verdict}
+    def _judged(self) -> dict[str, tuple[str, str]]:
+        """Verdicts on objects of the run, each with the object's tag, by id."""
+        tags = self._tags()
+        verdicts = self._of_run("review")
+        return {one: (verdict, tags[one]) for one, verdict in verdicts if verdict}
 
     def _tags(self) -> dict[str, str]:
         """Tags of objects of the run, by id."""
@@ -175,53 +195,79 @@ class Similar(QObject):
         automatic = self._tab.automatic.isChecked()
         value = SUGGESTED if automatic else self._tab.threshold.value()
 
+        settled = {self._masks.get(one, one) for one in self._settled(self._tags())}
+        place = run.picture.placement
+
         def prepare(frame: FrameIndex) -> Callable[[], _Chosen]:
-            known = self._shown.keys() | self._tags().keys()
-            return lambda: _choose_in(finder, frame, value, known)
+            pool = self._pools.get(frame, nothing())
+            return lambda: _choose_in(finder, frame, value, settled, pool, place)
 
         def take(frame: FrameIndex, found: _Chosen) -> Objects:
-            return self._take(run, set(finder.ids[frame]), *found)
+            return self._take(run, frame, *found)
 
         self._gradual.start(run, finder.seen, prepare, take)
+
+    def _settled(self, tags: dict[str, str]) -> set[str]:
+        """Ids of objects that are judged, deleted or have a tag of the user's."""
+        shown = self._shown
+        own = {one for one, tag in tags.items() if tag != shown.get(one, tag)}
+        return own | self._judged().keys() | (shown.keys() - tags.keys())
 
     def _learn(self, finder: FewShot) -> None:
         """Make prototypes of the examples and of all verdicts, if those changed."""
         from napari_sam_suite.engine.fewshot.fast import Sizes
 
-        learnt, judged, tags = self._learnt, self._judged(), self._tags()
+        learnt, judged = self._learnt, self._judged()
         if judged == self._verdicts:
             return
         self._verdicts = judged
-        if learnt is None or finder.params.mode != "fast":
+        if learnt is None:
             return
         known = {*learnt.tags, *learnt.negatives}
-        for frame, ids in finder.ids.items():
+        for frame, candidates in list(finder.ids.items()):
             seen = finder.seen[frame]
-            right = [i for i, one in enumerate(ids) if judged.get(one) == ACCEPTED]
-            right = [i for i in right if tags[ids[i]] in known]
-            wrong = [i for i, one in enumerate(ids) if judged.get(one) == REJECTED]
+            said = {
+                candidates[mask]: judged[one]
+                for one in judged
+                if (mask := self._masks.get(one, one)) in candidates
+            }
+            right = [
+                row
+                for row, (verdict, tag) in said.items()
+                if verdict == ACCEPTED and tag in known
+            ]
+            wrong = [row for row, (verdict, _) in said.items() if verdict == REJECTED]
             if right:
                 learnt = learnt.accept(
                     seen.vectors[right],
-                    [tags[ids[i]] for i in right],
+                    [said[row][1] for row in right],
                     Sizes.of(seen.masks.select(right)),
                 )
-            if wrong:
+            if wrong and finder.params.mode == "fast":
                 learnt = learnt.reject(seen.vectors[wrong])
         finder.prototypes = learnt
         self.learnt.emit(learnt)
 
     def _take(
-        self, run: Run, ids: set[str], wanted: set[str], fresh: Objects
+        self, run: Run, frame: FrameIndex, found: Outlined, scores: pd.DataFrame
     ) -> Objects:
-        """Take out what goes of the candidates `ids` of a frame; return what comes."""
-        tags = self._tags()
-        here = tags.keys() & ids
-        own = {one for one in here if tags[one] != self._shown.get(one, tags[one])}
-        gone = here - wanted - own - self._judged().keys()
+        """Take out what goes from a frame, score what stays, and return what comes."""
+        self._pools[frame] = found.pool
+        self._masks |= found.wanted
+        tags, ids = self._tags(), found.pool.features["id"]
+        here = tags.keys() & set(ids)
+        leaving = (here - found.wanted.keys()) - self._settled(tags)
+        gone = leaving - redrawn(run, _rows(run, leaving), found.drawn)
+        missing = found.wanted.keys() - tags.keys() - self._shown.keys()
+        fresh = found.pool.select(np.asarray(ids.isin(missing), dtype=bool))
         fresh = fresh.with_features(run=run.id)
+        names = fresh.features["id"].tolist()
+        now = scores.loc[[found.wanted[one] for one in names]]
+        fresh = fresh.with_features(**{name: now[name].tolist() for name in now})
+        staying = here & found.wanted.keys()
+        _score(run, {one: found.wanted[one] for one in staying}, scores)
         if gone or len(fresh):
-            names, old = fresh.features["id"], self._results.take(run, "id", gone)
+            old = self._results.take(run, "id", gone)
             self._shown = {o: t for o, t in self._shown.items() if o not in gone}
             self._shown |= dict(zip(names, fresh.features["tag"], strict=True))
             Filtering.take(self._results, run, self._params(run), old, fresh)
@@ -259,23 +305,37 @@ class Similar(QObject):
 
 
 def _choose_in(
-    finder: FewShot, frame: FrameIndex, value: float, known: AbstractSet[str]
+    finder: FewShot,
+    frame: FrameIndex,
+    value: float,
+    settled: AbstractSet[str],
+    pool: Objects,
+    placement: Placement,
 ) -> _Chosen:
-    """Ids of all candidates of a frame that pass, and those not known as objects."""
-    from napari_sam_suite.engine.objects import Objects
+    """Outlines of all candidates of a frame that pass, and scores of their masks."""
+    import pandas as pd
 
-    found, params = finder.filter(frame, value), finder.params
-    ids = list(found.columns.get("id", ()))
-    fresh = [i for i, one in enumerate(ids) if one not in known]
-    objects, _ = Objects.from_masks(
-        found.masks.select(fresh),
-        frame,
-        model=finder.prototypes.model if finder.prototypes else "",
-        smoothing=params.smoothing,
-        padding=params.padding,
-        parts=params.parts,
-        columns={
-            name: [values[i] for i in fresh] for name, values in found.columns.items()
-        },
-    )
-    return set(ids), objects
+    found = finder.filter(frame, value, settled)
+    columns = found.columns or {name: [] for name in ("id", "tag", *_SCORES)}
+    ids = columns["id"]
+    outlined = outline(found.masks, ids, frame, pool, finder.params, placement, columns)
+    return outlined, pd.DataFrame(columns).set_index("id")
+
+
+def _rows(run: Run, ids: AbstractSet[str]) -> dict[str, int]:
+    """Rows of objects in the layer of a run, by their ids."""
+    every = enumerate(column(run.layer, "id"))
+    return {one: row for row, one in every if one in ids}
+
+
+def _score(run: Run, masks: dict[str, str], scores: pd.DataFrame) -> None:
+    """Write the scores of masks to the objects made of them, where they changed."""
+    rows = _rows(run, masks.keys())
+    if run.layer is None or not rows:
+        return
+    where, now = list(rows.values()), scores.loc[[masks[one] for one in rows], _SCORES]
+    table = run.layer.features
+    if (table.loc[where, _SCORES].to_numpy() != now.to_numpy()).any():
+        table = table.copy()
+        table.loc[where, _SCORES] = now.to_numpy()
+        set_features(run.layer, table)

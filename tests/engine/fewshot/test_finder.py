@@ -178,6 +178,32 @@ def test_another_threshold_filters_without_the_model() -> None:
     assert (len(model.encoded), len(model.decoded)) == calls
 
 
+def test_where_somebody_has_decided_nothing_is_chosen() -> None:
+    finder = few_shot("fast", keep=True)
+    found = search(finder, ColourSam())
+    decided = found.masks.select([0])
+    again = finder.filter(FIRST, 0.0, {found.columns["id"][0]})
+    assert len(finder.filter(FIRST, 0.0).masks) > len(again.masks) >= 2
+    assert all(
+        again.masks.intersection(i, 0, decided) <= decided.area[0] / 2
+        for i in range(len(again.masks))
+    )
+
+
+def test_an_object_has_the_same_id_for_as_long_as_it_has_its_pixels_and_its_tag() -> (
+    None
+):
+    finder = few_shot("fast", keep=True)
+    first = search(finder, ColourSam()).columns["id"]
+    assert finder.filter(FIRST).columns["id"] == first
+    finder.prototypes = replace(
+        finder.prototypes,
+        tags=("crimson",),
+        labels=("crimson",) * len(finder.prototypes.labels),
+    )
+    assert set(finder.filter(FIRST).columns["id"]).isdisjoint(first)
+
+
 def test_a_frame_that_was_not_kept_cannot_be_filtered() -> None:
     finder = few_shot("fast")
     search(finder, ColourSam())

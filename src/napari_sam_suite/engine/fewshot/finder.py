@@ -23,8 +23,11 @@ from napari_sam_suite.engine.fewshot.judgement import Judgement
 from napari_sam_suite.engine.fewshot.learn import Learner, learn_exact
 from napari_sam_suite.engine.fewshot.progress import part_of
 from napari_sam_suite.engine.finder import Found
+from napari_sam_suite.engine.masks import pixel_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.fewshot.params import FewShotParams
@@ -69,8 +72,8 @@ class FewShot:
     known: Objects | None = None
     keep: bool = False
     seen: dict[FrameIndex, Seen] = field(default_factory=dict)
-    ids: dict[FrameIndex, list[str]] = field(default_factory=dict)
-    """With `keep`: the id of the object that each candidate becomes."""
+    ids: dict[FrameIndex, dict[str, int]] = field(default_factory=dict)
+    """With `keep`: ids of the objects that were chosen, each with its candidate."""
     too_much: str = ""
     name = "few-shot"
 
@@ -80,6 +83,7 @@ class FewShot:
                 "There are neither examples nor prototypes.",
                 "Tag some shapes, or load prototypes.",
             )
+        self._name = str(uuid4())
         self._tiles: dict[str, Seen] = {}
         self._bytes = 0
         # Until a frame is answered: it may be tried again, or fail for good.
@@ -132,7 +136,12 @@ class FewShot:
             notices += self._keep(frame, seen)
         return replace(self._choose(frame, seen, prototypes), notices=notices)
 
-    def filter(self, frame: FrameIndex, threshold: float | None = None) -> Found:
+    def filter(
+        self,
+        frame: FrameIndex,
+        threshold: float | None = None,
+        settled: Collection[str] = (),
+    ) -> Found:
         """Choose again among what was seen in a frame, without the model.
 
         Parameters
@@ -141,6 +150,9 @@ class FewShot:
             One that was searched with `keep`.
         threshold : float, optional
             In place of that of the parameters.
+        settled : collection of str
+            Ids of objects that somebody has decided on: neither they are chosen, nor
+            what would be the same object, a part or the whole of one.
         """
         if self.too_much:
             raise ParameterError(self.too_much)
@@ -148,7 +160,13 @@ class FewShot:
             raise ParameterError(
                 "This frame was not searched.", "Search it first, with keep=True."
             )
-        return self._choose(frame, self.seen[frame], self.prototypes, threshold)
+        seen, ids = self.seen[frame], self.ids[frame]
+        free = np.ones(len(seen.masks), bool)
+        rows = [ids[one] for one in settled if one in ids]
+        if rows:
+            free[:] = False
+            free[not_known(seen.masks, seen.masks.select(rows))] = True
+        return self._choose(frame, seen, self.prototypes, threshold, free)
 
     def learn(self, model: SamModel, report: Report, stop: Stop) -> Prototypes:
         """What the examples teach, as the first frame would be searched with."""
@@ -176,7 +194,7 @@ class FewShot:
             )
             return (self.too_much,)
         self.seen[frame] = seen
-        self.ids[frame] = [str(uuid4()) for _ in range(len(seen.masks))]
+        self.ids[frame] = {}
         return ()
 
     def _look(
@@ -240,8 +258,9 @@ class FewShot:
         seen: Seen,
         prototypes: Prototypes,
         threshold: float | None = None,
+        free: NDArray[np.bool_] | bool = True,
     ) -> Found:
-        """Objects among the candidates: similar enough, and nothing twice."""
+        """Objects among the free candidates: similar enough, and nothing twice."""
         masks = seen.masks
         if not len(masks):
             return Found(masks)
@@ -249,7 +268,7 @@ class FewShot:
         asked = self.params.threshold if threshold is None else threshold
         least = SUGGESTED if asked == "auto" else float(asked)
         wanted = np.array([tag in prototypes.tags for tag in judged.tags], bool)
-        passed = np.flatnonzero(wanted & (judged.similarity >= least))
+        passed = np.flatnonzero(wanted & free & (judged.similarity >= least))
         rank = judged.similarity
         if self.params.mode == "exact":
             # A cosine says nothing of the outline.
@@ -262,7 +281,11 @@ class FewShot:
         rows = passed[order]
         columns = _columns(judged.select(rows))
         if frame in self.ids:
-            columns["id"] = [self.ids[frame][row] for row in rows]
+            # Other pixels, or another tag, make another object.
+            names = [f"{self._name} {frame} {tag}" for tag in columns["tag"]]
+            ids = pixel_ids(best, names)
+            self.ids[frame].update(zip(ids, rows.tolist(), strict=True))
+            columns["id"] = list(ids)
         return Found(best, columns)
 
     def _judge(self, seen: Seen, prototypes: Prototypes) -> Judgement:
