@@ -14,8 +14,9 @@ Every repeat is written to the JSON file when it is done. Started again, the com
 goes on where it was; with everything done it prints the table. It refuses a file of
 other weights or settings.
 
-The exact mode gets the same images and examples, no largest area, and ``--points`` points
-per side of every tile that automatic masks take; documented are 128 of the whole frame.
+The exact mode gets the same images and examples, no largest area, and ``--points``
+points per side of every tile that automatic masks take; documented are 128 of the whole
+frame.
 """
 
 from __future__ import annotations
