@@ -142,6 +142,12 @@ def test_a_training_that_was_stopped_leaves_a_model_that_can_be_chosen(
     qtbot.waitUntil(lambda: panel.models.combo.findData(made) >= 0, timeout=LIMIT)
     assert panel.models.spec is before
     assert panel.finetune.name.text() == "cells 1", "the same name goes on with it"
+    seen = curves.values["F1"][:2]
+    start(panel, qtbot, {"epochs": 50, "patience": 50})
+    qtbot.waitUntil(lambda: len(curves.values["F1"]) > 1, timeout=LIMIT)
+    assert curves.values["F1"][:2] == seen, "the plot is whole"
+    panel.runner.cancel()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
 
 
 def test_objects_that_lie_outside_of_the_image_are_told_of(

@@ -69,7 +69,8 @@ def finetune(
 ) -> Outcome:
     """Teach a model the objects of some frames, and write it where it is better.
 
-    Runs on the engine's thread; see `start_finetune`. Epochs are parts of the job.
+    Runs on the engine's thread; see `start_finetune`. Epochs are parts of the job,
+    those before an interruption included.
 
     Parameters
     ----------
@@ -172,6 +173,8 @@ class _Training:
         self.job.notice(
             f"Going on after epoch {self.progress.epoch} of an interrupted training."
         )
+        for epoch in self.progress.epochs(self.total):
+            self.job.give(epoch)
 
     def _encode(self) -> Epochs:
         """Look at all views once: those to learn from, and those to judge by."""

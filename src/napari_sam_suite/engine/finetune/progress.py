@@ -89,6 +89,17 @@ class Progress:
         self.history.append({"epoch": self.epoch, "loss": told, **score.as_dict()})
         return better
 
+    def epochs(self, total: int) -> list[Epoch]:
+        """All until now, for those who did not see them."""
+        found: list[Epoch] = []
+        best = self.base.value
+        for score, row in zip(self.scores, self.history, strict=True):
+            loss = math.nan if row["loss"] is None else row["loss"]
+            better = score.value > best
+            best = max(best, score.value)
+            found.append(Epoch(row["epoch"], total, loss, score, better))
+        return found
+
     def is_over(self, params: FinetuneParams) -> str:
         """Why there is no further epoch; empty if there is."""
         if self.ended:
