@@ -276,6 +276,21 @@ def test_collect_writes_what_is_finished(
     assert len(Objects.load(tmp_path / "files" / "a.geojson")) == 2
 
 
+def test_files_are_called_as_segment_calls_them(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    (tmp_path / "more").mkdir()
+    stack(tmp_path / "more" / "b.tif", 1)
+    images = [stack(tmp_path / name, 1) for name in ("a (2), late.tif", "b.tif")]
+    body = {"recipe": 1, "source": {"images": [*map(str, images), "more"]}}
+    (tmp_path / "run.json").write_text(json.dumps(body))
+    run("run", tmp_path / "run.json")
+    assert run("collect", tmp_path / "run.store", "--out", out).exit_code == 0
+    found = [name for name in names(out) if name.endswith(".tif")]
+    assert found[0] == "a (2), late.tif"
+    assert len(found) == 3 and all(name.startswith("b-") for name in found[1:])
+
+
 def test_collect_needs_no_images(tmp_path: Path, out: Path, model: FakeSam) -> None:
     path = stack(tmp_path / "a.tif", 2)
     saved(tmp_path / "run.json", *("segment", path, "--out", out, *FEW))

@@ -129,6 +129,22 @@ def test_a_bad_file_does_not_stop_the_rest(tmp_path: Path, model: FakeSam) -> No
     assert not Store.open(tmp_path / "store").image("b").failures()
 
 
+def test_an_image_that_comes_back_has_not_failed(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 2)
+    recipe = recipe_of(path, store=tmp_path / "store")
+    run_recipe(recipe)
+    image = Store.open(tmp_path / "store").image("a")
+    (tmp_path / "store/images/a/objects/p1_t2_z1.parquet").unlink()
+    path.rename(tmp_path / "away.tif")
+    assert run_recipe(recipe).failed_images == 1
+    assert None in image.failures()
+    (tmp_path / "away.tif").rename(path)
+    assert run_recipe(recipe).complete
+    assert not image.failures()
+
+
 def test_a_frame_that_fails_is_recorded_and_tried_again(
     tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:

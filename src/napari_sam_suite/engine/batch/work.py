@@ -184,7 +184,10 @@ def begin_image(
     else:
         todo = tuple(frame for frame in record.frames if frame not in done)
         independent = max(len(record.frames), len(store.images))
-    failed = frozenset(frame for frame in place.failures() if frame is not None)
+    failures = place.failures()
+    if None in failures:
+        place.forgive(None)
+    failed = frozenset(frame for frame in failures if frame is not None)
     finished = done & set(todo)
     capability = recipe.capability
     levels = capability.params if isinstance(capability, Nested) else None

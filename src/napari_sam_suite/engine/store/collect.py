@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sam_suite.engine.errors import EngineError, ImageError
 from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE
-from napari_sam_suite.engine.image import ImageSource, open_image
+from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.outputs import ImageOutput, check_folder
@@ -19,7 +21,6 @@ from napari_sam_suite.engine.store.images import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.hierarchy.params import HierarchyParams
@@ -81,10 +82,11 @@ def collect(
         If the folder cannot be written to.
     """
     check_folder(folder)
-    collected = Collected()
+    collected, stems = Collected(), _name_files(store)
     for number, name in enumerate(store.images):
         if report is not None:
             report(number, len(store.images), name)
+        stem = stems[name]
         place = store.image(name)
         try:
             record = place.record
@@ -93,13 +95,13 @@ def collect(
             done = place.done()
             frames = [frame for frame in record.frames if frame in done]
             collected.missing += len(record.frames) - len(frames)
-            image = _image(record, name, store.recipe.source.axes)
+            image = _image(record, stem, store.recipe.source.axes)
             asked = store.recipe.capability
             levels = asked.params if isinstance(asked, Nested) else None
-            stems = (
-                {} if levels is None else dict.fromkeys(formats, f"{name}{LEVELLED}")
+            names = (
+                {} if levels is None else dict.fromkeys(formats, f"{stem}{LEVELLED}")
             )
-            output = ImageOutput(folder, image, formats, record.composite, names=stems)
+            output = ImageOutput(folder, image, formats, record.composite, names=names)
             _write(place, output, frames)
         except (EngineError, MemoryError) as error:
             collected.failures.append({"image": name} | told(error))
@@ -109,8 +111,18 @@ def collect(
         collected.objects += output.found
         collected.files += [str(path) for path in output.files]
         if levels is not None and frames:
-            _write_tree(place, folder / name, frames, levels, collected)
+            _write_tree(place, folder / stem, frames, levels, collected)
     return collected
+
+
+def _name_files(store: Store) -> dict[str, str]:
+    """Stem of the files of each image: as `segment` has it, where that is its own."""
+    plain = {name: plain_name(Path(path)) for name, path in store.images.items()}
+    counts = Counter(stem.lower() for stem in plain.values())
+    return {
+        name: stem if counts[stem.lower()] == 1 else name
+        for name, stem in plain.items()
+    }
 
 
 def _write(place: ImageStore, output: ImageOutput, frames: Sequence[Any]) -> None:
@@ -146,7 +158,7 @@ def _write_tree(
 
 
 def _image(record: ImageRecord, name: str, axes: str | None) -> ImageSource:
-    """The image under its name in the store; without pixels, if it is not there."""
+    """The image as its files are called; without pixels, if it is not there."""
     try:
         image = open_image(record.path, axes=axes)
     except ImageError:

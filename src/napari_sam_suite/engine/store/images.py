@@ -208,9 +208,10 @@ class ImageStore:
         content = json.dumps(failure, indent=1).encode()
         self.place.write(f"failed/{name}.json", content)
 
-    def forgive(self, frame: FrameIndex) -> None:
-        """Forget a failure, because the frame is finished now."""
-        self.place.remove(f"failed/{self._name(frame)}.json")
+    def forgive(self, frame: FrameIndex | None) -> None:
+        """Forget a failure: the frame is finished now, or the image can be opened."""
+        name = "image" if frame is None else self._name(frame)
+        self.place.remove(f"failed/{name}.json")
 
     def tidy(self) -> None:
         """Remove what a killed run left half-written."""
