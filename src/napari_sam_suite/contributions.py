@@ -180,7 +180,7 @@ def _read(path: str, name: str) -> LayerData:
 
 
 def _to_layer(objects: Objects, path: Path) -> LayerData:
-    from napari_sam_suite.widgets.layers import Placement
+    from napari_sam_suite.widgets.placement import Placement
     from napari_sam_suite.widgets.shapes import layer_options, to_vertices
 
     table = objects.features

@@ -23,18 +23,18 @@ from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.engine.tiles import Region
 from napari_sam_suite.widgets.filterbox import FilterBox
-from napari_sam_suite.widgets.layers import KEY, Picture, Placement
+from napari_sam_suite.widgets.layers import KEY, Picture
 from napari_sam_suite.widgets.livefilter import LiveFilter
+from napari_sam_suite.widgets.placement import Placement
 from napari_sam_suite.widgets.results import Results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from napari_sam_suite.widgets.panel import Panel
-
-    Blobs = Callable[..., NDArray[np.uint8]]
+    from widgets.hands import Blobs
 
 LEFT = Qt.MouseButton.LeftButton
 LIMIT = 240_000

@@ -15,7 +15,8 @@ from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.widgets import shapes
-from napari_sam_suite.widgets.layers import Picture, Placement
+from napari_sam_suite.widgets.layers import Picture
+from napari_sam_suite.widgets.placement import Placement
 from napari_sam_suite.widgets.results import _CHUNK, Results
 
 if TYPE_CHECKING:

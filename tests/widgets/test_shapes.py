@@ -12,7 +12,8 @@ from shapely import MultiPolygon, Polygon, box
 from napari_sam_suite.contributions import read_geojson, write_geojson
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.raster import draw_labels
-from napari_sam_suite.widgets.layers import KEY, Placement
+from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.placement import Placement
 from napari_sam_suite.widgets.shapes import (
     layer_options,
     placement_of,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam_suite.engine.errors import ParameterError
-from napari_sam_suite.widgets.layers import current_frame, plane_size, to_data
+from napari_sam_suite.widgets.layers import current_frame, plane_size
+from napari_sam_suite.widgets.placement import to_data
 
 if TYPE_CHECKING:
     from napari.layers import Image

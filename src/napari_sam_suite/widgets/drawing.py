@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.objects import Objects
-    from napari_sam_suite.widgets.layers import Picture, Placement
+    from napari_sam_suite.widgets.layers import Picture
+    from napari_sam_suite.widgets.placement import Placement
     from napari_sam_suite.widgets.runs import Run
 
 _MANY = 50  # objects of a new layer, from which on another thread makes the triangles

@@ -9,7 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.widgets.bridge import Background
-from napari_sam_suite.widgets.layers import to_data
+from napari_sam_suite.widgets.placement import to_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

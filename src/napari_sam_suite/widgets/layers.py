@@ -1,4 +1,4 @@
-"""Image layers as the engine's image, and where results go in the viewer.
+"""Image layers as the engine's image: what their axes are, and how they are shown.
 
 Knows napari's layers, but neither Qt nor a viewer.
 """
@@ -12,15 +12,17 @@ import numpy as np
 
 from napari_sam_suite.engine.errors import ImageError
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.widgets.placement import placement_of, to_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from napari.layers import Image, Layer
+    from napari.layers import Image
     from numpy.typing import ArrayLike, NDArray
 
     from napari_sam_suite.engine.composite import Channel, Composite
     from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.widgets.placement import Placement
 
 KEY = "napari-sam-suite"
 """Where a layer's metadata keeps what this plugin knows of it."""
@@ -37,52 +39,6 @@ _BY_LABEL = {
     **dict.fromkeys(("z", "depth", "plane", "slice"), "Z"),
     **dict.fromkeys(("c", "ch", "channel"), "C"),
 }
-_TURNS = ("rotate", "shear", "affine")
-_FIELDS = {"P": "position", "T": "time", "Z": "z"}
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the pixels of an image are in the viewer.
-
-    Attributes
-    ----------
-    axes : str
-        Letter of every axis of the result layer: P, T, Z, C, Y, X.
-    options : mapping
-        Keyword arguments that put a layer of these axes onto the image: scale,
-        translate, units, axis_labels, and rotate, shear and affine where there are any.
-    channel : int
-        Place on the channel axis, where the result has one.
-    """
-
-    axes: str
-    options: Mapping[str, Any]
-    channel: int = 0
-
-    def at(self, frame: FrameIndex) -> tuple[int, ...]:
-        """Coordinates of a frame on the axes before y and x."""
-        return tuple(
-            self.channel if letter == "C" else getattr(frame, _FIELDS[letter])
-            for letter in self.axes[:-2]
-        )
-
-    def flat(self) -> dict[str, Any]:
-        """The same options for a layer of y and x alone."""
-        kept = {"rotate": 2, "shear": 2, "affine": 3}
-        return {
-            name: values[-kept[name] :, -kept[name] :] if name in kept else values[-2:]
-            for name, values in self.options.items()
-        }
-
-    def frame(self, leading: Sequence[float]) -> FrameIndex:
-        """Frame of coordinates on the axes before y and x."""
-        found = {
-            _FIELDS[letter]: max(0, round(float(value)))
-            for letter, value in zip(self.axes[:-2], leading, strict=True)
-            if letter in _FIELDS
-        }
-        return FrameIndex(**found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +148,7 @@ def build_picture(
     return Picture(
         image,
         composite_of(layers, image, letters),
-        _place(first, letters, channel),
+        placement_of(first, letters, channel),
         tuple(layer.name for layer in layers),
         letters,
     )
@@ -216,28 +172,6 @@ def composite_of(
     # what the lowest one is added to is black
     added = all(str(layer.blending) == "additive" for layer in layers[1:])
     return Composite(channels=channels, blend="add" if added else "lighten")
-
-
-def to_data(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
-    """A place in the viewer, which may have more axes, in data coordinates."""
-    place = layer.world_to_data(np.asarray(world)[-layer.ndim :])
-    return np.asarray(place, np.float64)
-
-
-def put_onto(layer: Layer, placement: Placement) -> None:
-    """Move a layer of the same axes onto an image, where it is not there already."""
-    size = len(placement.axes)
-    straight = {name: np.eye(size) for name in ("rotate", "shear")}
-    for name, wanted in {
-        **straight,
-        "affine": np.eye(size + 1),
-        **placement.options,
-    }.items():
-        there = _turn(layer, name) if name in _TURNS else getattr(layer, name)
-        if name == "units":
-            there = [str(unit) for unit in there]
-        if not np.array_equal(there, wanted):  # each costs a new slice
-            setattr(layer, name, wanted)
 
 
 def current_frame(
@@ -337,37 +271,3 @@ def _colour(layer: Image) -> str:
         return "#ffffff"
     red, green, blue = np.round(bright * 255).astype(int).tolist()
     return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _place(layer: Image, letters: str, channel: int) -> Placement:
-    # a channel axis in front needs no place in the results: they show on all of it
-    first = 1 if letters[0] == "C" else 0
-    options = {
-        "scale": np.asarray(layer.scale)[first:].tolist(),
-        "translate": np.asarray(layer.translate)[first:].tolist(),
-        "units": [str(unit) for unit in layer.units[first:]],
-        "axis_labels": [str(label) for label in layer.axis_labels[first:]],
-    }
-    return Placement(letters[first:], options | _turns(layer, first), channel)
-
-
-def _turns(layer: Image, first: int) -> dict[str, Any]:
-    """What a layer has of rotation, shear and affine, without leading axes."""
-    found = {}
-    for name in _TURNS:
-        inner = _turn(layer, name)[first:, first:]
-        if not np.allclose(inner, np.eye(len(inner))):
-            found[name] = inner
-    return found
-
-
-def _turn(layer: Layer, name: str) -> NDArray[np.float64]:
-    """One of them as a matrix."""
-    if name == "affine":
-        return np.asarray(layer.affine.affine_matrix)
-    found = np.asarray(getattr(layer, name), np.float64)
-    if name == "rotate" or found.ndim == 2:
-        return found
-    matrix = np.eye(layer.ndim)
-    matrix[np.triu_indices(layer.ndim, 1)] = found  # a shear that is given in short
-    return matrix

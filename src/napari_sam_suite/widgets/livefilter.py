@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import shapely
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.engine.features import UNASSIGNED
+from napari_sam_suite.widgets.filterframe import FilterFrame
 from napari_sam_suite.widgets.filterstep import Filtering
 from napari_sam_suite.widgets.gradual import Gradual, is_gone
-from napari_sam_suite.widgets.outlined import Outlined, outline, redrawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
-    from numpy.typing import NDArray
 
-    from napari_sam_suite.engine.filters import Candidates
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.params import AutoParams
     from napari_sam_suite.engine.run import FrameResult
     from napari_sam_suite.widgets.filterbox import FilterBox
-    from napari_sam_suite.widgets.layers import Placement
+    from napari_sam_suite.widgets.outlined import Outlined
     from napari_sam_suite.widgets.results import Results
     from napari_sam_suite.widgets.runs import Run
 
@@ -35,32 +29,12 @@ _WAIT = 60  # ms from a slider's first move to the filter
 _MOST = 512 * 2**20  # bytes of candidates of one run
 
 
-@dataclass(eq=False)
-class _Frame:
-    """One frame of a run: what it drew, and all polygons made of it so far."""
-
-    result: FrameResult
-    candidates: Candidates
-    pool: Objects
-    shown: set[str] = field(default_factory=set)
-    """Ids that the run or the filter has put into the layer."""
-    deleted: set[str] = field(default_factory=set)
-    """Those of them that the user took out."""
-    forms: dict[str, str] = field(default_factory=dict)
-    """Of objects that are another, of the user, in other pixels: the id of that."""
-
-    @property
-    def frame(self) -> FrameIndex:
-        """Which one."""
-        return self.result.frame
-
-
 class LiveFilter(QObject):
     """Filters the objects of the last automatic run while the sliders move.
 
-    Objects that were tagged, judged or drawn
-    otherwise since the run stay, and those that were deleted do not come back, nor does
-    either as the same object in somewhat other pixels.
+    Objects that were tagged, judged or drawn otherwise since the run stay, and those
+    that were deleted do not come back, nor does either as the same object in somewhat
+    other pixels.
 
     Parameters
     ----------
@@ -92,7 +66,7 @@ class LiveFilter(QObject):
         self._box = box
         self._run: Run | None = None
         self._params: AutoParams | None = None
-        self._frames: dict[FrameIndex, _Frame] = {}
+        self._frames: dict[FrameIndex, FilterFrame] = {}
         self._why = ""
         self._bytes = 0
         self._gradual = Gradual(viewer, results, self)
@@ -159,8 +133,7 @@ class LiveFilter(QObject):
                 one.candidates = None
             self._frames.clear()
             return
-        shown = set(result.objects.features["id"])
-        self._frames[result.frame] = _Frame(result, kept, result.objects, shown)
+        self._frames[result.frame] = FilterFrame.of(result, kept)
 
     def _show_run(self) -> None:
         all_of_them = [frame.candidates for frame in self._frames.values()]
@@ -188,49 +161,24 @@ class LiveFilter(QObject):
         params = self._params.with_(**self._box.values())
 
         def prepare(frame: FrameIndex) -> Callable[[], Outlined]:
-            return partial(_filter, self._frames[frame], params, run.picture.placement)
+            return partial(self._frames[frame].filter, params, run.picture.placement)
 
         def take(frame: FrameIndex, found: Outlined) -> Objects:
-            return self._take_filtered(run, self._frames[frame], params, found)
+            gone, new = self._frames[frame].take(found, run)
+            return self._change(run, params, gone, new)
 
         self._gradual.start(run, self._frames, prepare, take)
 
-    def _take_filtered(
-        self, run: Run, frame: _Frame, params: AutoParams, found: Outlined
+    def _change(
+        self, run: Run, params: AutoParams, gone: Objects, new: Objects
     ) -> Objects:
-        """Take out what goes from a frame, and return what comes."""
-        known = set(frame.pool.features["id"])
-        frame.pool = found.pool
-        rows = self._rows(run, frame)
-        frame.deleted |= frame.shown - set(rows)
-        leaving = {
-            one: rows[one] for one in (frame.shown & set(rows)) - found.wanted.keys()
-        }
-        gone = leaving.keys() - _touched(run, leaving, found.drawn)
-        missing = found.wanted.keys() - set(rows) - frame.deleted
-        owned = frame.deleted | (leaving.keys() - gone)
-        frame.forms |= _forms(found.pool, missing - known, owned)
-        missing = {one for one in missing if frame.forms.get(one) not in owned}
-        ids = frame.pool.features["id"]
-        old, new = (
-            frame.pool.select(np.asarray(ids.isin(some), dtype=bool))
-            for some in (gone, missing)
-        )
-        if gone or missing:
-            old, new = (some.with_features(run=run.id) for some in (old, new))
-            frame.shown = (frame.shown - gone) | missing
-            self._results.remove(run, gone)
+        """Take out what goes from a frame, and return what comes, as one step."""
+        if len(gone) or len(new):
+            gone, new = (some.with_features(run=run.id) for some in (gone, new))
+            self._results.remove(run, gone.features["id"])
             after = params.model_dump(mode="json")
-            Filtering.take(self._results, run, after, old, new)
+            Filtering.take(self._results, run, after, gone, new)
         return new
-
-    def _rows(self, run: Run, frame: _Frame) -> dict[str, int]:
-        """Rows of the objects of a frame that are in the layer, by their ids."""
-        if run.layer is None:
-            return {}
-        known = frame.shown | set(frame.pool.features["id"])
-        ids = run.layer.features["id"].tolist()
-        return {one: row for row, one in enumerate(ids) if one in known}
 
     # -- the rest ------------------------------------------------------------------
 
@@ -239,7 +187,7 @@ class LiveFilter(QObject):
         self._stop()
         if self._run is not None:
             for frame in self._frames.values():
-                frame.deleted |= frame.shown - self._rows(self._run, frame).keys()
+                frame.note_deleted(self._run)
 
     def _look_again(self) -> None:
         """After a step back or forth: what is in the layer, and how it was filtered."""
@@ -247,7 +195,7 @@ class LiveFilter(QObject):
         if run is None or self._params is None:
             return
         for frame in self._frames.values():
-            frame.shown = set(self._rows(run, frame))
+            frame.look_again(run)
         fixed = self._params.model_dump()
         wanted = run.recipe["params"]
         self._box.show_values(
@@ -270,41 +218,3 @@ class LiveFilter(QObject):
         count = sum(len(frame.candidates) for frame in self._frames.values())
         objects = "1 object" if shown == 1 else f"{shown} objects"
         self._box.say(f"{objects}, of {count} candidates.")
-
-
-def _filter(frame: _Frame, params: AutoParams, placement: Placement) -> Outlined:
-    from napari_sam_suite.engine.filters import refilter
-
-    candidates = frame.candidates
-    masks = refilter(candidates, params)
-    ids = candidates.ids(masks)
-    return outline(masks, ids, frame.frame, frame.pool, params, placement)
-
-
-def _touched(
-    run: Run, rows: dict[str, int], drawn: dict[str, NDArray[np.float32]]
-) -> set[str]:
-    """Ids of shapes that are not as the run has left them."""
-    if run.layer is None or not rows:
-        return set()
-    table = run.layer.features
-    own = (table["tag"] != UNASSIGNED).to_numpy()
-    if "review" in table:
-        own |= table["review"].isin(["accepted", "rejected"]).to_numpy()
-    return {one for one, row in rows.items() if own[row]} | redrawn(run, rows, drawn)
-
-
-def _forms(pool: Objects, fresh: set[str], owned: set[str]) -> dict[str, str]:
-    """Which fresh objects are owned ones that lost or won pixels to neighbours."""
-    ids = pool.features["id"]
-    some, others = (
-        pool.select(np.asarray(ids.isin(which), dtype=bool)) for which in (fresh, owned)
-    )
-    found = {}
-    tree = shapely.STRtree(others.polygons)
-    for one, polygon in zip(some.features["id"], some.polygons, strict=True):
-        for place in tree.query(polygon).tolist():
-            other = others.polygons[place]
-            if polygon.intersection(other).area >= polygon.union(other).area / 2:
-                found[one] = others.features["id"].iloc[place]
-    return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.params import AutoParams
-    from napari_sam_suite.widgets.layers import Placement
+    from napari_sam_suite.widgets.placement import Placement
     from napari_sam_suite.widgets.runs import Run
 
 

@@ -19,7 +19,8 @@ from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
 from napari_sam_suite.engine.formats.colours import tag_colour
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.widgets.layers import KEY, Placement, guess_axes
+from napari_sam_suite.widgets.layers import KEY, guess_axes
+from napari_sam_suite.widgets.placement import Placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.run import FrameResult
     from napari_sam_suite.widgets.fewshot import FewShotTab
-    from napari_sam_suite.widgets.layers import Placement
+    from napari_sam_suite.widgets.placement import Placement
     from napari_sam_suite.widgets.results import Results
     from napari_sam_suite.widgets.runs import Run
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Shapes
 
-from napari_sam_suite.widgets.layers import SHOWN, put_onto
+from napari_sam_suite.widgets.layers import SHOWN
+from napari_sam_suite.widgets.placement import put_onto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
