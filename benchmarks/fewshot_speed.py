@@ -80,7 +80,7 @@ def main() -> None:
         return call_and_note
 
     # What only the fast way does with its candidates, to be taken off for the loop.
-    for name in ("descriptors", "edge_shares", "guide_odds"):
+    for name in ("descriptors", "guide_odds"):
         setattr(fast_module, name, timed(getattr(fast_module, name)))
     warm = rgb[: args.side // 4, : args.side // 4]
     model.encode([np.ascontiguousarray(warm)])

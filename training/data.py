@@ -26,13 +26,13 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 FRAME = 512
 SHARES = {
-    "fluo": 0.14,
-    "color": 0.28,
-    "bright": 0.04,
+    "fluo": 0.18,
+    "color": 0.26,
+    "bright": 0.06,
     "phase": 0.26,
     "tissue": 0.05,
-    "colony": 0.08,
-    "synthetic": 0.15,
+    "colony": 0.06,
+    "synthetic": 0.13,
 }
 DRAWN = {"immunostained": "tissue", "colony": "colony"}
 """Groups of the synthetic kinds that have one of their own."""

@@ -41,8 +41,7 @@ def learnt(**changes) -> Prototypes:
         "rest": rows(100, 0),
         "cells": rows(15, 5, 3),
         "cell_rest": rows(50, 0, 3),
-        "edges": np.full(15, 0.5, np.float32),
-        "rated": np.full((15, 2), np.nan, np.float32),
+        "rated": np.full(15, np.nan, np.float32),
     }
     return Prototypes(**(values | changes))
 
@@ -54,7 +53,7 @@ def test_they_come_back_from_their_files_as_they_were(tmp_path: Path) -> None:
     for name in ("model", "weights", "mode", "tags", "negatives", "labels"):
         assert getattr(after, name) == getattr(before, name)
     names = ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest")
-    for name in (*names, "edges", "rated"):
+    for name in (*names, "rated"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     some = np.random.default_rng(1).normal(size=(20, 4))
     assert after.judge(some).tags == before.judge(some).tags
@@ -151,8 +150,8 @@ def test_the_margin_of_a_single_tag_is_the_distance_to_the_background() -> None:
 
 def rated(odds: float, count: int = 5) -> Prototypes:
     """Of which the model outlines the first `count` cells, rated as given."""
-    values = np.full((15, 2), np.nan, np.float32)
-    values[:count] = odds, 0.0
+    values = np.full(15, np.nan, np.float32)
+    values[:count] = odds
     return learnt(rated=values)
 
 
@@ -165,9 +164,9 @@ def test_a_bar_that_the_examples_do_not_pass_is_lowered() -> None:
 
 def test_three_quarters_of_the_examples_pass_the_lowered_bar() -> None:
     prototypes = rated(-5, 5)
-    prototypes.rated[:5, 0] = [-3, -4, -5, -6, -20]
-    cells, rating, edges = prototypes.vectors[:5], *prototypes.rated[:5].T
-    judged = prototypes.judge(cells, rating, edges, prototypes.areas[:5])
+    prototypes.rated[:5] = [-3, -4, -5, -6, -20]
+    cells, rating = prototypes.vectors[:5], prototypes.rated[:5]
+    judged = prototypes.judge(cells, rating, prototypes.areas[:5])
     assert np.count_nonzero(judged.similarity >= 0.5) == 4
 
 
@@ -179,18 +178,12 @@ def test_few_outlines_do_not_lower_the_bar() -> None:
     assert rated(-5, 3).allowances["cell"] == 0
 
 
-def test_files_without_outlines_are_read_as_before(tmp_path: Path) -> None:
-    from safetensors.numpy import load_file, save_file
-
-    before = learnt()
-    before.save(tmp_path / "cells.safetensors")
-    arrays = load_file(tmp_path / "cells.safetensors")
-    del arrays["edges"], arrays["rated"]
-    save_file(arrays, tmp_path / "cells.safetensors")
-    after = Prototypes.load(tmp_path / "cells.safetensors")
-    assert after.judge(before.vectors).tags == before.judge(before.vectors).tags
-    sizes = Sizes(np.array([60], np.float32), np.array([8], np.float32))
-    assert len(after.accept(np.zeros((1, 4)), ["cell"], sizes)) == 16
+def test_files_of_another_version_are_refused(tmp_path: Path) -> None:
+    learnt().save(tmp_path / "cells")
+    card = tmp_path / "cells.json"
+    card.write_text(card.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(ParameterError, match="Save the prototypes again"):
+        Prototypes.load(tmp_path / "cells")
 
 
 def test_accepted_objects_become_examples() -> None:

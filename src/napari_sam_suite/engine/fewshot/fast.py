@@ -19,7 +19,7 @@ from napari_sam_suite.engine.fewshot.candidates import (
 )
 from napari_sam_suite.engine.fewshot.guided import guide_odds
 from napari_sam_suite.engine.fewshot.pooling import cells_per_pixel, descriptors
-from napari_sam_suite.engine.fewshot.quality import edge_shares, rating_odds
+from napari_sam_suite.engine.fewshot.quality import rating_odds
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.proposals import propose
 from napari_sam_suite.engine.suppression import drop_duplicates
@@ -122,14 +122,11 @@ class Seen:
         Their descriptors.
     odds : ndarray, shape (N,), float64
         See `quality.rating_odds` and `guided.guide_odds`; zeros in exact mode.
-    edges : ndarray, shape (N,), float32
-        See `quality.edge_shares`; zeros in exact mode.
     """
 
     masks: Masks
     vectors: NDArray[np.float32]
     odds: NDArray[np.float64]
-    edges: NDArray[np.float32]
 
     @property
     def nbytes(self) -> int:
@@ -144,17 +141,11 @@ class Seen:
             Masks.concat([p.masks for p in parts]),
             np.concatenate(vectors),
             np.concatenate([p.odds for p in parts]),
-            np.concatenate([p.edges for p in parts]),
         )
 
     def select(self, rows: NDArray[np.integer]) -> Seen:
         """Some of the candidates."""
-        return Seen(
-            self.masks.select(rows),
-            self.vectors[rows],
-            self.odds[rows],
-            self.edges[rows],
-        )
+        return Seen(self.masks.select(rows), self.vectors[rows], self.odds[rows])
 
 
 def look(
@@ -202,7 +193,6 @@ def look(
         masks,
         descriptors(embedding, masks, rgb, region),
         rating_odds(masks, model.spec.auto) + guide_odds(embedding, masks, region),
-        edge_shares(rgb, masks, region, sizes.width),
     )
 
 

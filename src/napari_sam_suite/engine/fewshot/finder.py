@@ -243,8 +243,7 @@ class FewShot:
             params = params.with_(max_area=min(max(1000, largest), 100_000))
         masks = exact_candidates(model, rgb, params, proposing, stop)
         vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
-        nothing = np.zeros(len(masks))
-        return Seen(masks, vectors, nothing, nothing.astype(np.float32))
+        return Seen(masks, vectors, np.zeros(len(masks)))
 
     def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
         if self.known is None or not len(seen.masks):
@@ -290,9 +289,7 @@ class FewShot:
 
     def _judge(self, seen: Seen, prototypes: Prototypes) -> Judgement:
         if self.params.mode == "fast":
-            return prototypes.judge(
-                seen.vectors, seen.odds, seen.edges, seen.masks.area
-            )
+            return prototypes.judge(seen.vectors, seen.odds, seen.masks.area)
         names = [*prototypes.tags, *prototypes.negatives]
         means = [
             prototype(prototypes.vectors[np.array(prototypes.labels) == n])

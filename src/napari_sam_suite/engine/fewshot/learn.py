@@ -29,11 +29,9 @@ from napari_sam_suite.engine.fewshot.pooling import (
 )
 from napari_sam_suite.engine.fewshot.progress import part_of
 from napari_sam_suite.engine.fewshot.prototypes import Prototypes
-from napari_sam_suite.engine.fewshot.quality import edge_shares
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.models.protocol import weights_of
-from napari_sam_suite.engine.tiles import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.finder import Report, Stop
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.models.protocol import Embedding, SamModel
+    from napari_sam_suite.engine.tiles import Region
 
 _MOST = 1000
 """Rows kept of each kind of background."""
@@ -111,8 +110,6 @@ class Learner:
         first = done = 0
         for frame, rgb in _frames(examples):
             masks, tags = examples.masks(frame)
-            whole = Region(0, 0, rgb.shape[0], rgb.shape[1], is_crop=False)
-            rows.edges.append(edge_shares(rgb, masks, whole, sizes.width))
             tiles = self._tiles(rgb, masks, sizes)
             for region, embedding, mine in tiles:
                 vectors = descriptors(embedding, masks.select(mine), rgb, region)
@@ -162,8 +159,7 @@ class _Rows:
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
-    rated: list[tuple[float, float]] = field(default_factory=list)
-    edges: list[NDArray[np.float32]] = field(default_factory=list)
+    rated: list[float] = field(default_factory=list)
     rest: list[NDArray[np.float32]] = field(default_factory=list)
     cells: list[NDArray[np.float32]] = field(default_factory=list)
     cell_rest: list[NDArray[np.float32]] = field(default_factory=list)
@@ -172,7 +168,7 @@ class _Rows:
         self,
         vectors: NDArray[np.float32],
         named: list[tuple[int, str]],
-        rated: tuple[float, float] = (np.nan, np.nan),
+        rated: float = np.nan,
     ) -> None:
         """Take descriptors, each with its example, and what rates the outline."""
         self.vectors.append(vectors)
@@ -224,7 +220,7 @@ class _Rows:
                 self.add_examples(
                     seen.vectors[i : i + 1],
                     [(first + best, tags[best])],
-                    (float(seen.odds[i]), float(seen.edges[i])),
+                    float(seen.odds[i]),
                 )
             elif iou[best] < _CLASH:
                 self.rest.append(seen.vectors[i : i + 1])
@@ -268,7 +264,6 @@ class _Rows:
             groups=np.array(self.groups, np.int64)[order],
             areas=sizes.areas,
             widths=sizes.widths,
-            edges=np.concatenate(self.edges),
             rated=np.array(self.rated, np.float32)[order],
             rest=self._some(self.rest),
             cells=np.concatenate(self.cells),

@@ -14,7 +14,7 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import Calibration, probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.judgement import Judgement
-from napari_sam_suite.engine.fewshot.quality import edge_odds, size_odds
+from napari_sam_suite.engine.fewshot.quality import size_odds
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.models.protocol import weights_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["fast", "exact"]
 
-_VERSION = 1
+_VERSION = 2
 _LIKENESS, _SURE = 0.7, 4.0
 """Weight of the likeness beside the outline, and the most that its log-odds can speak
 for a candidate: of few examples they are too sure. Chosen on training images."""
@@ -36,9 +36,16 @@ _FOUND = 0.75
 """Part of the examples that must pass the threshold, each judged without itself."""
 _FEW = 4
 """Examples that the model outlines rightly from which that can be said."""
-_ARRAYS = ("vectors", "groups", "areas", "widths", "rest", "cells", "cell_rest")
-_LATER = ("edges", "rated")
-"""Arrays that older files lack."""
+_ARRAYS = (
+    "vectors",
+    "groups",
+    "areas",
+    "widths",
+    "rated",
+    "rest",
+    "cells",
+    "cell_rest",
+)
 _SUFFIXES = (".safetensors", ".json")
 
 
@@ -63,11 +70,9 @@ class Prototypes:
         Which example a descriptor is of.
     areas, widths : ndarray, shape (examples,), float32
         Their sizes in pixels; see `fast.Sizes`.
-    edges : ndarray, shape (examples,), float32
-        See `quality.edge_shares`; of those drawn only.
-    rated : ndarray, shape (n, 2), float32
-        What rates the outline of each descriptor: `quality.rating_odds`, and the edge
-        below it. Not a number for outlines that a person drew.
+    rated : ndarray, shape (n,), float32
+        What rates the outline of each descriptor: `Seen.odds`. Not a number for
+        outlines that a person drew.
     rest : ndarray, shape (m, D), float32
         Descriptors of what is known to be no such object.
     cells, cell_rest : ndarray, shape (n, C) and (k, C), float32
@@ -87,8 +92,7 @@ class Prototypes:
     rest: NDArray[np.float32] = field(default_factory=lambda: _none())
     cells: NDArray[np.float32] = field(default_factory=lambda: _none())
     cell_rest: NDArray[np.float32] = field(default_factory=lambda: _none())
-    edges: NDArray[np.float32] = field(default_factory=lambda: _none().reshape(-1))
-    rated: NDArray[np.float32] = field(default_factory=lambda: _none())
+    rated: NDArray[np.float32] = field(default_factory=lambda: _none().reshape(-1))
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -142,8 +146,8 @@ class Prototypes:
         each = scorer.held_out_each()
         if not len(each) or not len(self.rated):
             return 0.0
-        numbers, (rating, edges) = self.groups[mine], self.rated[mine].T
-        odds = self._weigh(tag, each, rating, edges, self.areas[numbers])
+        numbers = self.groups[mine]
+        odds = self._weigh(tag, each, self.rated[mine], self.areas[numbers])
         outlined = np.isfinite(odds)
         best = [odds[outlined & (numbers == n)] for n in np.unique(numbers[outlined])]
         if len(best) < _FEW:
@@ -155,19 +159,16 @@ class Prototypes:
         tag: str,
         scores: NDArray[np.floating],
         ratings: NDArray[np.floating] | float,
-        edges: NDArray[np.floating] | float,
         areas: NDArray[np.number] | None,
     ) -> NDArray[np.float64]:
         """Log-odds (N,) of being of a tag, by likeness (N,) and outline."""
         odds = _LIKENESS * temper(self.calibrations[tag].log_odds(scores)) + ratings
-        odds = odds + edge_odds(np.asarray(edges), self.edges)
         return odds if areas is None else odds + size_odds(areas, self._areas(tag))
 
     def judge(
         self,
         descriptors: NDArray[np.floating],
         ratings: NDArray[np.floating] | float = 0.0,
-        edges: NDArray[np.floating] | float = 0.0,
         areas: NDArray[np.number] | None = None,
     ) -> Judgement:
         """Weigh for every tag how alike candidates are and how well outlined.
@@ -176,13 +177,13 @@ class Prototypes:
         ----------
         descriptors : ndarray, shape (N, D)
             What they look like.
-        ratings, edges : ndarray, shape (N,), optional
-            See `quality.rating_odds` and `quality.edge_shares`.
+        ratings : ndarray, shape (N,), optional
+            See `fast.Seen.odds`.
         areas : ndarray, shape (N,), optional
             In pixels; unlike those of the examples of a tag they speak against it.
         """
         odds = [
-            self._weigh(tag, scorer.score(descriptors), ratings, edges, areas)
+            self._weigh(tag, scorer.score(descriptors), ratings, areas)
             + self.allowances[tag]
             for tag, scorer in self.scorers.items()
         ]
@@ -211,7 +212,7 @@ class Prototypes:
         more = np.arange(len(labels)) + int(self.groups.max(initial=-1)) + 1
         rated = self.rated
         if len(rated):
-            unrated = np.full((len(labels), 2), np.nan, np.float32)
+            unrated = np.full(len(labels), np.nan, np.float32)
             rated = np.concatenate([rated, unrated])
         return replace(
             self,
@@ -283,8 +284,7 @@ class Prototypes:
             "labels": list(self.labels),
             "examples": len(self),
         }
-        names = (*_ARRAYS, *_LATER)
-        arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in names}
+        arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in _ARRAYS}
         with replacing(path) as part:
             part.write_bytes(save(arrays))
         with replacing(about) as part:
@@ -332,7 +332,6 @@ class Prototypes:
             negatives=tuple(card["negatives"]),
             labels=tuple(card["labels"]),
             **{name: arrays[name] for name in _ARRAYS},
-            **{name: arrays[name] for name in _LATER if name in arrays},
         )
         if not len(found.labels) == len(found.vectors) == len(found.groups):
             raise ValueError("the files do not belong together")
