@@ -19,7 +19,6 @@ from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE, HierarchyParams
 from napari_sam_suite.engine.outputs import parse_formats, result_files, results_in
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.sources import find_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +112,8 @@ def hierarchy_command(
     Images are segmented first, with masks that may overlap. Each input gives the
     objects with levels as tags, and the tree as JSON, CSV and text.
     """
+    from napari_sam_suite.engine.sources import find_images
+
     with errors(as_json=asked.as_json):
         settings = HierarchyParams(**levels)
         chosen = AutoParams(**params, overlap="allow")
