@@ -100,7 +100,6 @@ class _Maps:
             return near
         mean = (size * inside).sum(-1) / inside.sum(-1)
         reach = (guidance.AROUND * mean)[..., None, None]
-        near = guidance.CORRECTED * near
         for p in range(count):
             off = _squares(self.places[None, None], places[:, :, p])
             bump = guidance.CLICK * torch.exp(-off / (2 * reach * reach))

@@ -41,8 +41,6 @@ SURE = 4.0
 """That logit's bound."""
 FILLED = 0.88
 """Side of the square of an object's area over that of its box: an ellipse."""
-CORRECTED = 0.75
-"""Part of the strength with several clicks, which say where it was wrong."""
 CLICK = 5.0
 """Logit that is added at a click, or taken away, if there are several."""
 AROUND = 0.15
@@ -200,8 +198,6 @@ class Guidance:
         clicks = labels >= 0
         alone = len(inside) == 1 and prompts.boxes is None
         if clicks.sum() > alone:
-            if len(inside) and prompts.boxes is None:
-                near = CORRECTED * near
             near = near + self._clicked(points[clicks], labels[clicks] == 1, size)
         return near.astype(np.float32)
 

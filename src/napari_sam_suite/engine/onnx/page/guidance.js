@@ -8,7 +8,6 @@ const REACH = 0.7;
 const MOST_AGAINST = 3;
 const INSIDE = 0.5;
 const SURE = 4;
-const CORRECTED = 0.75;
 const CLICK = 5;
 const AROUND = 0.15;
 const BOXED = 0.6;
@@ -44,7 +43,7 @@ export function lean(logits, guide, low, points, perPixel) {
     : inside.map((point) => named(point, guide, low));
   const size = meant.reduce((sum, one) => sum + one.size, 0) / meant.length;
   const marks = box || clicks.length > 1 ? clicks : [];
-  const part = box ? BOXED : marks.length ? CORRECTED : 1;
+  const part = box ? BOXED : 1;
   const leaned = new Float32Array(count);
   for (let i = 0; i < count; i++) {
     const [x, y] = [i % low, Math.floor(i / low)];
