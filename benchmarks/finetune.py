@@ -153,7 +153,9 @@ def epoch_times(args: argparse.Namespace) -> dict[str, float]:
     sample = read_group(args.data, GROUPS[args.group.split(",")[0]])[0]
     whole = View(0, Region(0, 0, *sample.shape))
     scene = Scene(whole, sample)
-    model = load_model(args.model, device=args.device)
+    # How long it takes does not depend on the weights.
+    trained = args.model == "sam2-nano"
+    model = load_model(args.model, device=args.device, random_weights=not trained)
     trainee = Trainee(model)
 
     def teach(embedding: Embedding, count: int, teacher: Teacher) -> None:
