@@ -7,7 +7,7 @@ import pytest
 from engine.finetune.tiny import Heard, masks_of, sample, tiny_model
 from napari_sam_suite.engine.finetune import calibrate
 from napari_sam_suite.engine.finetune.calibrate import find_thresholds, margin
-from napari_sam_suite.engine.finetune.outcome import Comparison, compare
+from napari_sam_suite.engine.finetune.outcome import Comparison, compare, suit
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.metrics import Scores
 from napari_sam_suite.engine.params import AutoParams
@@ -117,3 +117,31 @@ def test_the_better_of_taught_and_halfway_is_taken(
         )
         assert found.share == share
         assert trainee.weights()[name].equal(wanted[name])
+
+
+def suited(monkeypatch: pytest.MonkeyPatch, tile: int, found: int) -> Comparison | None:
+    """What `suit` says where the base finds 5 of 20 objects, and `found` with tiles."""
+
+    def scores(_: object, params: AutoParams) -> Scores:
+        return Scores(20, 20, found if params.tile == tile else 5)
+
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.outcome.auto_scores", scores)
+    return suit(tiny_model(), [sample()], tile, report=Heard().report, stop=bool)
+
+
+def test_tiles_alone_may_make_a_model_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = tiny_model().spec.auto.tile * tiny_model().input_size
+    comparison = suited(monkeypatch, round(usual / 2), 15)
+    assert comparison is not None
+    assert comparison.better
+    assert comparison.share == 0
+    assert comparison.suits["pred_iou_thresh"] == tiny_model().spec.auto.pred_iou_thresh
+
+
+@pytest.mark.parametrize(("part", "found"), [(0.5, 7), (0.9, 15)])
+def test_tiles_stay_where_others_hardly_help_or_differ(
+    monkeypatch: pytest.MonkeyPatch, part: float, found: int
+) -> None:
+    usual = tiny_model().spec.auto.tile * tiny_model().input_size
+    assert suited(monkeypatch, round(usual * part), found) is None

@@ -33,6 +33,8 @@ _TRIES = {
     "box_nms_thresh": (0.2, 0.45, 0.7),
     "stability_score_thresh": (0.4, 0.6, 0.75, 0.85, 0.92),
 }
+THRESHOLDS = tuple(_TRIES)
+"""What a card recommends of a model."""
 _FRAMES = 2
 _POINTS = 24
 _ALIKE = 0.01
@@ -70,8 +72,9 @@ def draw_candidates(
     *,
     report: Report,
     stop: Stop,
+    most: int = _FRAMES,
 ) -> Frames:
-    """All that a model draws on the first frames, with their truth.
+    """All that a model draws on the first `most` frames, with their truth.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def draw_candidates(
     """
     finder = Automatic(params, keep_candidates=True)
     frames: Frames = []
-    for sample in samples[:_FRAMES]:
+    for sample in samples[:most]:
         found = finder(model, sample.rgb, FrameIndex(), report=report, stop=stop)
         if isinstance(found.candidates, Candidates):
             frames.append((found.candidates, to_labels(sample.masks)))
@@ -120,7 +123,7 @@ def find_thresholds(
     Scores
         Reached with them.
     """
-    own = {name: float(getattr(params, name)) for name in _TRIES}
+    own = {name: float(getattr(params, name)) for name in THRESHOLDS}
     now = own
     for name, values in _TRIES.items():
         more = {own[name], guess} if name == "pred_iou_thresh" else {own[name]}

@@ -36,6 +36,7 @@ from napari_sam_suite.engine.finetune.outcome import (
     compare,
     keep_base,
     make_card,
+    suit,
 )
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.finetune.progress import Epoch, Progress
@@ -272,24 +273,13 @@ class _Training:
 
     def _finish(self) -> Outcome:
         p = self.progress
-        better, last = p.best_epoch > 0, self.trainee.weights()
-        comparison: Comparison | None = None
+        last = self.trainee.weights()
         self.trainee.load(self.best)
-        if better and self.params.calibrate:
-            comparison = compare(
-                self.trainee,
-                self.start,
-                self.held or self.train,
-                self.tile,
-                (p.base.threshold, p.best.threshold),
-                report=self.job.report,
-                stop=self.job.stopping,
-            )
-            better = comparison.better
+        comparison = self._compare() if self.params.calibrate else None
+        better = p.best_epoch > 0 if comparison is None else comparison.better
         if better:
             card = calibrated(self._card(), comparison)
         else:
-            self.trainee.load(self.start)
             card = keep_base(self._card(), self.trainee.spec)
         write_model(self.out, self.trainee, card)
         ended = p.is_over(self.params)
@@ -305,6 +295,24 @@ class _Training:
             card,
             comparison,
         )
+
+    def _compare(self) -> Comparison | None:
+        """Automatic masks before and after; loads the weights that are to be kept."""
+        p, model, told = self.progress, self.trainee, self.job.report
+        comparison: Comparison | None = None
+        stop = self.job.stopping
+        if p.best_epoch > 0:
+            guesses = p.base.threshold, p.best.threshold
+            judged = self.held or self.train
+            comparison = compare(
+                model, self.start, judged, self.tile, guesses, report=told, stop=stop
+            )
+            if comparison.better:
+                return comparison
+        model.load(self.start)
+        every = [*self.train, *self.held]
+        suited = suit(model.base, every, self.tile, report=told, stop=stop)
+        return suited or comparison
 
 
 def start_finetune(

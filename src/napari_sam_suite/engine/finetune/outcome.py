@@ -10,7 +10,9 @@ import numpy as np
 
 from napari_sam_suite.engine.filters import refilter
 from napari_sam_suite.engine.finetune.calibrate import (
+    THRESHOLDS,
     auto_params,
+    auto_scores,
     draw_candidates,
     find_thresholds,
     lowest_thresholds,
@@ -40,6 +42,12 @@ if TYPE_CHECKING:
     Tile = int | Literal["auto", "off"]
 
 
+_ALIKE = 1.25
+"""Sides of tiles over each other that make no difference."""
+_MOST = 6
+"""Frames that tiles are tried on."""
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Automatic masks of validation frames by the base model and by the tuned one.
@@ -55,7 +63,8 @@ class Comparison:
     suits : dict
         Thresholds and search with which the tuned model is best, as a card has them.
     share : float
-        How far the tuned model is from the base: 1 as it was taught, 0.5 halfway.
+        How far the tuned model is from the base: 1 as it was taught, 0.5 halfway, 0
+        with the base's weights and other tiles; see `suit`.
     """
 
     sample: Sample
@@ -159,6 +168,57 @@ def compare(
     )
 
 
+def suit(
+    model: SamModel,
+    samples: Sequence[Sample],
+    tile: int | Literal["off"],
+    *,
+    report: Report,
+    stop: Stop,
+) -> Comparison | None:
+    """Segment frames with a model's own tiles and with those that suit the objects.
+
+    For a model that has not learnt from the frames, and that training did not better:
+    where its objects are smaller or larger than it expects, tiles alone may help.
+
+    Returns
+    -------
+    Comparison or None
+        With the share 0; none where the tiles hardly differ or do not clearly help.
+    """
+    spec = model.spec
+    usual = spec.auto.tile * model.input_size
+    if tile == "off" or 1 / _ALIKE < tile / usual < _ALIKE:
+        return None
+
+    def told(done: int, total: int, _: str) -> None:
+        report(done, total, "Looking for tiles that suit the objects")
+
+    def judge(tile: Tile) -> _Judged:
+        params = auto_params(tile).resolved(spec)
+        frames = draw_candidates(
+            model, samples, params, report=told, stop=stop, most=_MOST
+        )
+        scores = auto_scores(frames, params)
+        own = {name: float(getattr(params, name)) for name in THRESHOLDS}
+        return _Judged(
+            refilter(frames[0][0], params), scores, {**own, "search": spec.auto.search}
+        )
+
+    own, suited = judge("auto"), judge(tile)
+    if suited.f1 <= own.f1 + margin(own.scores):
+        return None
+    return Comparison(
+        samples[0],
+        own.shown,
+        suited.shown,
+        own.scores,
+        suited.scores,
+        suited.suits,
+        0.0,
+    )
+
+
 class _Judged(NamedTuple):
     """Masks of the first frame, agreement of all, and the settings it was with."""
 
@@ -218,6 +278,12 @@ class Outcome:
             base, tuned = np.nan_to_num(
                 [self.comparison.base.f1, self.comparison.tuned.f1]
             )
+            if self.comparison.share == 0:
+                return (
+                    f"Better with tiles that suit the objects: F1 of automatic masks "
+                    f"{base:.2f} before, {tuned:.2f} now. What was learnt did not "
+                    "help, so the weights are those of the base model."
+                )
             return (
                 f"Better: F1 of automatic masks on validation frames {base:.2f} "
                 f"before, {tuned:.2f} now."
