@@ -23,7 +23,6 @@ from napari_sam_suite.cli.console import (
 )
 from napari_sam_suite.cli.flags import GroupedCommand
 from napari_sam_suite.cli.options import AsJson, Formats, Out
-from napari_sam_suite.cli.recipes import absolute
 from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.outputs import parse_formats
 
@@ -170,6 +169,7 @@ def read_recipe(
     ParameterError
         If it is no recipe, or its files would be written over by those of other images.
     """
+    from napari_sam_suite.cli.recipes import absolute
     from napari_sam_suite.engine.recipe import Recipe
     from napari_sam_suite.engine.store.place import is_url
 

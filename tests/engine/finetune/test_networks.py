@@ -113,6 +113,7 @@ def test_the_embedded_model_becomes_better_at_a_kind_it_does_not_know(
     heard = Heard()
     params = FinetuneParams(
         epochs=2,
+        learning_rate=1e-3,
         views=8,
         prompts=6,
         batch_size=2,
