@@ -123,6 +123,7 @@ def suited(monkeypatch: pytest.MonkeyPatch, tile: int, found: int) -> Comparison
     """What `suit` says where the base finds 5 of 20 objects, and `found` with tiles."""
 
     def scores(_: object, params: AutoParams) -> Scores:
+        assert params.search == "auto"  # as whoever uses the model will search
         return Scores(20, 20, found if params.tile == tile else 5)
 
     monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)

@@ -195,7 +195,7 @@ def suit(
         report(done, total, "Looking for tiles that suit the objects")
 
     def judge(tile: Tile) -> _Judged:
-        params = auto_params(tile).resolved(spec)
+        params = auto_params(tile, search="auto").resolved(spec)
         frames = draw_candidates(
             model, samples, params, report=told, stop=stop, most=_MOST
         )
