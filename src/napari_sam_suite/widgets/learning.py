@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_sam_suite.engine.finetune.outcome import Comparison, Outcome
+    from napari_sam_suite.engine.finetune.comparing import Comparison
+    from napari_sam_suite.engine.finetune.outcome import Outcome
     from napari_sam_suite.engine.finetune.params import FinetuneParams
     from napari_sam_suite.engine.finetune.progress import Epoch
     from napari_sam_suite.engine.frames import FrameIndex

@@ -35,7 +35,6 @@ _TRIES = {
 }
 THRESHOLDS = tuple(_TRIES)
 """What a card recommends of a model."""
-_FRAMES = 2
 _POINTS = 24
 _ALIKE = 0.01
 """Difference of F1 at which two thresholds are about as good."""
@@ -72,9 +71,8 @@ def draw_candidates(
     *,
     report: Report,
     stop: Stop,
-    most: int = _FRAMES,
 ) -> Frames:
-    """All that a model draws on the first `most` frames, with their truth.
+    """All that a model draws on some frames, with their truth.
 
     Raises
     ------
@@ -83,7 +81,7 @@ def draw_candidates(
     """
     finder = Automatic(params, keep_candidates=True)
     frames: Frames = []
-    for sample in samples[:most]:
+    for sample in samples:
         found = finder(model, sample.rgb, FrameIndex(), report=report, stop=stop)
         if isinstance(found.candidates, Candidates):
             frames.append((found.candidates, to_labels(sample.masks)))

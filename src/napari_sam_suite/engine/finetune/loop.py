@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_sam_suite.engine.errors import Cancelled, OutputError
 from napari_sam_suite.engine.finetune.calibrate import suit_tile
+from napari_sam_suite.engine.finetune.comparing import Comparison, compare, suit
 from napari_sam_suite.engine.finetune.data import hash_samples, split_samples
 from napari_sam_suite.engine.finetune.epochs import Epochs
 from napari_sam_suite.engine.finetune.files import (
@@ -30,13 +31,10 @@ from napari_sam_suite.engine.finetune.files import (
 from napari_sam_suite.engine.finetune.lessons import Lessons
 from napari_sam_suite.engine.finetune.optimiser import Optimiser
 from napari_sam_suite.engine.finetune.outcome import (
-    Comparison,
     Outcome,
     calibrated,
-    compare,
     keep_base,
     make_card,
-    suit,
 )
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.finetune.progress import Epoch, Progress

@@ -7,7 +7,7 @@ import pytest
 from engine.finetune.tiny import Heard, masks_of, sample, tiny_model
 from napari_sam_suite.engine.finetune import calibrate
 from napari_sam_suite.engine.finetune.calibrate import find_thresholds, margin
-from napari_sam_suite.engine.finetune.outcome import Comparison, compare, suit
+from napari_sam_suite.engine.finetune.comparing import Comparison, compare, suit
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.metrics import Scores
 from napari_sam_suite.engine.params import AutoParams
@@ -101,7 +101,7 @@ def test_the_better_of_taught_and_halfway_is_taken(
         return OWN, Scores(10, 10, 9 if right else 3)
 
     monkeypatch.setattr(
-        "napari_sam_suite.engine.finetune.outcome.find_thresholds", judged
+        "napari_sam_suite.engine.finetune.comparing.find_thresholds", judged
     )
     for share in (1.0, 0.5):
         wanted = {n: start[n] * (1 - share) + taught[n] * share for n in start}
@@ -127,7 +127,9 @@ def suited(monkeypatch: pytest.MonkeyPatch, tile: int, found: int) -> Comparison
         return Scores(20, 20, found if params.tile == tile else 5)
 
     monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
-    monkeypatch.setattr("napari_sam_suite.engine.finetune.outcome.auto_scores", scores)
+    monkeypatch.setattr(
+        "napari_sam_suite.engine.finetune.comparing.auto_scores", scores
+    )
     return suit(tiny_model(), [sample()], tile, report=Heard().report, stop=bool)
 
 
