@@ -1,14 +1,12 @@
 """Whole experiments: the run of a recipe against a plain loop, and what it costs.
 
     python benchmarks/batch.py pipeline --frames 12 --size 512     # frames per second
+    python benchmarks/batch.py ceiling --frames 12                 # what cores allow
     python benchmarks/batch.py workers --frames 12                 # two against one
     python benchmarks/batch.py frames --frames 10000               # cost of a frame
     python benchmarks/batch.py kills --kills 50                    # none lost or twice
 
-`pipeline` compares with a loop that reads, segments and writes one frame after the
-other, with the embedded model, in turn, in one process: with as many threads as torch
-takes by itself, and with one. Objects are looked for as they are for a user who sets
-nothing; ``--points 32`` asks a grid. `frames` and `kills` have a finder in place of a
+The first three are in `throughput.py`. `frames` and `kills` have a finder in place of a
 model that takes no time: what is left is ours.
 """
 
@@ -20,10 +18,8 @@ import multiprocessing
 import os
 import random
 import shutil
-import statistics
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,26 +28,26 @@ import psutil
 import tifffile
 from scipy import ndimage
 
-from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.batch import work
 from napari_sam_suite.engine.batch.run import open_engine, run_recipe, start_run
-from napari_sam_suite.engine.composite import Composite
-from napari_sam_suite.engine.embed import MEMORY, EmbeddingCache
 from napari_sam_suite.engine.finder import Found
-from napari_sam_suite.engine.formats.labels import write_labels
-from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.models import load
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
 from napari_sam_suite.engine.params import AutoParams
-from napari_sam_suite.engine.recipe import Auto, Outputs, Recipe, Source
-from napari_sam_suite.engine.run import describe, find_objects, outline, see_frame
-from napari_sam_suite.engine.store.images import ImageStore
+from napari_sam_suite.engine.recipe import Recipe
 from napari_sam_suite.engine.store.store import Store
-from napari_sam_suite.engine.synthetic.scene import synthesize
+from throughput import (
+    clock,
+    compare_pipeline,
+    compare_workers,
+    measure_ceiling,
+    plain,
+    recipe_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from napari_sam_suite.engine.store.images import ImageStore
 
 
 class Quick:
@@ -82,23 +78,6 @@ class Quick:
         return Found(builder.build())
 
 
-class Silent:
-    """Nobody who listens."""
-
-    def stopping(self) -> bool:
-        """Never."""
-        return False
-
-    def report(self, done: int, total: int, text: str = "") -> None:
-        """Not heard."""
-
-    def notice(self, text: str) -> None:
-        """Not heard."""
-
-    def give(self, part: object) -> None:
-        """Not taken."""
-
-
 def quickly(pause: float = 0.0) -> Quick:
     """Let this process run recipes with `Quick`."""
     quick = Quick(pause)
@@ -119,158 +98,6 @@ def small_stack(path: Path, frames: int) -> Path:
         pixels[i, 40:60, 40 : 45 + i % 15] = 200
     tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": "TYX"})
     return path
-
-
-def scenes(path: Path, frames: int, size: int) -> Path:
-    """A compressed time-lapse of synthetic nuclei."""
-    planes = [synthesize("nuclei", (size, size), seed=n).image for n in range(frames)]
-    tifffile.imwrite(
-        path,
-        np.stack(planes),
-        photometric="minisblack",
-        compression="zlib",
-        metadata={"axes": "TYX"},
-    )
-    return path
-
-
-def recipe_of(image: Path, store: Path, **params: Any) -> Recipe:
-    """Automatic masks of one image."""
-    return Recipe(
-        source=Source(images=(str(image),)),
-        capability=Auto(params=AutoParams(**params)),
-        outputs=Outputs(store=str(store)),
-    )
-
-
-@contextmanager
-def clock() -> Iterator[dict[str, float]]:
-    """Seconds of wall and CPU, of all threads."""
-    found: dict[str, float] = {}
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield found
-    found["wall"] = time.perf_counter() - wall
-    found["cpu"] = time.process_time() - cpu
-
-
-def plain(model: Any, path: Path, finder: Any, folder: Path | None) -> int:
-    """Read, segment and write one frame after the other."""
-    image = open_image(path)
-    frames = list(image.frames())
-    composite = Composite.default(image).resolve(image, frames)
-    source = describe(image, model, finder, composite)
-    count = 0
-    for number, frame in enumerate(frames):
-        rgb = see_frame(image, frame, composite)
-        assert rgb is not None
-        found = find_objects(model, rgb, finder, frame, Silent().report, Silent())
-        result = outline(found, frame, finder, model=model.spec.id, source=source)
-        count += len(result.objects)
-        if folder is not None:
-            labels = result.objects.to_labels((image.sizes.y, image.sizes.x))
-            write_labels(folder / f"{number}.tif", labels)
-            result.objects.save(folder / f"{number}.geojson")
-    return count
-
-
-def compare_pipeline(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Frames per second of a run and of plain loops, in turn; the store's share."""
-    import torch
-
-    path = scenes(folder / "nuclei.tif", args.frames, args.size)
-    recipe = recipe_of(path, folder / "warm", **chosen(args))
-    finder = Automatic(recipe.capability.params)
-    rows: dict[str, list[dict[str, float]]] = {}
-    stored = [0.0]
-    write = ImageStore.write
-
-    def timed(self: ImageStore, *arguments: Any, **notes: Any) -> None:
-        start = time.thread_time()
-        write(self, *arguments, **notes)
-        stored[0] += time.thread_time() - start
-
-    ImageStore.write = timed  # type: ignore[method-assign]
-    with open_engine(recipe) as engine:
-        start_run(engine, recipe).result()
-        threads = engine.submit(lambda *_: torch.get_num_threads(), "ask").result()
-        for turn in range(args.runs):
-            for count in dict.fromkeys((threads, 1)):
-                forget(engine)
-                out = folder / f"plain{turn}-{count}"
-                out.mkdir()
-
-                def loop(model: Any, _: Any, out: Path = out, n: int = count) -> int:
-                    torch.set_num_threads(n)
-                    found = plain(getattr(model, "model", model), path, finder, out)
-                    torch.set_num_threads(threads)
-                    return found
-
-                with clock() as spent:
-                    engine.submit(loop, "plain").result()
-                rows.setdefault(_threads(count), []).append(spent)
-            forget(engine)
-            stored[0] = 0.0
-            there = recipe.changed(outputs={"store": str(folder / f"run{turn}")})
-            with clock() as spent:
-                start_run(engine, there).result()
-            rows.setdefault("run", []).append(spent | {"store": stored[0]})
-    middle = {
-        name: {k: statistics.median(row[k] for row in found) for k in ("wall", "cpu")}
-        for name, found in rows.items()
-    }
-    pairs = zip(rows[_threads(threads)], rows["run"], strict=True)
-    times = [loop["wall"] / run["wall"] for loop, run in pairs]
-    shares = [row["store"] / row["cpu"] for row in rows["run"]]
-    return {
-        "search": "a grid" if args.points else "as a user has it",
-        "frames per second": {
-            name: round(args.frames / spent["wall"], 3)
-            for name, spent in middle.items()
-        },
-        "CPU s a frame": {
-            name: round(spent["cpu"] / args.frames, 2) for name, spent in middle.items()
-        },
-        "run against the usual loop, times faster": round(statistics.median(times), 2),
-        "in each turn": [round(ratio, 2) for ratio in times],
-        "store, part of all CPU time": round(statistics.median(shares), 4),
-    }
-
-
-def _threads(count: int) -> str:
-    """What a plain loop is called."""
-    return f"plain loop, {count} thread{'s' * (count > 1)}"
-
-
-def chosen(args: argparse.Namespace) -> dict[str, Any]:
-    """Parameters: a user's defaults, unless a grid is asked for."""
-    return {"points_per_side": args.points} if args.points else {}
-
-
-def forget(engine: Any) -> None:
-    """Nothing is remembered from one turn to the next."""
-
-    def task(model: Any, _: Any) -> None:
-        model.cache = EmbeddingCache(MEMORY)
-
-    engine.submit(task, "forget").result()
-
-
-def compare_workers(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Two local workers against one, without the time until they are there."""
-    from napari_sam_suite.engine.cluster import open_cluster, start_cluster_run
-
-    found: dict[str, Any] = {}
-    for workers in (1, 2):
-        path = scenes(folder / f"w{workers}.tif", args.frames, args.size)
-        warm = scenes(folder / f"warm{workers}.tif", 2 * workers, args.size)
-        with open_cluster(workers=workers, device="cpu") as client:
-            for image in (warm, path):
-                store = folder / f"{image.stem}.store"
-                recipe = recipe_of(image, store, **chosen(args))
-                summary = start_cluster_run(client, recipe).result()
-        rate = args.frames / summary.seconds
-        found[f"frames per second, {workers} workers"] = round(rate, 3)
-    return found
 
 
 def count_cost(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -369,6 +196,7 @@ def same(one: ImageStore, other: ImageStore, frame: Any) -> bool:
 
 PARTS = {
     "pipeline": compare_pipeline,
+    "ceiling": measure_ceiling,
     "workers": compare_workers,
     "frames": count_cost,
     "kills": count_kills,
@@ -382,6 +210,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--points", type=int, help="a grid, points per side")
+    parser.add_argument("--upstream", action="store_true", help="their generator too")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--longest", type=float, default=1.0)

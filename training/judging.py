@@ -32,7 +32,7 @@ from napari_sam_suite.engine.fewshot.choose import resolve
 from napari_sam_suite.engine.fewshot.finder import FewShot
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.fewshot.prototypes import Prototypes, temper
-from napari_sam_suite.engine.fewshot.quality import rating_odds, size_odds
+from napari_sam_suite.engine.fewshot.quality import CHOSEN, rating_odds, size_odds
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.models.load import load_model
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.fast import Seen
     from napari_sam_suite.engine.metrics import Scores
 
-EVIDENCE = ("likeness", "score", "stability", "guide", "size", "before")
+EVIDENCE = ("likeness", "score", "stability", "guide", "chosen", "size", "before")
 DRAWN = {"organelles": 30, "membrane": 40, "rods": 14, "touching nuclei": 30}
 """Synthetic kinds, and the diameter of their objects."""
 _MOST, _SIDE = 30, 512
@@ -63,7 +63,7 @@ class Trial:
     ----------
     kind : str
         Group of images.
-    evidence : list of ndarray, shape (N, 6)
+    evidence : list of ndarray, shape (N, 7)
         In the units that `EVIDENCE` is weighed in.
     real : list of ndarray, shape (N,)
         IoU with the object that the candidate shares most with.
@@ -127,7 +127,7 @@ def search(model, kind: str, task: Task) -> Trial:
 
 
 def weigh(model, prototypes: Prototypes, seen: Seen) -> np.ndarray:
-    """What speaks for each of N candidates, (N, 6), without weights."""
+    """What speaks for each of N candidates, (N, 7), without weights."""
     tag, auto, masks = prototypes.tags[0], model.spec.auto, seen.masks
     likeness = prototypes.scorers[tag].score(seen.vectors)
     alike = temper(prototypes.calibrations[tag].log_odds(likeness))
@@ -136,9 +136,10 @@ def weigh(model, prototypes: Prototypes, seen: Seen) -> np.ndarray:
         (part - low) / (1 - low)
         for part, low in zip((masks.scores, masks.stability), least, strict=True)
     ]
-    guide = seen.odds - rating_odds(masks, auto)
+    guide = seen.odds - rating_odds(masks, auto) - CHOSEN * seen.chosen
     sizes = size_odds(masks.area, prototypes.areas, weight=1.0)
-    return np.stack([alike, *ratings, guide, sizes, np.ones(len(alike))], 1)
+    every = [alike, *ratings, guide, seen.chosen, sizes, np.ones(len(alike))]
+    return np.stack(every, 1)
 
 
 def reached(seen: Seen, truth: np.ndarray) -> np.ndarray:
@@ -155,7 +156,7 @@ def reached(seen: Seen, truth: np.ndarray) -> np.ndarray:
 
 
 def fit(trials: list[Trial]) -> np.ndarray:
-    """Weights (6,) of the evidence."""
+    """Weights (7,) of the evidence."""
     rows = [np.concatenate(trial.evidence) for trial in trials]
     share = np.concatenate([np.full(len(r), 1 / len(r) / len(rows)) for r in rows])
     wanted = expit(_STEEP * (np.concatenate([r for t in trials for r in t.real]) - 0.5))

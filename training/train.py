@@ -21,7 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from data import load_real, load_synthetic, loader, split
+from crops import loader
+from data import load_real, load_synthetic, split
 from losses import dense_loss
 from network import (
     Average,

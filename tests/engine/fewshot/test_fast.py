@@ -6,12 +6,26 @@ import numpy as np
 import pytest
 
 from engine.fewshot_fakes import RED, ColourSam, dots
+from napari_sam_suite.engine.auto import automatic_masks
+from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.fewshot.candidates import deepest, grid_points, peak_points
 from napari_sam_suite.engine.fewshot.choose import not_known, resolve
-from napari_sam_suite.engine.fewshot.fast import Sizes, choose_points
+from napari_sam_suite.engine.fewshot.fast import (
+    Sizes,
+    choose_points,
+    expected_points,
+    look,
+)
+from napari_sam_suite.engine.fewshot.guided import guide_odds
 from napari_sam_suite.engine.fewshot.params import FewShotParams
+from napari_sam_suite.engine.fewshot.quality import CHOSEN, rating_odds
 from napari_sam_suite.engine.fewshot.scorer import Scorer
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+from napari_sam_suite.engine.models.load import load_model
+from napari_sam_suite.engine.params import AutoParams
+from napari_sam_suite.engine.synthetic.scene import synthesize
 from napari_sam_suite.engine.tiles import Region
 
 AUTO = FewShotParams()
@@ -127,20 +141,38 @@ def test_points_are_no_closer_than_feature_cells() -> None:
     assert len(np.unique(points[:, 0])) <= cells
 
 
-def test_a_guide_says_where_else_to_ask() -> None:
+def test_a_guide_says_where_objects_are_expected() -> None:
     embedding = ColourSam().encode([np.zeros((64, 64, 3), np.uint8)])[0]
-    unlike = Scorer.fit(np.ones((4, 3)), np.zeros((20, 3)))
     region = Region(0, 0, 64, 64, is_crop=False)
-    before = choose_points(embedding, region, sizes(8, 8), unlike, AUTO)
+    assert expected_points(embedding, region).shape == (0, 2)
     guide = np.full((1, 5, 16, 16), -9.0, np.float32)
     guide[0, 0, 6:9, 6:9] = 9  # inside an object
     y, x = np.mgrid[6:9, 6:9]
     guide[0, 2:4, 6:9, 6:9] = (7 - np.stack([y, x])) / 8
     guide[0, 4, 6:9, 6:9] = np.log(3 / 8)
     embedding.features["guide"] = guide
-    after = choose_points(embedding, region, sizes(8, 8), unlike, AUTO)
-    assert len(after) == len(before) + 1
-    assert after[-1] == pytest.approx([30, 30], abs=2)
+    points = expected_points(embedding, region)
+    assert points == pytest.approx(np.array([[30, 30]]), abs=2)
+
+
+def test_what_the_model_finds_by_itself_counts_more() -> None:
+    scene = synthesize("touching nuclei", (200, 200), 3, diameter=26)
+    rgb = compose(open_image(scene.image, axes="YX").frame(FrameIndex()))
+    nano = load_model("sam2-nano", device="cpu", precision="float32")
+    region = Region(0, 0, 200, 200, is_crop=False)
+    embedding = nano.encode([rgb])[0]
+    cells = np.zeros((2, len(embedding.maps()["image"])))
+    anything = Scorer.fit(cells, cells[:0])
+    size = sizes(26, 26)
+    seen = look(nano, rgb, region, embedding, size, anything, AUTO, lambda: False)
+    found = automatic_masks(nano, rgb, AutoParams(tile="off", overlap="allow"))
+    assert 0 < seen.chosen.sum() < len(seen.masks)
+    for i in np.flatnonzero(seen.chosen):
+        shared = [seen.masks.intersection(i, j, found) for j in range(len(found))]
+        assert max(shared) == seen.masks.area[i]
+    rest = rating_odds(seen.masks, nano.spec.auto)
+    rest += guide_odds(embedding, seen.masks, region)
+    assert seen.odds - rest == pytest.approx(CHOSEN * seen.chosen)
 
 
 def test_peaks_are_the_highest_cells_of_their_surroundings() -> None:

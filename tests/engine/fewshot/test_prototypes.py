@@ -170,12 +170,16 @@ def test_three_quarters_of_the_examples_pass_the_lowered_bar() -> None:
     assert np.count_nonzero(judged.similarity >= 0.5) == 4
 
 
-def test_a_bar_that_the_examples_pass_stays_where_it_is() -> None:
-    assert rated(5).allowances == {"cell": 0, "bud": 0, "dirt": 0}
+def test_a_bar_that_the_examples_pass_easily_is_raised_by_half_of_it() -> None:
+    high, higher = rated(5).allowances, rated(6).allowances
+    assert high["cell"] < 0
+    assert higher["cell"] - high["cell"] == pytest.approx(-0.5)
+    assert high["bud"] == high["dirt"] == 0
 
 
-def test_few_outlines_do_not_lower_the_bar() -> None:
+def test_few_outlines_do_not_move_the_bar() -> None:
     assert rated(-5, 3).allowances["cell"] == 0
+    assert rated(5, 3).allowances["cell"] == 0
 
 
 def test_files_of_another_version_are_refused(tmp_path: Path) -> None:

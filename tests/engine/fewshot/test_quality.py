@@ -24,8 +24,9 @@ def masks(*full: np.ndarray, score: float = 1.0, stability: float = 1.0) -> Mask
 
 def test_ratings_count_from_the_thresholds_that_suit_the_model() -> None:
     at = rating_odds(masks(DISC, score=0.8, stability=0.9), USUAL)
-    assert at == pytest.approx([-1.0], abs=1e-6)
-    assert rating_odds(masks(DISC), USUAL) == pytest.approx([-1.0 + 1.05 + 1.65])
+    assert at == pytest.approx([-0.85], abs=1e-6)
+    perfect = rating_odds(masks(DISC), USUAL)
+    assert perfect == pytest.approx([-0.85 + 1.1 + 1.65])
 
 
 def test_a_threshold_of_one_is_no_division_by_zero() -> None:

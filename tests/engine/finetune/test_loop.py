@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from napari_sam_suite.engine.finetune.progress import Progress
 from napari_sam_suite.engine.finetune.scoring import Exam, Score
 from napari_sam_suite.engine.finetune.teaching import Teacher
 from napari_sam_suite.engine.finetune.trainee import Trainee
+from napari_sam_suite.engine.metrics import Scores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,6 +234,22 @@ def test_a_cancelled_training_leaves_the_best_so_far(out: Path, script: Any) -> 
     written = weights(out)
     best = {n.removeprefix("best/"): t for n, t in state[0].items() if "best/" in n}
     assert all(torch.equal(t, written[n]) for n, t in best.items())
+
+
+def test_a_cancelled_look_for_tiles_does_not_make_a_worse_model_the_better_one(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.1, 0.4, 0.3, 0.2)
+    worse = SimpleNamespace(better=False, base=Scores(), tuned=Scores(), share=1.0)
+    monkeypatch.setattr(loop, "compare", lambda *_, **__: worse)
+    monkeypatch.setattr(loop, "suit", Mock(side_effect=Cancelled))
+    model = tiny_model()
+    params = QUICK.with_(calibrate=True)
+    outcome = finetune(model, SAMPLES, params, out, Heard())
+    base, written = model.network.state_dict(), weights(out)
+    assert not outcome.better
+    assert outcome.best_epoch == 1
+    assert all(torch.equal(base[n], written[n]) for n in base)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])

@@ -19,8 +19,10 @@ from napari_sam_suite.engine.fewshot.candidates import (
 )
 from napari_sam_suite.engine.fewshot.guided import guide_odds
 from napari_sam_suite.engine.fewshot.pooling import cells_per_pixel, descriptors
-from napari_sam_suite.engine.fewshot.quality import rating_odds
+from napari_sam_suite.engine.fewshot.quality import CHOSEN, rating_odds
+from napari_sam_suite.engine.filters import choose
 from napari_sam_suite.engine.masks import Masks
+from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.proposals import propose
 from napari_sam_suite.engine.suppression import drop_duplicates
 from napari_sam_suite.engine.tiles import Region, tile_regions
@@ -122,11 +124,15 @@ class Seen:
         Their descriptors.
     odds : ndarray, shape (N,), float64
         See `quality.rating_odds` and `guided.guide_odds`; zeros in exact mode.
+    chosen : ndarray of bool, shape (N,)
+        What the model would have found by itself, of which the odds know; none in
+        exact mode.
     """
 
     masks: Masks
     vectors: NDArray[np.float32]
     odds: NDArray[np.float64]
+    chosen: NDArray[np.bool_]
 
     @property
     def nbytes(self) -> int:
@@ -141,11 +147,17 @@ class Seen:
             Masks.concat([p.masks for p in parts]),
             np.concatenate(vectors),
             np.concatenate([p.odds for p in parts]),
+            np.concatenate([p.chosen for p in parts]),
         )
 
     def select(self, rows: NDArray[np.integer]) -> Seen:
         """Some of the candidates."""
-        return Seen(self.masks.select(rows), self.vectors[rows], self.odds[rows])
+        return Seen(
+            self.masks.select(rows),
+            self.vectors[rows],
+            self.odds[rows],
+            self.chosen[rows],
+        )
 
 
 def look(
@@ -160,9 +172,10 @@ def look(
 ) -> Seen:
     """All candidates of one region and their descriptors.
 
-    Points are asked on a grid whose pitch follows the examples' width, where the
-    features could be an example's, at the cells most like the examples, and where the
-    model's guide expects objects, if it has one; each in one tile only.
+    Points are asked where the model's guide expects objects, if it has one, on a grid
+    whose pitch follows the examples' width, where the features could be an example's,
+    and at the cells most like the examples; each in one tile only. What the model would
+    have chosen by itself of the first counts more.
 
     Parameters
     ----------
@@ -182,18 +195,33 @@ def look(
         Looked at between batches.
     """
     shape = (rgb.shape[0], rgb.shape[1])
-    points = choose_points(embedding, region, sizes, likeness, params)
-    regions = sizes.regions(shape, model, params)
-    points = points[deepest(points, region, regions, shape)]
     limits = sizes.limits(model, params).loosened(_SCORE, _STABILITY)
-    masks = draw_candidates(model, embedding, points, region, shape, limits, stop)
+    regions = sizes.regions(shape, model, params)
+
+    def draw(points: NDArray[np.float64]) -> Masks:
+        mine = points[deepest(points, region, regions, shape)]
+        return draw_candidates(model, embedding, mine, region, shape, limits, stop)
+
+    expected = draw(expected_points(embedding, region))
+    chosen = choose(expected, region, AutoParams().resolved(model.spec))
+    others = draw(choose_points(embedding, region, sizes, likeness, params))
+    masks = Masks.concat([chosen, expected, others])
     rating = masks.scores * masks.stability
+    # The chosen ones come first, and stay where others are the same.
+    rating[: len(chosen)] += 1
     masks = drop_duplicates(masks, rating, _REPEAT, region.origin)
-    return Seen(
-        masks,
-        descriptors(embedding, masks, rgb, region),
-        rating_odds(masks, model.spec.auto) + guide_odds(embedding, masks, region),
-    )
+    own = np.arange(len(masks)) < len(chosen)
+    rated = rating_odds(masks, model.spec.auto) + guide_odds(embedding, masks, region)
+    vectors = descriptors(embedding, masks, rgb, region)
+    return Seen(masks, vectors, rated + CHOSEN * own, own)
+
+
+def expected_points(embedding: Embedding, region: Region) -> NDArray[np.float64]:
+    """Where the model's guide expects objects, (n, 2) in the region's own (y, x)."""
+    maps = embedding.maps()
+    if "guide" not in maps:
+        return np.zeros((0, 2))
+    return propose(maps["guide"], region.shape)
 
 
 def choose_points(
@@ -203,9 +231,8 @@ def choose_points(
     likeness: Scorer,
     params: FewShotParams,
 ) -> NDArray[np.float64]:
-    """Where to ask in a region, (n, 2) in its own (y, x)."""
-    maps = embedding.maps()
-    cells = maps["image"]
+    """Where else to ask in a region, (n, 2) in its own (y, x)."""
+    cells = cell_features(embedding)
     size = (cells.shape[1], cells.shape[2])
     # Points closer than feature cells ask the same again.
     pitch = max(_PITCH * sizes.width, max(region.shape) / max(size))
@@ -223,8 +250,7 @@ def choose_points(
     maybe = grid[scores[at[0], at[1]] >= min(least, _MAYBE)]
     peaks = peak_points(scores, 0.5, scale)
     inside = (peaks < np.array(region.shape)).all(1)
-    centres = propose(maps["guide"], region.shape) if "guide" in maps else peaks[:0]
-    return np.concatenate([maybe, peaks[inside], centres])
+    return np.concatenate([maybe, peaks[inside]])
 
 
 def cell_features(embedding: Embedding) -> NDArray[np.float32]:

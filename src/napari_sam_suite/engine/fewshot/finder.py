@@ -243,7 +243,8 @@ class FewShot:
             params = params.with_(max_area=min(max(1000, largest), 100_000))
         masks = exact_candidates(model, rgb, params, proposing, stop)
         vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
-        return Seen(masks, vectors, np.zeros(len(masks)))
+        none = np.zeros(len(masks))
+        return Seen(masks, vectors, none, none.astype(bool))
 
     def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
         if self.known is None or not len(seen.masks):

@@ -1,9 +1,10 @@
 """How good an outline is, whatever it is the outline of.
 
 Alike is not enough: half of a nucleus is as much like a nucleus as all of it. What
-tells them apart is how the model rates its mask, and a little whether its size is
-usual. Each is worth so much log-odds; the weights are, rounded, those that
-`training/judging.py` fits to candidates on training images.
+tells them apart is how the model rates its mask, whether it would have found it by
+itself, and a little whether its size is usual. Each is worth so much log-odds; the
+weights are, rounded, those that `training/judging.py` fits to candidates on training
+images.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_SCORE, _STABILITY, _SIZE = 1.05, 1.65, 0.04
+_SCORE, _STABILITY, _SIZE = 1.1, 1.65, 0.04
 """Log-odds of each kind of evidence, in the units of the functions below."""
-_BEFORE = -1.0
+CHOSEN = 0.17
+"""Log-odds of what is among the model's own automatic masks."""
+_BEFORE = -0.85
 """Log-odds of a candidate of which nothing is known: more are wrong than right."""
 _SPREAD = 0.1
 """Variance of logarithms of areas that few examples may not show."""

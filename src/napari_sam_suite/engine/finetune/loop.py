@@ -309,7 +309,13 @@ class _Training:
                 return comparison
         model.load(self.start)
         every = [*self.train, *self.held]
-        suited = suit(model.base, every, self.tile, report=told, stop=stop)
+        try:
+            suited = suit(model.base, every, self.tile, report=told, stop=stop)
+        except Cancelled:
+            # That training did not help is known; nothing is left to be stopped.
+            if comparison is None:
+                raise
+            return comparison
         return suited or comparison
 
 
