@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import threading
 import weakref
@@ -13,6 +14,33 @@ from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.jobs import Job
 from napari_sam_suite.widgets.attention import Attention, no_collection
 from napari_sam_suite.widgets.bridge import Background, Bridge
+
+GONE = """
+import sys, threading
+from qtpy.QtWidgets import QApplication, QWidget
+from qtpy import sip
+from napari_sam_suite.engine.job import Job
+from napari_sam_suite.widgets.bridge import Bridge
+
+application = QApplication([])
+sys.setswitchinterval(1e-5)
+for _ in range(300):
+    stop, window = threading.Event(), QWidget()
+
+    def talk(_, job):
+        while not stop.is_set():
+            job.report(1, 2, "")
+
+    job = Job(talk, "")
+    Bridge(window).follow(job)
+    thread = threading.Thread(target=job._run, args=(lambda: None,))
+    thread.start()
+    application.processEvents()
+    sip.delete(window)
+    stop.set()
+    thread.join()
+print("well")
+"""
 
 
 def make_job(task: Any) -> tuple[Job[Any], threading.Thread]:
@@ -179,3 +207,11 @@ def test_cancelled_work_gives_nothing(qtbot: Any) -> None:
     background.cancel()
     qtbot.waitUntil(lambda: len(ends) == 1)
     assert isinstance(ends[0], Cancelled)
+
+
+def test_a_window_that_closes_while_threads_speak_ends_no_process() -> None:
+    code = [sys.executable, "-W", "ignore", "-c", GONE]
+    answer = subprocess.run(
+        code, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (answer.returncode, answer.stdout) == (0, "well\n"), answer.stderr[-2000:]

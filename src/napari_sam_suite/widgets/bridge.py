@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject, Qt, Signal  # type: ignore[attr-defined]
 
 from napari_sam_suite.engine.errors import Cancelled
@@ -16,6 +18,38 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, int, str], None]
 Stop = Callable[[], bool]
+
+
+class _Post(QObject):
+    """Calls on the main thread what other threads hand in, in their order.
+
+    There is one, and it is never destroyed: a thread that emits a signal of an object
+    which goes with its window crashes the process when both happen at once.
+    """
+
+    _handed = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handed.connect(self._call, Qt.ConnectionType.QueuedConnection)
+
+    def hand(self, work: Callable[[], None]) -> None:
+        """Let it be called soon. From any thread."""
+        self._handed.emit(work)
+
+    def _call(self, work: Callable[[], None]) -> None:
+        work()
+
+
+def _there(one: QObject) -> bool:
+    """Whether Qt has not destroyed it, as it does with the window."""
+    return bool(isalive(one))  # type: ignore[no-untyped-call]
+
+
+@cache
+def _post() -> _Post:
+    """The only one; made on the main thread."""
+    return _Post()
 
 
 class Bridge(QObject):
@@ -34,14 +68,13 @@ class Bridge(QObject):
     found = Signal(object)
     noticed = Signal(str)
     finished = Signal(object)
-    _arrived = Signal(int, str, object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._generation = 0
         self._seen: set[int] = set()
         self._job: Job[Any] | None = None
-        self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+        self._post = _post()
 
     def follow(self, job: Job[Any]) -> None:
         """Listen to `job`, and no longer to the one before."""
@@ -68,14 +101,11 @@ class Bridge(QObject):
         self._job = None
 
     def _send(self, generation: int, kind: str, what: object) -> None:
-        # on the engine's thread; the window may be gone
-        try:
-            self._arrived.emit(generation, kind, what)
-        except RuntimeError:
-            return
+        # on the engine's thread
+        self._post.hand(lambda: self._deliver(generation, kind, what))
 
     def _deliver(self, generation: int, kind: str, what: Any) -> None:
-        if generation != self._generation:
+        if generation != self._generation or not _there(self):
             return
         if kind in ("found", "finished"):
             if id(what) in self._seen:
@@ -114,7 +144,6 @@ class Background(QObject):
     progressed = Signal(object)
     done = Signal(object)
     failed = Signal(object)
-    _arrived = Signal(str, object)
 
     def __init__(
         self,
@@ -126,7 +155,7 @@ class Background(QObject):
         super().__init__(parent)
         self._work = work
         self._stop = threading.Event()
-        self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
+        self._post = _post()
         self._thread = threading.Thread(target=self._run, daemon=daemon)
 
     def start(self) -> None:
@@ -153,12 +182,11 @@ class Background(QObject):
                 self._send("done", result)
 
     def _send(self, kind: str, what: object) -> None:
-        try:
-            self._arrived.emit(kind, what)
-        except RuntimeError:
-            return
+        self._post.hand(lambda: self._deliver(kind, what))
 
     def _deliver(self, kind: str, what: Any) -> None:
+        if not _there(self):
+            return
         if kind == "progress":
             self.progressed.emit(what)
         elif kind == "done":
