@@ -254,6 +254,23 @@ def test_frames_are_split_by_lot_and_never_all_held_out(
     assert hash_samples(samples) != hash_samples(samples[:1])
 
 
+def test_frames_for_validation_have_objects_of_the_usual_size(tmp_path: Path) -> None:
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for name, side, count in (("a", 4, 8), ("b", 9, 8), ("c", 9, 1), ("d", 20, 8)):
+        drawn = np.zeros((100, 200), np.uint8)
+        for k in range(count):
+            y, x = 25 * (k // 4), 25 * (k % 4)
+            drawn[y : y + side, x : x + side] = k + 1
+        tifffile.imwrite(labels / f"{name}.tif", drawn)
+        tifffile.imwrite(images / f"{name}.tif", drawn)
+    samples = read_folders(images, labels).samples
+    for seed in range(5):
+        _, (held,) = split_samples(samples, 0.2, seed)
+        assert held.name.startswith("b"), "neither of another size nor of few objects"
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_intensities_and_empty_files_for_labels_are_told_of_the_labels(
     folders: tuple[Path, Path], suffix: str

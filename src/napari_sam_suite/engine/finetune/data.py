@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _FIRST = FrameIndex()
 SMALLEST = 4
 """Pixels of the smallest object that teaches anything."""
+_DRAWS, _QUARTILES = 50, (0.25, 0.5, 0.75)
+"""Draws of frames for validation, and what of the objects' sizes is compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,10 @@ def split_samples(
 ) -> tuple[list[Sample], list[Sample]]:
     """Draw frames for validation, of those that have objects.
 
+    Of many draws the one whose objects are most of the size of all: what is learnt
+    from small objects does not show on a frame of large ones, and little on a frame of
+    few.
+
     Parameters
     ----------
     samples : sequence of Sample
@@ -162,8 +168,20 @@ def split_samples(
             "Draw or load the outlines of some objects first.",
         )
     count = min(max(1, round(share * len(samples))), full - 1) if share else 0
-    order = np.random.default_rng(seed).permutation(len(samples)).tolist()
-    held = set([i for i in order if len(samples[i].masks)][:count])
+    if not count:
+        return list(samples), []
+    rng = np.random.default_rng(seed)
+    filled = [i for i, sample in enumerate(samples) if len(sample.masks)]
+    draws = [rng.permutation(filled)[:count].tolist() for _ in range(_DRAWS)]
+    sizes = [np.log(sample.masks.area) / 2 for sample in samples]
+    everything = np.quantile(np.concatenate(sizes), _QUARTILES)
+
+    def unlike(draw: list[int]) -> float:
+        drawn = np.concatenate([sizes[i] for i in draw])
+        off = np.abs(np.quantile(drawn, _QUARTILES) - everything).mean()
+        return float(off + 0.5 / np.sqrt(len(drawn)))
+
+    held = set(min(draws, key=unlike))
     train = [s for i, s in enumerate(samples) if i not in held]
     return train, [s for i, s in enumerate(samples) if i in held]
 
