@@ -151,10 +151,15 @@ class Teacher:
 
         def judge(embedding: Embedding, part: Asked) -> Tensor:
             logits, iou = self.trainee.answer(embedding, part.prompts)
-            # As in inference, the single answer; the adapter trains another one.
-            large = F.interpolate(logits[:, :1], (side, side), mode="bilinear")[:, 0]
-            masks = self._shares(lesson, part, side).to(iou)
-            return seed_loss(large, iou[:, 0], (masks > 0.5).to(iou))
+            losses = []
+            # One at a time, for such large masks are slow outside of a CPU's cache.
+            for k in range(len(part)):
+                # As in inference, the single answer; the adapter trains another one.
+                one = logits[k : k + 1, :1]
+                large = F.interpolate(one, (side, side), mode="bilinear")[:, 0]
+                mask = self._shares(lesson, part.select([k]), side).to(iou) > 0.5
+                losses.append(seed_loss(large, iou[k : k + 1, 0], mask.to(iou)))
+            return torch.cat(losses)
 
         return self._add(lesson, asked, share, judge)
 
