@@ -119,6 +119,39 @@ def test_the_better_of_taught_and_halfway_is_taken(
         assert trainee.weights()[name].equal(wanted[name])
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_the_better_tiles_are_taken_the_models_own_or_those_that_suit(
+    monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
+    trainee = Trainee(tiny_model())
+    start = trainee.weights()
+    trainee.load({name: value + 1 for name, value in start.items()})
+    tile = trainee.spec.auto.tile
+    small = round(tile * trainee.input_size / 2)
+
+    def judged(
+        _: object, params: AutoParams, __: float
+    ) -> tuple[dict[str, float], Scores]:
+        right = (params.tile == "auto") == own
+        return dict(OWN), Scores(10, 10, 9 if right else 3)
+
+    monkeypatch.setattr(
+        "napari_sam_suite.engine.finetune.comparing.find_thresholds", judged
+    )
+    heard = Heard()
+    found = compare(
+        trainee,
+        start,
+        [sample()],
+        small,
+        (0.5, 0.5),
+        report=heard.report,
+        stop=bool,
+    )
+    assert found.suits.get("tile") == (tile if own else None)
+
+
 def suited(monkeypatch: pytest.MonkeyPatch, tile: int, found: int) -> Comparison | None:
     """What `suit` says where the base finds 5 of 20 objects, and `found` with tiles."""
 

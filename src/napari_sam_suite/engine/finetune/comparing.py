@@ -56,7 +56,8 @@ class Comparison:
     base, tuned : Scores
         Over all frames that were looked at, each with its own best settings.
     suits : dict
-        Thresholds and search with which the tuned model is best, as a card has them.
+        Thresholds and search with which the tuned model is best, and the tile where it
+        is the base's, as a card has them.
     share : float
         How far the tuned model is from the base: 1 as it was taught, 0.5 halfway, 0
         with the base's weights and other tiles; see `suit`.
@@ -97,9 +98,9 @@ def compare(
 ) -> Comparison:
     """Segment validation frames with the base model and with the tuned one.
 
-    Both may use the best thresholds and the best search that are found on these frames,
-    so that what is gained is the training's and not the search's; the base model is
-    asked with its own tiles too. The tuned model is judged as it is and halfway between
+    Both may use the best thresholds, the best search and the better tiles (those that
+    suit the objects, or the base's) that are found on these frames, so that what is
+    gained is the training's. The tuned model is judged as it is and halfway between
     it and the base (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022),
     which is better for objects that the base knows a little. The trainee is left with
     the better weights.
@@ -126,10 +127,8 @@ def compare(
     """
     words = "Comparing with the base model"
     judge = _Judge(samples[:_JUDGED], words, report, stop)
-    base, (guess, guess_tuned) = trainee.base, guesses
-    before = judge.best(base, trainee.guided, tile, guess)
-    if not _like_its_own(tile, trainee.spec):
-        before = _better(before, judge.best(base, trainee.guided, "auto", guess))
+    guess, guess_tuned = guesses
+    before = judge.best(trainee.base, trainee.guided, tile, guess)
     taught = trainee.weights()
     halfway = {name: (start[name] + value) / 2 for name, value in taught.items()}
     trainee.load(halfway)
@@ -227,6 +226,17 @@ class _Judge:
         )
 
     def best(self, model: SamModel, guided: bool, tile: Tile, guess: float) -> _Judged:
+        """With what suits: the tiles may be the model's own."""
+        suited = self._searched(model, guided, tile, guess)
+        if _like_its_own(tile, model.spec):
+            return suited
+        own = self._searched(model, guided, "auto", guess)
+        own.suits["tile"] = model.spec.auto.tile
+        return _better(suited, own)
+
+    def _searched(
+        self, model: SamModel, guided: bool, tile: Tile, guess: float
+    ) -> _Judged:
         """With what suits: a guide may not know the objects."""
         grid = self._found(model, "grid", tile, guess)
         if not guided:
