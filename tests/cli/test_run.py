@@ -33,6 +33,7 @@ from napari_sam_suite.engine.store import collect as collected
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Iterator
 
     from engine.fakes import FakeSam
 
@@ -394,6 +395,15 @@ def test_a_run_is_stopped_at_once_while_its_model_loads(
     assert "Traceback" not in stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Hear SIGINT, which a shell lets commands in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_what_is_stopped_before_a_run_begins_is_json(
     tmp_path: Path, cells: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch,

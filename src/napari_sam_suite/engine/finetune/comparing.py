@@ -225,7 +225,9 @@ class _Judge:
             {**suits, "search": model.spec.auto.search},
         )
 
-    def best(self, model: SamModel, guided: bool, tile: Tile, guess: float) -> _Judged:
+    def best(
+        self, model: SamModel, guided: bool, tile: int | Literal["off"], guess: float
+    ) -> _Judged:
         """With what suits: the tiles may be the model's own."""
         suited = self._searched(model, guided, tile, guess)
         if _like_its_own(tile, model.spec):

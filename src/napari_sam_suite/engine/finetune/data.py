@@ -181,7 +181,8 @@ def split_samples(
         off = np.abs(np.quantile(drawn, _QUARTILES) - everything).mean()
         return float(off + 0.5 / np.sqrt(len(drawn)))
 
-    held = set(min(draws, key=unlike))
+    usual = min(draws, key=unlike)
+    held = set(usual)
     train = [s for i, s in enumerate(samples) if i not in held]
     return train, [s for i, s in enumerate(samples) if i in held]
 
