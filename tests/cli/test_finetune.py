@@ -91,6 +91,15 @@ def test_the_new_model_is_a_file_that_every_command_takes(
     assert "img_0.tif" in names(few_shot)
 
 
+def test_without_a_bar_every_epoch_is_a_line(
+    fields: tuple[Path, Path], tmp_path: Path
+) -> None:
+    done = run(*finetune(fields, tmp_path / "cells.safetensors", *QUICK))
+    assert done.exit_code == 0, done.output
+    epochs = [line for line in done.stderr.splitlines() if ", IoU " in line]
+    assert [line.split(",")[0] for line in epochs] == ["Base", "Epoch 1 of 1"]
+
+
 def test_a_model_in_the_checkpoint_folder_is_listed_and_known_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -315,6 +315,15 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
             check_folder(folder)
 
 
+def test_the_name_of_a_file_is_no_folder_unless_there_is_one(tmp_path: Path) -> None:
+    folder = tmp_path / "cells.geojson"
+    with pytest.raises(OutputError, match=r"cells\.geojson is the name of a file"):
+        check_folder(folder)
+    assert not folder.exists()
+    folder.mkdir()
+    check_folder(folder)
+
+
 def test_the_labels_never_overwrite_the_image(tmp_path: Path) -> None:
     path = tmp_path / "cells.tif"
     source = image(path=path)

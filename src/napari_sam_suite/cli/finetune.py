@@ -115,7 +115,7 @@ def finetune_command(
                 engine, found.samples, chosen, out=out, overwrite=overwrite
             )
             with progress_bar(quiet=as_json) as show:
-                _follow(job, show)
+                _follow(job, show, quiet=as_json)
             # In text the others were said before it began.
             notices = [*found.notices, *job.notices] if as_json else job.notices
             if job.error is not None:
@@ -128,13 +128,19 @@ def finetune_command(
     _tell(outcome, notices, as_json=as_json)
 
 
-def _follow(job: Job[Outcome], show: Show | None) -> None:
-    """Wait for the end; Ctrl-C stops after the step that is going on."""
+def _follow(job: Job[Outcome], show: Show | None, *, quiet: bool) -> None:
+    """Wait for the end; Ctrl-C stops after the step that is going on.
+
+    Without a bar, as in the log of a cluster, every epoch is a line.
+    """
     last = ""
 
     def hear(epoch: Epoch) -> None:
         nonlocal last
         last = f", IoU {epoch.score.iou:.2f}, F1 {epoch.score.f1:.2f}"
+        if show is None and not quiet:
+            which = f"Epoch {epoch.number} of {epoch.total}" if epoch.number else "Base"
+            typer.echo(f"{which}{last}{', best so far' * epoch.best}", err=True)
 
     job.found.connect(hear)
     with counted_interrupts() as presses:

@@ -110,6 +110,20 @@ class Objects:
         return cls([], pd.DataFrame(), dict(source or {}))
 
     @classmethod
+    def _of_complete(
+        cls,
+        polygons: list[Polygon | MultiPolygon],
+        features: pd.DataFrame,
+        source: dict[str, Any],
+    ) -> Objects:
+        """Objects with a table of `build_table`, which needs no second look."""
+        objects = object.__new__(cls)
+        object.__setattr__(objects, "polygons", polygons)
+        object.__setattr__(objects, "features", features)
+        object.__setattr__(objects, "source", source)
+        return objects
+
+    @classmethod
     def from_masks(
         cls,
         masks: MaskSet,
@@ -189,7 +203,8 @@ class Objects:
             },
             polygons,
         )
-        return cls(polygons, features, dict(source or {})), Losses.count(traced)
+        objects = cls._of_complete(polygons, features, dict(source or {}))
+        return objects, Losses.count(traced)
 
     @classmethod
     def from_labels(

@@ -47,6 +47,8 @@ FORMATS = (
     _INSIDE,
 )
 """Names of what a run can write."""
+_FILES = (".tif", ".tiff", ".geojson", ".json", ".csv", ".parquet", ".zip", ".png")
+"""Endings that nobody gives a folder."""
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -303,6 +305,11 @@ def check_folder(folder: Path, flag: str = "--out") -> None:
     """
     from napari_sam_suite.engine.formats.atomic import sweep
 
+    if folder.suffix.lower() in _FILES and not folder.exists():
+        raise OutputError(
+            f"{folder} is the name of a file, and results go into a folder.",
+            f"Name a folder with {flag}; the files in it are called as the images are.",
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Nameless, so that two runs into one folder do not meet.

@@ -77,7 +77,7 @@ def _near(box: NDArray[np.int32], boxes: NDArray[np.int32]) -> NDArray[np.intp]:
 
 
 def _share_out(masks: Masks) -> Masks:
-    """Every pixel to the first mask that claims it; no mask loses more than half."""
+    """Every pixel to the first mask that claims it; `masks` are the best ones first."""
     taken = np.zeros(masks.shape, bool)
     builder = MaskBuilder(masks.shape)
     for i in range(len(masks)):
