@@ -104,9 +104,16 @@ def count_cost(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What a run costs beyond the work itself, in time and memory."""
     path = small_stack(folder / "small.tif", args.frames)
     quick = quickly()
-    sample = min(args.frames, 1000)
-    with clock() as bare:
-        plain(quick, small_stack(folder / "sample.tif", sample), quick, None)
+    sample = min(args.frames, 3000)
+    alone = small_stack(folder / "sample.tif", sample)
+
+    def work_itself() -> dict[str, float]:
+        with clock() as bare:
+            plain(quick, alone, quick, None)
+        return {k: seconds / sample for k, seconds in bare.items()}
+
+    work_itself()  # imports
+    before = work_itself()
     recipe = recipe_of(path, folder / "store")
     process, seen = psutil.Process(), []
 
@@ -121,20 +128,22 @@ def count_cost(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         assert job.result().done == args.frames
     with clock() as again:
         assert run_recipe(recipe).skipped == args.frames
-    wall = spent["wall"] / args.frames - bare["wall"] / sample
-    cpu = spent["cpu"] / args.frames - bare["cpu"] / sample
+    # The machine's pace changes within minutes: so before and after.
+    after = work_itself()
+    itself = {k: (before[k] + after[k]) / 2 for k in before}
+    beyond = {k: spent[k] / args.frames - itself[k] for k in itself}
     return {
         "frames": args.frames,
-        "work itself, ms a frame (wall, CPU)": [
-            round(bare[k] / sample * 1e3, 2) for k in ("wall", "cpu")
-        ],
-        "beyond it, ms a frame (wall, CPU)": [
-            round(wall * 1e3, 2),
-            round(cpu * 1e3, 2),
-        ],
+        "work itself, ms a frame (wall, CPU)": _milliseconds(itself),
+        "before and after": [_milliseconds(before), _milliseconds(after)],
+        "beyond it, ms a frame (wall, CPU)": _milliseconds(beyond),
         "MiB at every tenth": seen,
         "resumed, s (wall, CPU)": [round(again[k], 2) for k in ("wall", "cpu")],
     }
+
+
+def _milliseconds(spent: dict[str, float]) -> list[float]:
+    return [round(spent[k] * 1e3, 2) for k in ("wall", "cpu")]
 
 
 def run_quickly(text: str) -> None:

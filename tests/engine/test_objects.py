@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -88,6 +90,33 @@ def test_masks_become_objects_with_all_that_is_known():
     assert objects.frames() == [FrameIndex(1, 2, 3)]
     assert objects.source == {"image": "a.tif"}
     assert losses == Losses(masks=4, empty=1, dropped_parts=1, dropped_pixels=1)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda objects: objects,
+        copy.copy,
+        lambda objects: pickle.loads(pickle.dumps(objects)),
+    ],
+)
+def test_the_table_is_made_when_it_is_asked_for_and_only_once(kept) -> None:
+    made, _ = Objects.from_masks(
+        make_crops(), FrameIndex(time=2), columns={"runner_up": ["a", "b", "c", "d"]}
+    )
+    objects = kept(made)
+    before = objects.columns()
+    labels, frames = objects.to_labels((40, 50)), objects.frames()
+    assert "features" not in vars(objects)
+    table = objects.features
+    assert objects.features is table
+    assert {n: list(v) for n, v in before.items()} == table.to_dict("list")
+    assert list(objects.columns()) == list(before)
+    assert table["runner_up"].tolist() == ["a", "b", "d"]
+    assert (objects.to_labels((40, 50)) == labels).all()
+    assert objects.frames() == frames == [FrameIndex(time=2)]
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = objects.nothing
 
 
 def test_masks_without_overlap_come_back_as_labels_pixel_for_pixel():

@@ -15,8 +15,9 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.features import (
     COLUMNS,
     UNASSIGNED,
-    build_table,
+    build_columns,
     complete,
+    to_table,
 )
 from napari_sam_suite.engine.formats import find_format
 from napari_sam_suite.engine.frames import FrameIndex
@@ -110,18 +111,33 @@ class Objects:
         return cls([], pd.DataFrame(), dict(source or {}))
 
     @classmethod
-    def _of_complete(
+    def _of_columns(
         cls,
         polygons: list[Polygon | MultiPolygon],
-        features: pd.DataFrame,
+        columns: dict[str, Any],
         source: dict[str, Any],
     ) -> Objects:
-        """Objects with a table of `build_table`, which needs no second look."""
+        """Objects whose table is made of `build_columns` when somebody asks for it."""
         objects = object.__new__(cls)
-        object.__setattr__(objects, "polygons", polygons)
-        object.__setattr__(objects, "features", features)
-        object.__setattr__(objects, "source", source)
+        vars(objects).update(polygons=polygons, source=source, _columns=columns)
         return objects
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "features" or "_columns" not in vars(self):
+            raise AttributeError(name)
+        vars(self)[name] = to_table(self._columns, len(self))
+        return vars(self)[name]
+
+    def columns(self) -> Mapping[str, Any]:
+        """Arrays of the features by name, where possible without making the table."""
+        if "features" not in vars(self):
+            return dict(self._columns)
+        return {
+            str(name): column.to_numpy()
+            if isinstance(column.dtype, np.dtype)
+            else column.array
+            for name, column in self.features.items()
+        }
 
     @classmethod
     def from_masks(
@@ -189,7 +205,7 @@ class Objects:
             traced = cut_apart(traced, trace, parts)
         kept = [i for i, one in enumerate(traced) if one.polygon is not None]
         polygons = [one.polygon for one in traced if one.polygon is not None]
-        features = build_table(
+        built = build_columns(
             {
                 "tag": tag,
                 "score": np.asarray(masks.scores, dtype=np.float64)[kept],
@@ -203,7 +219,7 @@ class Objects:
             },
             polygons,
         )
-        objects = cls._of_complete(polygons, features, dict(source or {}))
+        objects = cls._of_columns(polygons, built, dict(source or {}))
         return objects, Losses.count(traced)
 
     @classmethod
@@ -337,8 +353,11 @@ class Objects:
 
     def frames(self) -> list[FrameIndex]:
         """Frames that have objects, in order."""
-        columns = [self.features[axis].tolist() for axis in FrameIndex._fields]
-        return sorted({FrameIndex(*row) for row in zip(*columns, strict=True)})
+        columns = self.columns()
+        rows = zip(
+            *(columns[axis].tolist() for axis in FrameIndex._fields), strict=True
+        )
+        return sorted({FrameIndex(*row) for row in rows})
 
     def searched(self) -> list[FrameIndex]:
         """Frames that have objects or were searched without finding any, in order.
@@ -398,12 +417,13 @@ class Objects:
                 "one.",
                 "Say which frame.",
             )
-        score = self.features["score"].to_numpy()
+        columns = self.columns()
+        score = columns["score"]
         score = np.where(np.isnan(score), -np.inf, score)
-        order = np.lexsort((-self.features["area"].to_numpy(), score))
+        order = np.lexsort((-columns["area"], score))
         numbers = order + 1
-        if "track" in self.features:
-            numbers = self.features["track"].to_numpy(np.int64)[order]
+        if "track" in columns:
+            numbers = np.asarray(columns["track"], np.int64)[order]
         return draw_labels([self.polygons[row] for row in order], numbers, shape)
 
 

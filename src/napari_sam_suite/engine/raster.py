@@ -192,6 +192,9 @@ def _batches(
     """Slices of the sequence whose bounding boxes together have few pixels."""
     if not len(polygons):
         return
+    if len(polygons) * shape[0] * shape[1] <= _BATCH:
+        yield slice(0, len(polygons))
+        return
     low, high = np.split(shapely.bounds(np.asarray(polygons)), 2, axis=1)
     sides = np.minimum(high, shape) - np.maximum(low, 0) + 1
     sizes = np.nan_to_num(np.prod(np.maximum(sides, 0), axis=1))

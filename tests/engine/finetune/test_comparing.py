@@ -10,6 +10,7 @@ from napari_sam_suite.engine.finetune.calibrate import find_thresholds, margin
 from napari_sam_suite.engine.finetune.comparing import Comparison, compare, suit
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.metrics import Scores
+from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.params import AutoParams
 
 NONE = masks_of((8, 8))
@@ -32,6 +33,95 @@ def test_a_model_is_better_if_it_finds_more(
     assert found.better is better
 
 
+@pytest.mark.parametrize(
+    ("held", "learnt", "better"),
+    [
+        (0.5, (0.2, 0.4), True),  # as good, and it learnt something
+        (0.5, (0.4, 0.4), False),
+        (0.45, (0.2, 0.4), True),  # half of 0.2 is more than 0.05
+        (0.45, (0.35, 0.4), False),
+        (0.3, (0.0, 1.0), False),  # clearly worse on what it did not learn from
+    ],
+)
+def test_frames_that_were_learnt_from_count_half(
+    held: float, learnt: tuple[float, float], *, better: bool
+) -> None:
+    base, tuned, before, after = (
+        Scores(20, 20, round(20 * f1)) for f1 in (0.5, held, *learnt)
+    )
+    found = Comparison(sample(), NONE, NONE, base, tuned, {}, learnt=(before, after))
+    assert found.gain == pytest.approx(held - 0.5 + (learnt[1] - learnt[0]) / 2)
+    assert found.better is better
+
+
+def test_frames_that_were_learnt_from_are_segmented_as_those_that_choose_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
+    chosen = OWN | {"pred_iou_thresh": 0.31}
+    seen = []
+
+    def scores(frames: object, params: AutoParams) -> Scores:
+        seen.append(params.pred_iou_thresh)
+        return Scores(10, 10, len(seen))
+
+    monkeypatch.setattr(
+        "napari_sam_suite.engine.finetune.comparing.find_thresholds",
+        lambda *_: (chosen, Scores(10, 10, 5)),
+    )
+    monkeypatch.setattr(
+        "napari_sam_suite.engine.finetune.comparing.auto_scores", scores
+    )
+    trainee = Trainee(tiny_model())
+    found = compare(
+        trainee,
+        trainee.weights(),
+        [sample(0)],
+        [sample(1), sample(2)],
+        64,
+        (0.5, 0.5),
+        report=Heard().report,
+        stop=bool,
+    )
+    assert seen == [0.31] * 3  # the base, halfway, and as taught
+    assert found.learnt == (Scores(10, 10, 1), Scores(10, 10, 3))
+    assert found.better
+    assert found.share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("f1", "searches"), [(0.7, ["guided"]), (0.3, ["guided", "grid"])]
+)
+def test_no_grid_is_tried_where_the_guide_knows_the_objects(
+    monkeypatch: pytest.MonkeyPatch, f1: float, searches: list[str]
+) -> None:
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
+    tried = []
+
+    def judged(
+        _: object, params: AutoParams, __: float
+    ) -> tuple[dict[str, float], Scores]:
+        tried.append(params.search)
+        return dict(OWN), Scores(10, 10, round(10 * f1))
+
+    monkeypatch.setattr(
+        "napari_sam_suite.engine.finetune.comparing.find_thresholds", judged
+    )
+    trainee = Trainee(load_model("sam2-nano", device="cpu"))
+    found = compare(
+        trainee,
+        trainee.weights(),
+        [sample()],
+        [],
+        "off",
+        (0.5, 0.5),
+        report=Heard().report,
+        stop=bool,
+    )
+    assert tried == searches * 3
+    assert found.suits["search"] == "guided"
+
+
 def test_an_untaught_model_is_no_better_than_itself_however_thresholds_are_searched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -42,6 +132,7 @@ def test_an_untaught_model_is_no_better_than_itself_however_thresholds_are_searc
         trainee,
         trainee.weights(),
         [sample()],
+        [],
         64,
         (0.5, 0.5),
         report=heard.report,
@@ -110,6 +201,7 @@ def test_the_better_of_taught_and_halfway_is_taken(
             trainee,
             start,
             [sample()],
+            [],
             64,
             (0.5, 0.5),
             report=heard.report,
@@ -144,6 +236,7 @@ def test_the_better_tiles_are_taken_the_models_own_or_those_that_suit(
         trainee,
         start,
         [sample()],
+        [],
         small,
         (0.5, 0.5),
         report=heard.report,

@@ -126,12 +126,14 @@ def find_thresholds(
     for name, values in _TRIES.items():
         more = {own[name], guess} if name == "pred_iou_thresh" else {own[name]}
         tried = sorted({*values, *more})
-        f1 = [_f1(auto_scores(frames, params.with_(**{**now, name: v}))) for v in tried]
+        f1 = [
+            f1_of(auto_scores(frames, params.with_(**{**now, name: v}))) for v in tried
+        ]
         good = [v for v, one in zip(tried, f1, strict=True) if one >= max(f1) - _ALIKE]
         if own[name] not in good:
             now = {**now, name: float(good[len(good) // 2])}
     before, after = (auto_scores(frames, params.with_(**t)) for t in (own, now))
-    if _f1(after) > _f1(before) + margin(before):
+    if f1_of(after) > f1_of(before) + margin(before):
         return now, after
     return own, before
 
@@ -163,5 +165,6 @@ def to_labels(masks: Masks) -> NDArray[np.int32]:
     return labels
 
 
-def _f1(scores: Scores) -> float:
+def f1_of(scores: Scores) -> float:
+    """F1, 0 where there is neither truth nor anything found."""
     return float(np.nan_to_num(scores.f1))

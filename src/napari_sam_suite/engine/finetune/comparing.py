@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from napari_sam_suite.engine.filters import refilter
 from napari_sam_suite.engine.finetune.calibrate import (
     THRESHOLDS,
@@ -14,6 +12,7 @@ from napari_sam_suite.engine.finetune.calibrate import (
     auto_params,
     auto_scores,
     draw_candidates,
+    f1_of,
     find_thresholds,
     lowest_thresholds,
     margin,
@@ -39,8 +38,12 @@ if TYPE_CHECKING:
 
 _LIKE_ITS_OWN = 1.25
 """Sides of tiles over each other up to which they are the same."""
-_JUDGED, _TRIED = 2, 6
-"""Frames that a tuned model is judged by, and that tiles are tried on."""
+_JUDGED, _LEARNT, _TRIED = 2, 4, 6
+"""Frames that a tuned model is judged by, held out and not, and to try tiles on."""
+_LEARNT_COUNTS = 0.5
+"""What a gain counts on frames that were learnt from."""
+_GOOD_GUIDE = 0.6
+"""F1 from which a guide knows the objects, so that no grid is tried in its place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,9 @@ class Comparison:
         What each found in it.
     base, tuned : Scores
         Over all frames that were looked at, each with its own best settings.
+    learnt : (Scores, Scores), optional
+        The same two on frames that the tuned model has learnt from, with the same
+        settings.
     suits : dict
         Thresholds and search with which the tuned model is best, and the tile where it
         is the base's, as a card has them.
@@ -70,6 +76,7 @@ class Comparison:
     tuned: Scores
     suits: dict[str, float | str]
     share: float = 1.0
+    learnt: tuple[Scores, Scores] | None = None
 
     @classmethod
     def of(
@@ -77,19 +84,39 @@ class Comparison:
     ) -> Comparison:
         """Of what was found before and after."""
         scores = before.scores, after.scores
-        return cls(sample, before.shown, after.shown, *scores, after.suits, share)
+        found, learnt = (before.shown, after.shown), None
+        if before.learnt is not None and after.learnt is not None:
+            learnt = before.learnt, after.learnt
+        return cls(sample, *found, *scores, after.suits, share, learnt)
+
+    @property
+    def gain(self) -> float:
+        """How much F1 rises, where frames that were learnt from count half.
+
+        One validation frame tells little of the next one: its objects may be those
+        that the base knows anyway.
+        """
+        gained = f1_of(self.tuned) - f1_of(self.base)
+        if self.learnt is not None:
+            base, tuned = self.learnt
+            gained += _LEARNT_COUNTS * (f1_of(tuned) - f1_of(base))
+        return gained
 
     @property
     def better(self) -> bool:
-        """Whether the tuned model finds more than the base model."""
-        base, tuned = np.nan_to_num([self.base.f1, self.tuned.f1])
-        return bool(tuned > base)
+        """Whether the tuned model finds more, and on validation frames no less.
+
+        No less than chance may take away: within the standard error.
+        """
+        lost = f1_of(self.base) - f1_of(self.tuned)
+        return self.gain > 0 and lost <= (margin(self.base) if self.learnt else 0)
 
 
 def compare(
     trainee: Trainee,
     start: Weights,
-    samples: Sequence[Sample],
+    held: Sequence[Sample],
+    learnt: Sequence[Sample],
     tile: int | Literal["off"],
     guesses: tuple[float, float],
     *,
@@ -100,7 +127,8 @@ def compare(
 
     Both may use the best thresholds, the best search and the better tiles (those that
     suit the objects, or the base's) that are found on these frames, so that what is
-    gained is the training's. The tuned model is judged as it is and halfway between
+    gained is the training's. Frames that were learnt from are segmented with the same
+    settings and count half. The tuned model is judged as it is and halfway between
     it and the base (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022),
     which is better for objects that the base knows a little. The trainee is left with
     the better weights.
@@ -111,8 +139,10 @@ def compare(
         With its best weights.
     start : Weights
         Those it began with.
-    samples : sequence of Sample
-        Frames to judge by.
+    held : sequence of Sample
+        Frames to choose settings on and to judge by.
+    learnt : sequence of Sample
+        Further frames to judge by, which the trainee has learnt from.
     tile : int or "off"
         Side of the tiles.
     guesses : (float, float)
@@ -126,19 +156,29 @@ def compare(
         If `stop` said so.
     """
     words = "Comparing with the base model"
-    judge = _Judge(samples[:_JUDGED], words, report, stop)
+    judge = _Judge(held[:_JUDGED], words, report, stop)
+    again = _Judge(learnt[:_LEARNT], words, report, stop)
+
+    def found(model: SamModel, guess: float) -> _Judged:
+        best = judge.best(model, trainee.guided, tile, guess)
+        return best if not learnt else again.as_well(model, best)
+
     guess, guess_tuned = guesses
-    before = judge.best(trainee.base, trainee.guided, tile, guess)
+    before = found(trainee.base, guess)
     taught = trainee.weights()
     halfway = {name: (start[name] + value) / 2 for name, value in taught.items()}
     trainee.load(halfway)
-    half = judge.best(trainee, trainee.guided, tile, (guess + guess_tuned) / 2)
+    half = found(trainee, (guess + guess_tuned) / 2)
     trainee.load(taught)
-    whole = judge.best(trainee, trainee.guided, tile, guess_tuned)
-    after = _better(half, whole)
-    if after is half:
+    whole = found(trainee, guess_tuned)
+    ways = [
+        Comparison.of(held[0], before, after, share)
+        for after, share in ((half, 0.5), (whole, 1.0))
+    ]
+    better = max(ways, key=lambda way: (way.better, way.gain))
+    if better.share < 1:
         trainee.load(halfway)
-    return Comparison.of(samples[0], before, after, 0.5 if after is half else 1.0)
+    return better
 
 
 def suit(
@@ -186,15 +226,21 @@ def suit(
 
 
 class _Judged(NamedTuple):
-    """Masks of the first frame, agreement of all, and the settings it was with."""
+    """Masks of the first frame, agreement of all, and the settings it was with.
+
+    `params` are the same settings as they are run, `learnt` the agreement of frames
+    that were learnt from.
+    """
 
     shown: Masks
     scores: Scores
     suits: dict[str, float | str]
+    params: AutoParams
+    learnt: Scores | None = None
 
     @property
     def f1(self) -> float:
-        return float(np.nan_to_num(self.scores.f1))
+        return f1_of(self.scores)
 
 
 class _Judge:
@@ -223,7 +269,13 @@ class _Judge:
             refilter(frames[0][0], params),
             auto_scores(frames, params),
             {**suits, "search": model.spec.auto.search},
+            params,
         )
+
+    def as_well(self, model: SamModel, found: _Judged) -> _Judged:
+        """What was found in other frames, with the agreement of these."""
+        frames = self._draw(model, found.params)
+        return found._replace(learnt=auto_scores(frames, found.params))
 
     def best(
         self, model: SamModel, guided: bool, tile: int | Literal["off"], guess: float
@@ -240,10 +292,12 @@ class _Judge:
         self, model: SamModel, guided: bool, tile: Tile, guess: float
     ) -> _Judged:
         """With what suits: a guide may not know the objects."""
-        grid = self._found(model, "grid", tile, guess)
         if not guided:
-            return grid
+            return self._found(model, "grid", tile, guess)
         own = self._found(model, "guided", tile, guess)
+        if own.f1 >= _GOOD_GUIDE:
+            return own
+        grid = self._found(model, "grid", tile, guess)
         return grid if grid.f1 > own.f1 + margin(own.scores) else own
 
     def _found(
@@ -252,8 +306,9 @@ class _Judge:
         params = auto_params(tile, search=search).resolved(model.spec)
         frames = self._draw(model, lowest_thresholds(params))
         thresholds, scores = find_thresholds(frames, params, guess)
-        shown = refilter(frames[0][0], params.with_(**thresholds))
-        return _Judged(shown, scores, {**thresholds, "search": search})
+        params = params.with_(**thresholds)
+        shown = refilter(frames[0][0], params)
+        return _Judged(shown, scores, {**thresholds, "search": search}, params)
 
 
 def _better(one: _Judged, other: _Judged) -> _Judged:

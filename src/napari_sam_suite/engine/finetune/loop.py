@@ -301,9 +301,9 @@ class _Training:
         stop = self.job.stopping
         if p.best_epoch > 0:
             guesses = p.base.threshold, p.best.threshold
-            judged = self.held or self.train
+            frames = (self.held, self.train) if self.held else (self.train, [])
             comparison = compare(
-                model, self.start, judged, self.tile, guesses, report=told, stop=stop
+                model, self.start, *frames, self.tile, guesses, report=told, stop=stop
             )
             if comparison.better:
                 return comparison

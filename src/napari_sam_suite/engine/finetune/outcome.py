@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from napari_sam_suite.engine.finetune.calibrate import f1_of
 from napari_sam_suite.engine.versions import package_versions
 
 if TYPE_CHECKING:
@@ -61,19 +60,21 @@ class Outcome:
                 "file has the weights of that one."
             )
         if self.comparison is not None:
-            base, tuned = np.nan_to_num(
-                [self.comparison.base.f1, self.comparison.tuned.f1]
-            )
+            base, tuned = map(f1_of, (self.comparison.base, self.comparison.tuned))
             if self.comparison.share == 0:
                 return (
                     f"Better with tiles that suit the objects: F1 of automatic masks "
                     f"{base:.2f} before, {tuned:.2f} now. What was learnt did not "
                     "help, so the weights are those of the base model."
                 )
-            return (
+            text = (
                 f"Better: F1 of automatic masks on validation frames {base:.2f} "
-                f"before, {tuned:.2f} now."
+                f"before, {tuned:.2f} now"
             )
+            if self.comparison.learnt is None:
+                return f"{text}."
+            base, tuned = map(f1_of, self.comparison.learnt)
+            return f"{text}; on those it learnt from {base:.2f} and {tuned:.2f}."
         return f"Better: score {self.base.value:.2f} before, {self.best.value:.2f} now."
 
 
@@ -157,12 +158,16 @@ def calibrated(card: dict[str, Any], comparison: Comparison | None) -> dict[str,
     """The card of a better model, with thresholds and scores of automatic masks."""
     if comparison is None:
         return card | {"better_than_base": True}
+    automatic: dict[str, Any] = {
+        "base": comparison.base.as_dict(),
+        "tuned": comparison.tuned.as_dict(),
+        "share": comparison.share,
+    }
+    if comparison.learnt is not None:
+        base, tuned = (scores.as_dict() for scores in comparison.learnt)
+        automatic["learnt"] = {"base": base, "tuned": tuned}
     return card | {
         "better_than_base": True,
         "recommended": card["recommended"] | comparison.suits,
-        "automatic": {
-            "base": comparison.base.as_dict(),
-            "tuned": comparison.tuned.as_dict(),
-            "share": comparison.share,
-        },
+        "automatic": automatic,
     }

@@ -109,9 +109,13 @@ def pack(objects: Objects, more: Mapping[str, Any] | None = None) -> bytes:
         If the package pyarrow is not installed.
     """
     arrow, parquet = load_extra("pyarrow"), load_extra("pyarrow.parquet")
-    geometry = _geometry_name(objects.features)
+    columns = objects.columns()
+    geometry = _geometry_name(columns)
     shapes = shapely.transform(np.array(objects.polygons, dtype=object), _to_xy)
-    table, plainly = _to_arrow(arrow, objects.features)
+    table = _to_arrow(arrow, columns)
+    plainly = table is not None
+    if table is None:
+        table = arrow.Table.from_pandas(_storable(arrow, objects.features), None, False)
     table = table.append_column(
         geometry, arrow.array(shapely.to_wkb(shapes).tolist(), arrow.binary())
     )
@@ -206,34 +210,26 @@ def unpack(content: bytes, name: str = "The file") -> Objects:
 # -- writing ---------------------------------------------------------------------
 
 
-def _geometry_name(features: pd.DataFrame) -> str:
+def _geometry_name(columns: Mapping[str, Any]) -> str:
     name = "geometry"
-    while name in features:
+    while name in columns:
         name += "_"
     return name
 
 
-def _to_arrow(arrow: Any, features: pd.DataFrame) -> tuple[Any, bool]:
-    """The table for Arrow, and whether it has only numbers and texts.
+def _to_arrow(arrow: Any, columns: Mapping[str, Any]) -> Any:
+    """The table for Arrow, if it has only numbers and texts; else None.
 
     These go column by column; to ask pandas takes longer than all else for a few rows.
     """
-    columns = []
-    text = features["id"].dtype
-    for name, column in features.items():
-        kind: Any = column.dtype
-        if isinstance(kind, np.dtype) and kind.kind in "iufb":
-            values: Any = column.to_numpy()
-        elif isinstance(kind, pd.StringDtype) and kind == text:
-            values = column.array
-        else:
-            break
-        if not isinstance(name, str):
-            break
-        columns.append(arrow.array(values, from_pandas=True))
-    if len(columns) < len(features.columns):
-        return arrow.Table.from_pandas(_storable(arrow, features), None, False), False
-    return arrow.Table.from_arrays(columns, names=features.columns.tolist()), True
+    text = columns["id"].dtype
+    for values in columns.values():
+        kind = getattr(values, "dtype", None)
+        number = isinstance(kind, np.dtype) and kind.kind in "iufb"
+        if not (number or (isinstance(kind, pd.StringDtype) and kind == text)):
+            return None
+    made = [arrow.array(values, from_pandas=True) for values in columns.values()]
+    return arrow.Table.from_arrays(made, names=list(columns))
 
 
 def _storable(arrow: Any, features: pd.DataFrame) -> pd.DataFrame:
