@@ -219,13 +219,13 @@ def test_what_the_guide_says_in_a_box_counts():
     rows, columns = np.nonzero(crescent)
     low = np.array([rows.min(), columns.min()], float)
     high = np.array([rows.max(), columns.max()], float)
-    inner = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
-    middle, size = guidance._told(inner, low, high)
+    middle, size, area = guidance._told(low, high)
     true = np.array([rows.mean(), columns.mean()])
     box = (low + high) / 2
     assert np.hypot(*(middle - true)) == pytest.approx(np.hypot(*(box - true)) / 2, 0.3)
     filled = 0.88 * np.sqrt(np.prod(high - low + 1))
     assert np.sqrt(crescent.sum()) < size < filled
+    assert area == pytest.approx(crescent.sum(), rel=0.05)
 
 
 def test_a_box_outside_the_image_holds_nothing(guidance):

@@ -1,11 +1,14 @@
 """The logit at which a mask fills the box that was drawn around its object.
 
 A box says where an object ends on four sides. A mask that stays within them, or is only
-held back by the fence around the box, is cut at another logit than 0.
+held back by the fence around the box, is cut at another logit than 0. An object with
+thin arms reaches its sides with these alone: a mask that is to fill the box is then too
+fat, so the size that is expected counts as well.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +19,15 @@ if TYPE_CHECKING:
 _LEVELS = np.arange(-3, 4.25, 0.5)
 _COST = 0.02
 """IoU with the box that a level must gain for each logit that it is away from 0."""
+_SIZE = 0.2
+"""The same for an area e times the expected one, or an e-th of it; no more beyond."""
 
 
 def filling(
     logits: NDArray[np.floating],
     low: NDArray[np.floating],
     end: NDArray[np.floating],
+    area: float,
 ) -> float:
     """The level above which logits fill a box best.
 
@@ -49,7 +55,9 @@ def filling(
         common = np.minimum(reached[:, 1], end) - np.maximum(reached[:, 0], low)
         shared = float(np.prod(common.clip(0)))
         union = float(np.prod(reached[:, 1] - reached[:, 0])) + wanted - shared
-        value = shared / max(union, 1e-9) - _COST * abs(level)
+        places = max(1, int(np.count_nonzero(logits > level)))
+        off = abs(math.log(places / max(area, 1.0)))
+        value = shared / max(union, 1e-9) - _COST * abs(level) - _SIZE * min(off, 1.0)
         if value > best:
             best, found = value, level
     return found

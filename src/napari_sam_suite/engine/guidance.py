@@ -14,8 +14,9 @@ is one whole object (`training/rating.py` fits it).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logit
@@ -126,8 +127,8 @@ class Guidance:
                 logits[k] += anyhow + meant
                 if prompts.boxes is not None:
                     low, high = self._placed(prompts.boxes[b])
-                    half = self.scale / 2
-                    logits[k] -= filling(logits[k], low - half, high + half)
+                    half, area = self.scale / 2, self._told(low, high).area
+                    logits[k] -= filling(logits[k], low - half, high + half, area)
         signs = self.signs(logits > 0, decoded.iou)
         score = expit(RATING[0] + signs @ RATING[1:])
         return replace(decoded, logits=logits, iou=score.astype(np.float32))
@@ -249,27 +250,20 @@ class Guidance:
     def _boxed(self, box: NDArray[np.float64]) -> tuple[NDArray[np.float32], float]:
         """Logits (h, w) that favour an object in a box and keep it there; its size."""
         low, high = self._placed(box)
-        first = np.ceil(low - MARGIN).astype(int).clip(0)
-        end = (np.floor(high + MARGIN).astype(int) + 1).clip(0)
-        inner = slice(first[0], end[0]), slice(first[1], end[1])
-        middle, size = self._told(inner, low, high)
-        added = BOXED * self._near(middle, size)
+        told = self._told(low, high)
+        added = BOXED * self._near(told.middle, told.size)
         outside = np.ones(added.shape, bool)
-        outside[inner] = False
+        outside[_around(low, high)] = False
         added[outside] += NEVER
-        return added, size
+        return added, told.size
 
-    def _told(
-        self,
-        inner: tuple[slice, slice],
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
-    ) -> tuple[NDArray[np.float64], float]:
+    def _told(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> _Told:
         """Middle and size of the object in a box.
 
         The mean of what an ellipse in the box would have, and of what the places say
         that name the middle of the box.
         """
+        inner = _around(low, high)
         middle = (low + high) / 2
         side = float(np.sqrt(np.maximum(high - low + self.scale, 1).prod()))
         size = FILLED * side
@@ -279,11 +273,11 @@ class Guidance:
         )
         total = float(weight.sum())
         if total < LEAST_TOLD:
-            return middle, size
+            return _Told(middle, size, size**2)
         weight = weight / total
         named = np.array([(weight * self.named[k][inner]).sum() for k in range(2)])
-        told = float((weight * np.log(self.size[inner])).sum())
-        return (middle + named) / 2, float(np.sqrt(size * np.exp(told)))
+        told = float(np.exp((weight * np.log(self.size[inner])).sum()))
+        return _Told((middle + named) / 2, math.sqrt(size * told), told**2)
 
     def _near(self, middle: NDArray[np.floating], size: float) -> NDArray[np.float32]:
         """Logits (h, w): high where the middle named is near `middle`."""
@@ -291,3 +285,18 @@ class Guidance:
         near = 1 - (y * y + x * x) / np.float32((REACH * size) ** 2)
         found: NDArray[np.float32] = STRENGTH * near.clip(-MOST_AGAINST, None)
         return found
+
+
+class _Told(NamedTuple):
+    """Middle (y, x) and size of the object in a box; its area as the guide has it."""
+
+    middle: NDArray[np.float64]
+    size: float
+    area: float
+
+
+def _around(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[slice, slice]:
+    """Places of a box and a little more."""
+    first = np.ceil(low - MARGIN).astype(int).clip(0)
+    end = (np.floor(high + MARGIN).astype(int) + 1).clip(0)
+    return slice(first[0], end[0]), slice(first[1], end[1])

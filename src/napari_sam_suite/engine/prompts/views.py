@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.prompts.prompt import Box, Prompt
 
-_CONTEXT = 4.5
-"""A view is at least this many times as wide as the object: from there on the mean IoU
-of the embedded model is flat (measured on nuclei and on phase contrast)."""
+_CONTEXT, _ENLARGED = 3.0, 4.5
+"""A view is at least this many times as wide as the object, and one that is finer than
+the model's usual tiles is so many times. With 1.6 to 3 for the first, boxes of cells in
+phase contrast reach a mean IoU of 0.717, with 4.5 one of 0.704, as larger ones are then
+seen smaller than the model knows them; all else is the same."""
 _MARGIN = 0.25
 """In a view that is laid around many, a box is at least this part of its width from the
 edge. From there to the middle the mean IoU does not change by more than 0.003 (87
@@ -87,11 +89,13 @@ class Views:
         if prompt.whole or extent is None:
             return self.last
         sized = _is_sized(prompt)
-        wanted = _wide(extent) * (_CONTEXT if sized else _SPREAD)
         # a mask is only looked at again, and there are many of them in every frame
         least = 0 if prompt.box is not None and prompt.mask is None else self.first
-        fitting = [k for k in range(least, self.last) if self.sides[k] >= wanted]
-        return fitting[0] if fitting else self.last
+        for k in range(least, self.last):
+            finer = _ENLARGED if k < self.first else _CONTEXT
+            if self.sides[k] >= _wide(extent) * (finer if sized else _SPREAD):
+                return k
+        return self.last
 
     def finest(self) -> list[Region]:
         """All views of the first rung, row by row; none if there are no tiles."""

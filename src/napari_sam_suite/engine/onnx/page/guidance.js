@@ -14,6 +14,7 @@ const BOXED = 0.6;
 const TELLING = 0.35;
 const LEAST_TOLD = 1e-3;
 const COST = 0.02;
+const SIZE = 0.2;
 const FILLED = 0.88;
 const MARGIN = 1;
 const NEVER = -20;
@@ -64,7 +65,7 @@ export function lean(logits, guide, low, points, perPixel) {
     }
   }
   if (!box) return leaned;
-  const level = filling(leaned, low, box, perPixel);
+  const level = filling(leaned, low, box, perPixel, meant[0].area);
   return leaned.map((value) => value - level);
 }
 
@@ -117,6 +118,7 @@ function told(box, perPixel, guide, low) {
     y: (box.low.y + box.high.y) / 2,
     x: (box.low.x + box.high.x) / 2,
     size: FILLED * side,
+    area: (FILLED * side) ** 2,
   };
   let [total, sy, sx, ss] = [0, 0, 0, 0];
   for (let i = 0; i < count; i++) {
@@ -132,15 +134,17 @@ function told(box, perPixel, guide, low) {
     ss += weight * guide[4 * count + i];
   }
   if (total < LEAST_TOLD) return middle;
+  const alone = UNIT * Math.exp(ss / total);
   return {
     y: (middle.y + sy / total) / 2,
     x: (middle.x + sx / total) / 2,
-    size: Math.sqrt(middle.size * UNIT * Math.exp(ss / total)),
+    size: Math.sqrt(middle.size * alone),
+    area: alone ** 2,
   };
 }
 
 /** The level above which logits fill a box best; as in the engine's extent.py. */
-function filling(logits, low, box, perPixel) {
+function filling(logits, low, box, perPixel, expected) {
   const rows = new Float32Array(low).fill(-Infinity);
   const columns = new Float32Array(low).fill(-Infinity);
   for (let i = 0; i < logits.length; i++) {
@@ -163,7 +167,9 @@ function filling(logits, low, box, perPixel) {
     ]);
     const shared = area(common);
     const union = Math.max(1e-9, area(reached) + area(wanted) - shared);
-    const value = shared / union - COST * Math.abs(level);
+    const places = logits.reduce((n, value) => n + (value > level), 0);
+    const off = Math.abs(Math.log(Math.max(1, places) / Math.max(1, expected)));
+    const value = shared / union - COST * Math.abs(level) - SIZE * Math.min(off, 1);
     if (value > best) [best, found] = [value, level];
   }
   return found;
