@@ -92,6 +92,26 @@ def test_masks_become_objects_with_all_that_is_known():
     assert losses == Losses(masks=4, empty=1, dropped_parts=1, dropped_pixels=1)
 
 
+def test_columns_of_masks_have_their_types_before_there_is_a_table() -> None:
+    scores, frame = [1, None, 0.5, 0.25], FrameIndex(time=np.int64(2))
+    objects, _ = Objects.from_masks(
+        make_crops(), frame, columns={"score": scores, "similarity": [1.5] * 4}
+    )
+    columns = objects.columns()
+    assert columns["score"].dtype == np.float64
+    assert type(columns["similarity"]) is np.ndarray  # as fast formats need it
+    assert objects.to_labels((40, 50)).max() == 3
+    assert all(type(part) is int for part in objects.frames()[0])
+    assert objects.features.dtypes["score"] == np.float64
+
+
+def test_nobody_changes_the_texts_of_other_objects() -> None:
+    first, _ = Objects.from_masks(make_crops(), FrameIndex(), tag="mine")
+    first.columns()["tag"][0] = "other"
+    second, _ = Objects.from_masks(make_crops(), FrameIndex(), tag="mine")
+    assert second.features["tag"].tolist() == ["mine"] * 3
+
+
 @pytest.mark.parametrize(
     "kept",
     [

@@ -433,6 +433,11 @@ def test_small_boxes_are_enlarged_for_a_model_that_is_used_to_it() -> None:
     for prompt in (large, click, replace(small, mask=mask_of(box(300, 300, 320, 330)))):
         assert views.at(views.rung(prompt), prompt).shape == (300, 300)
     assert {view.shape for view in views.finest()} == {(300, 300)}
+    for wide, side in ((33, 150), (34, 300), (100, 300), (101, 600)):
+        (one,) = from_boxes([(300, 300, 310, 300 + wide)])
+        assert views.at(views.rung(one), one).shape == (side, side)
+    known = replace(one, mask=mask_of(box(300, 300, 310, 370)))
+    assert views.at(views.rung(known), known).shape == (600, 600)
     little = Views.of((256, 200), model)
     (small,) = from_boxes([(100, 100, 120, 130)])
     assert little.at(little.rung(small), small).shape == (150, 150)

@@ -38,6 +38,8 @@ def filling(
     low, end : ndarray, shape (2,)
         (y, x) of the box's first and last edge, in places: the centre of the first
         place is 0, its edges are -0.5 and 0.5.
+    area : float
+        Places that the object is expected to have.
 
     Returns
     -------
@@ -56,7 +58,7 @@ def filling(
         shared = float(np.prod(common.clip(0)))
         union = float(np.prod(reached[:, 1] - reached[:, 0])) + wanted - shared
         places = max(1, int(np.count_nonzero(logits > level)))
-        off = abs(math.log(places / max(area, 1.0)))
+        off = abs(math.log(places) - math.log(max(area, 1.0)))
         value = shared / max(union, 1e-9) - _COST * abs(level) - _SIZE * min(off, 1.0)
         if value > best:
             best, found = value, level

@@ -98,8 +98,14 @@ def build_columns(
     ids = made["id"].tolist()
     if "" in ids or len(set(ids)) < count:
         made["id"] = _typed("id", _unique(ids), count)
-    more = {name: column for name, column in columns.items() if name not in COLUMNS}
+    more = {n: _bare(column) for n, column in columns.items() if n not in COLUMNS}
     return made | more
+
+
+def _bare(values: Any) -> Any:
+    """The array of numpy where pandas only wraps one."""
+    wrapped = isinstance(values, pd.arrays.NumpyExtensionArray)
+    return values.to_numpy() if wrapped else values
 
 
 @cache
@@ -127,12 +133,15 @@ def _typed(name: str, values: Any, count: int) -> Any:
     wanted, unknown = _types()[name], COLUMNS[name][1]
     text = isinstance(unknown, str)
     if isinstance(values, str):
-        return _texts(values, count)
+        return _texts(values, count).copy()
     if not text and isinstance(values, int | float):
         return np.full(count, values, wanted)
     if np.ndim(values) == 0:
         values = [values] * count
-    if getattr(values, "dtype", None) == wanted and not _holds_all(wanted):
+    values = _bare(values)
+    # A list has none, and numpy takes None for the type of floats.
+    dtype = getattr(values, "dtype", None)
+    if dtype is not None and dtype == wanted and not _holds_all(wanted):
         if not (text and values.isna().any()):
             return values
     elif text and all(type(value) is str for value in values):
@@ -140,7 +149,7 @@ def _typed(name: str, values: Any, count: int) -> Any:
     column = pd.Series(values)
     if not isinstance(unknown, float) and column.isna().any():
         column = pd.Series([unknown if pd.isna(v) else v for v in column])
-    return column.astype(wanted).array
+    return _bare(column.astype(wanted).array)
 
 
 def _is_complete(table: pd.DataFrame) -> bool:

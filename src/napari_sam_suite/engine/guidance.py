@@ -277,7 +277,7 @@ class Guidance:
         weight = weight / total
         named = np.array([(weight * self.named[k][inner]).sum() for k in range(2)])
         told = float(np.exp((weight * np.log(self.size[inner])).sum()))
-        return _Told((middle + named) / 2, math.sqrt(size * told), told**2)
+        return _Told((middle + named) / 2, math.sqrt(size * told), told * told)
 
     def _near(self, middle: NDArray[np.floating], size: float) -> NDArray[np.float32]:
         """Logits (h, w): high where the middle named is near `middle`."""

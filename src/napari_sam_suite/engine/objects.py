@@ -122,16 +122,23 @@ class Objects:
         vars(objects).update(polygons=polygons, source=source, _columns=columns)
         return objects
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "features" or "_columns" not in vars(self):
-            raise AttributeError(name)
-        vars(self)[name] = to_table(self._columns, len(self))
-        return vars(self)[name]
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "features" or "_columns" not in vars(self):
+                raise AttributeError(f"'Objects' object has no attribute {name!r}")
+            # Of two threads that ask at once, both get the table of one of them.
+            return vars(self).setdefault(name, to_table(self._columns, len(self)))
 
     def columns(self) -> Mapping[str, Any]:
-        """Arrays of the features by name, where possible without making the table."""
+        """Arrays of the features by name, where possible without making the table.
+
+        They are for reading only.
+        """
         if "features" not in vars(self):
-            return dict(self._columns)
+            return {
+                str(name): values for name, values in vars(self)["_columns"].items()
+            }
         return {
             str(name): column.to_numpy()
             if isinstance(column.dtype, np.dtype)

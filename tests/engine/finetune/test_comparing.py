@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from engine.finetune.tiny import Heard, masks_of, sample, tiny_model
-from napari_sam_suite.engine.finetune import calibrate
+from napari_sam_suite.engine.finetune import calibrate, comparing
 from napari_sam_suite.engine.finetune.calibrate import find_thresholds, margin
 from napari_sam_suite.engine.finetune.comparing import Comparison, compare, suit
 from napari_sam_suite.engine.finetune.trainee import Trainee
 from napari_sam_suite.engine.metrics import Scores
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.params import AutoParams
+
+if TYPE_CHECKING:
+    from napari_sam_suite.engine.models.protocol import SamModel
 
 NONE = masks_of((8, 8))
 
@@ -39,8 +44,8 @@ def test_a_model_is_better_if_it_finds_more(
         (0.5, (0.2, 0.4), True),  # as good, and it learnt something
         (0.5, (0.4, 0.4), False),
         (0.45, (0.2, 0.4), True),  # half of 0.2 is more than 0.05
-        (0.45, (0.35, 0.4), False),
-        (0.3, (0.0, 1.0), False),  # clearly worse on what it did not learn from
+        (0.45, (0.3, 0.4), False),  # half of 0.1 is not
+        (0.4, (0.0, 1.0), False),  # clearly worse on what it did not learn from
     ],
 )
 def test_frames_that_were_learnt_from_count_half(
@@ -87,6 +92,65 @@ def test_frames_that_were_learnt_from_are_segmented_as_those_that_choose_setting
     assert found.learnt == (Scores(10, 10, 1), Scores(10, 10, 3))
     assert found.better
     assert found.share == 1.0
+
+
+def test_frames_held_out_say_which_weights_are_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that learnt the other frames by heart are not."""
+    monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
+    held = iter([0.75, 0.8, 0.72])  # base, halfway, as taught
+    learnt = iter([0.75, 0.8, 0.98])
+
+    def scores(f1: float) -> Scores:
+        return Scores(100, 100, round(100 * f1))
+
+    monkeypatch.setattr(
+        comparing, "find_thresholds", lambda *_: (dict(OWN), scores(next(held)))
+    )
+    monkeypatch.setattr(comparing, "auto_scores", lambda *_: scores(next(learnt)))
+    trainee = Trainee(tiny_model())
+    found = compare(
+        trainee,
+        trainee.weights(),
+        [sample(0)],
+        [sample(1)],
+        "off",
+        (0.5, 0.5),
+        report=Heard().report,
+        stop=bool,
+    )
+    assert found.share == 0.5
+    assert found.tuned.f1 == 0.8
+
+
+def test_the_base_may_use_a_grid_where_the_tuned_model_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainee = Trainee(load_model("sam2-nano", device="cpu"))
+    f1 = {"base": {"guided": 0.62, "grid": 0.9}, "now": {"guided": 0.55, "grid": 0.88}}
+
+    def judged(
+        _: object, model: SamModel, search: str, *__: object
+    ) -> comparing._Judged:
+        reached = f1["base" if model is trainee.base else "now"][search]
+        scores = Scores(100, 100, round(100 * reached))
+        suits = {**OWN, "search": search}
+        return comparing._Judged(NONE, scores, suits, AutoParams(**OWN))
+
+    monkeypatch.setattr(comparing._Judge, "_found", judged)
+    found = compare(
+        trainee,
+        trainee.weights(),
+        [sample()],
+        [],
+        "off",
+        (0.5, 0.5),
+        report=Heard().report,
+        stop=bool,
+    )
+    assert found.base.f1 == 0.9
+    assert not found.better
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ _TRIES = {
 }
 THRESHOLDS = tuple(_TRIES)
 """What a card recommends of a model."""
-_POINTS = 24
+_POINTS = 16
+"""Points per side of a grid: two for each diameter, in tiles that suit the objects."""
 _ALIKE = 0.01
 """Difference of F1 at which two thresholds are about as good."""
 

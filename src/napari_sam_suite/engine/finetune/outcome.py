@@ -68,13 +68,15 @@ class Outcome:
                     "help, so the weights are those of the base model."
                 )
             text = (
-                f"Better: F1 of automatic masks on validation frames {base:.2f} "
-                f"before, {tuned:.2f} now"
+                f"F1 of automatic masks on validation frames {base:.2f} before, "
+                f"{tuned:.2f} now"
             )
             if self.comparison.learnt is None:
-                return f"{text}."
+                return f"Better: {text}."
+            verdict = "Better" if tuned > base else "Better on the whole"
             base, tuned = map(f1_of, self.comparison.learnt)
-            return f"{text}; on those it learnt from {base:.2f} and {tuned:.2f}."
+            learnt = f"on frames it learnt from {base:.2f} and {tuned:.2f}"
+            return f"{verdict}: {text}; {learnt}."
         return f"Better: score {self.base.value:.2f} before, {self.best.value:.2f} now."
 
 
