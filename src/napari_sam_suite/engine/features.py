@@ -52,21 +52,7 @@ def complete(
     """
     if _is_complete(table):
         return table.reset_index(drop=True)
-    return build_table({name: table[name].array for name in table.columns}, polygons)
-
-
-def build_table(
-    columns: Mapping[str, Any], polygons: Sequence[Polygon | MultiPolygon]
-) -> pd.DataFrame:
-    """A table that is complete, from single columns; quicker than from a table.
-
-    Parameters
-    ----------
-    columns : mapping of str to any
-        One value for all rows, or an array or list with one for each.
-    polygons : sequence of Polygon or MultiPolygon
-        One for each row.
-    """
+    columns = {name: table[name].array for name in table.columns}
     return to_table(build_columns(columns, polygons), len(polygons))
 
 
@@ -78,7 +64,14 @@ def to_table(columns: Mapping[str, Any], count: int) -> pd.DataFrame:
 def build_columns(
     columns: Mapping[str, Any], polygons: Sequence[Polygon | MultiPolygon]
 ) -> dict[str, Any]:
-    """The columns of `build_table`, without the table, which takes longer than they.
+    """The columns of a complete table, from single ones; the table takes longer.
+
+    Parameters
+    ----------
+    columns : mapping of str to any
+        One value for all rows, or an array or list with one for each.
+    polygons : sequence of Polygon or MultiPolygon
+        One for each row.
 
     Returns
     -------

@@ -16,9 +16,26 @@ from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.params import AutoParams
 
 if TYPE_CHECKING:
+    from typing import Literal
+
+    from torch import Tensor
+
+    from napari_sam_suite.engine.finetune.data import Sample
     from napari_sam_suite.engine.models.protocol import SamModel
 
 NONE = masks_of((8, 8))
+
+
+def judged_by(
+    trainee: Trainee,
+    start: dict[str, Tensor],
+    held: list[Sample],
+    learnt: list[Sample],
+    tile: int | Literal["off"],
+) -> Comparison:
+    """What `compare` says, with nobody listening."""
+    told = {"report": Heard().report, "stop": bool}
+    return compare(trainee, start, held, learnt, tile, (0.5, 0.5), **told)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +95,8 @@ def test_frames_that_were_learnt_from_are_segmented_as_those_that_choose_setting
         "napari_sam_suite.engine.finetune.comparing.auto_scores", scores
     )
     trainee = Trainee(tiny_model())
-    found = compare(
-        trainee,
-        trainee.weights(),
-        [sample(0)],
-        [sample(1), sample(2)],
-        64,
-        (0.5, 0.5),
-        report=Heard().report,
-        stop=bool,
+    found = judged_by(
+        trainee, trainee.weights(), [sample(0)], [sample(1), sample(2)], 64
     )
     assert seen == [0.31] * 3  # the base, halfway, and as taught
     assert found.learnt == (Scores(10, 10, 1), Scores(10, 10, 3))
@@ -110,16 +120,7 @@ def test_frames_held_out_say_which_weights_are_better(
     )
     monkeypatch.setattr(comparing, "auto_scores", lambda *_: scores(next(learnt)))
     trainee = Trainee(tiny_model())
-    found = compare(
-        trainee,
-        trainee.weights(),
-        [sample(0)],
-        [sample(1)],
-        "off",
-        (0.5, 0.5),
-        report=Heard().report,
-        stop=bool,
-    )
+    found = judged_by(trainee, trainee.weights(), [sample(0)], [sample(1)], "off")
     assert found.share == 0.5
     assert found.tuned.f1 == 0.8
 
@@ -139,16 +140,7 @@ def test_the_base_may_use_a_grid_where_the_tuned_model_does(
         return comparing._Judged(NONE, scores, suits, AutoParams(**OWN))
 
     monkeypatch.setattr(comparing._Judge, "_found", judged)
-    found = compare(
-        trainee,
-        trainee.weights(),
-        [sample()],
-        [],
-        "off",
-        (0.5, 0.5),
-        report=Heard().report,
-        stop=bool,
-    )
+    found = judged_by(trainee, trainee.weights(), [sample()], [], "off")
     assert found.base.f1 == 0.9
     assert not found.better
 
@@ -172,16 +164,7 @@ def test_no_grid_is_tried_where_the_guide_knows_the_objects(
         "napari_sam_suite.engine.finetune.comparing.find_thresholds", judged
     )
     trainee = Trainee(load_model("sam2-nano", device="cpu"))
-    found = compare(
-        trainee,
-        trainee.weights(),
-        [sample()],
-        [],
-        "off",
-        (0.5, 0.5),
-        report=Heard().report,
-        stop=bool,
-    )
+    found = judged_by(trainee, trainee.weights(), [sample()], [], "off")
     assert tried == searches * 3
     assert found.suits["search"] == "guided"
 
@@ -190,18 +173,8 @@ def test_an_untaught_model_is_no_better_than_itself_however_thresholds_are_searc
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
-    heard = Heard()
     trainee = Trainee(tiny_model())
-    found = compare(
-        trainee,
-        trainee.weights(),
-        [sample()],
-        [],
-        64,
-        (0.5, 0.5),
-        report=heard.report,
-        stop=bool,
-    )
+    found = judged_by(trainee, trainee.weights(), [sample()], [], 64)
     assert found.base == found.tuned
     assert not found.better
     assert found.share == 0.5  # of equals the one nearer to the base
@@ -245,7 +218,7 @@ def test_the_better_of_taught_and_halfway_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("napari_sam_suite.engine.finetune.calibrate._POINTS", 3)
-    trainee, heard = Trainee(tiny_model()), Heard()
+    trainee = Trainee(tiny_model())
     start = trainee.weights()
     taught = {name: value + 1 for name, value in start.items()}
     name = next(iter(start))
@@ -261,16 +234,7 @@ def test_the_better_of_taught_and_halfway_is_taken(
     for share in (1.0, 0.5):
         wanted = {n: start[n] * (1 - share) + taught[n] * share for n in start}
         trainee.load(taught)
-        found = compare(
-            trainee,
-            start,
-            [sample()],
-            [],
-            64,
-            (0.5, 0.5),
-            report=heard.report,
-            stop=bool,
-        )
+        found = judged_by(trainee, start, [sample()], [], 64)
         assert found.share == share
         assert trainee.weights()[name].equal(wanted[name])
 
@@ -295,17 +259,7 @@ def test_the_better_tiles_are_taken_the_models_own_or_those_that_suit(
     monkeypatch.setattr(
         "napari_sam_suite.engine.finetune.comparing.find_thresholds", judged
     )
-    heard = Heard()
-    found = compare(
-        trainee,
-        start,
-        [sample()],
-        [],
-        small,
-        (0.5, 0.5),
-        report=heard.report,
-        stop=bool,
-    )
+    found = judged_by(trainee, start, [sample()], [], small)
     assert found.suits.get("tile") == (tile if own else None)
 
 

@@ -41,6 +41,7 @@ _LIKE_ITS_OWN = 1.25
 _JUDGED, _LEARNT, _TRIED = 2, 4, 6
 """Frames that a tuned model is judged by, held out and not, and to try tiles on."""
 _NOTHING = 1e-9
+"""F1 by which sums are off because of their rounding."""
 _LEARNT_COUNTS = 0.5
 """What a gain counts on frames that were learnt from."""
 _MOST_LOST = 0.05
