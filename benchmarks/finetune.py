@@ -160,7 +160,7 @@ def epoch_times(args: argparse.Namespace) -> dict[str, float]:
 
     def teach(embedding: Embedding, count: int, teacher: Teacher) -> None:
         optimiser = Optimiser(trainee.parameters, 4e-5, muon=False)
-        optimiser.forget_gradients()
+        trainee.forget_gradients()
         teacher.teach(Lesson(embedding, scene), np.random.default_rng(count), 1.0)
         optimiser.step(1e-5)
         trainee.refresh()
@@ -198,7 +198,9 @@ def main() -> None:
     parser.add_argument("--model", default="sam2-nano")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--group", default=",".join(GROUPS))
-    parser.add_argument("--train", choices=("decoder", "neck"), default="decoder")
+    parser.add_argument(
+        "--train", choices=("decoder", "neck", "encoder"), default="decoder"
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--views", type=int, default=32)
     parser.add_argument("--prompts", type=int, default=12)

@@ -94,8 +94,10 @@ def test_places_of_an_object_that_is_hardly_seen_are_not_judged() -> None:
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("train", ["decoder", "neck"])
-def test_the_guide_learns_while_the_encoder_stays(tmp_path: Path, train: str) -> None:
+@pytest.mark.parametrize("train", ["decoder", "neck", "encoder"])
+def test_the_guide_learns_whatever_of_the_encoder_does(
+    tmp_path: Path, train: str
+) -> None:
     model: Any = tiny_model()
     add_guide(model.network)
     before = {n: t.clone() for n, t in model.network.state_dict().items()}
@@ -115,7 +117,10 @@ def test_the_guide_learns_while_the_encoder_stays(tmp_path: Path, train: str) ->
     now = {n.removeprefix("now/"): t for n, t in found[0].items() if "now/" in n}
     changed = {n for n, value in now.items() if not torch.equal(before[n], value)}
     assert {n for n in before if n.startswith("guide.")} <= changed
-    assert ("image_encoder" in {n.split(".")[0] for n in changed}) == (train == "neck")
+    learnt = {".".join(n.split(".")[:2]) for n in changed if "image_encoder" in n}
+    neck, trunk = "image_encoder.neck", "image_encoder.trunk"
+    expected = {"decoder": set(), "neck": {neck}, "encoder": {neck, trunk}}
+    assert learnt == expected[train]
     after = model.network.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before), "the base is its own"
 

@@ -105,14 +105,31 @@ def test_the_neck_learns_too_where_that_is_asked_for(out: Path, script: Any) -> 
     assert all(torch.equal(before[n], now[n]) for n in before), "the base is its own"
 
 
-def test_what_is_learnt_by_the_neck_is_what_the_written_model_sees(
+def test_all_of_the_encoder_learns_where_that_is_asked_for(
     out: Path, script: Any
 ) -> None:
     script(0.1, 0.2, 0.3, 0.4)
-    finetune(tiny_model(), SAMPLES, QUICK.with_(train="neck"), out, Heard())
+    model, params = tiny_model(), QUICK.with_(train="encoder")
+    before = {n: t.clone() for n, t in model.network.state_dict().items()}
+    finetune(model, SAMPLES, params, out, Heard())
+    after = weights(out)
+    changed = {n for n in before if not torch.equal(before[n], after[n])}
+    layers = {n for n, _ in model.network.image_encoder.named_parameters()}
+    assert {f"image_encoder.{n}" for n in layers} <= changed
+    assert not (out.parent / "a.training" / "embeddings").exists()
+    now = model.network.state_dict()
+    assert all(torch.equal(before[n], now[n]) for n in before), "the base is its own"
+
+
+@pytest.mark.parametrize("train", ["neck", "encoder"])
+def test_what_is_learnt_by_the_encoder_is_what_the_written_model_sees(
+    out: Path, script: Any, train: Any
+) -> None:
+    script(0.1, 0.2, 0.3, 0.4)
+    finetune(tiny_model(), SAMPLES, QUICK.with_(train=train), out, Heard())
     written = tiny_model()
     written.network.load_state_dict(weights(out))
-    trainee = Trainee(tiny_model(), neck=True)
+    trainee = Trainee(tiny_model(), train=train)
     best = weights(out)
     trainee.load({name: best[name] for name in trainee.parameters})
     rgb = SAMPLES[0].rgb
@@ -176,7 +193,7 @@ def test_a_model_that_does_not_become_better_is_the_one_it_began_with(
     assert outcome.card["recommended"]["pred_iou_thresh"] == auto.pred_iou_thresh
 
 
-@pytest.mark.parametrize("train", ["decoder", "neck"])
+@pytest.mark.parametrize("train", ["decoder", "neck", "encoder"])
 def test_a_killed_training_goes_on_to_the_same_result(
     out: Path, tmp_path: Path, train: str
 ) -> None:
@@ -318,14 +335,14 @@ def test_when_memory_runs_out_fewer_prompts_are_asked_at_once(
     assert max(asked[1:]) == 2
 
 
-@pytest.mark.parametrize("neck", [False, True])
+@pytest.mark.parametrize("train", ["decoder", "neck", "encoder"])
 def test_gradients_do_not_depend_on_how_many_prompts_are_asked_at_once(
-    tmp_path: Path, *, neck: bool
+    tmp_path: Path, train: Any
 ) -> None:
     from napari_sam_suite.engine.finetune.lessons import Lessons
     from napari_sam_suite.engine.finetune.views import inference_views
 
-    trainee, heard = Trainee(tiny_model(), neck=neck), Heard()
+    trainee, heard = Trainee(tiny_model(), train=train), Heard()
     views = inference_views(SAMPLES[:1], trainee.spec, "auto")
     lesson = Lessons(
         trainee, SAMPLES[:1], views, tmp_path, report=heard.report, stop=bool

@@ -57,18 +57,19 @@ def test_what_the_trunk_says_is_finished_as_inference_does_it(
     rgb = np.random.default_rng(1).integers(0, 255, (*shape, 3)).astype(np.uint8)
     expected = model.encode([rgb])[0]
     with torch.no_grad():
-        found = model.finish(model.look([rgb])[0])
-    assert (found.shape, found.scaled, found.padded) == (
-        expected.shape,
-        expected.scaled,
-        expected.padded,
-    )
-    assert found.features.keys() == expected.features.keys()
-    for name, value in expected.features.items():
-        assert torch.equal(found.features[name], value)
+        both = [model.finish(see([rgb])[0]) for see in (model.look, model.prepare)]
+    for found in both:
+        assert (found.shape, found.scaled, found.padded) == (
+            expected.shape,
+            expected.scaled,
+            expected.padded,
+        )
+        assert found.features.keys() == expected.features.keys()
+        for name, value in expected.features.items():
+            assert torch.equal(found.features[name], value)
 
 
-@pytest.mark.parametrize("train", ["decoder", "neck"])
+@pytest.mark.parametrize("train", ["decoder", "neck", "encoder"])
 def test_sam_1_learns(tmp_path: Path, train: str) -> None:
     changed = learns(tiny_sam1(), train, tmp_path / "a.safetensors")
     parts = {"mask_decoder", "prompt_encoder"}
@@ -76,9 +77,12 @@ def test_sam_1_learns(tmp_path: Path, train: str) -> None:
     encoder = {n for n in changed if n.startswith("image_encoder")}
     if train == "decoder":
         assert not encoder
-    else:
+    elif train == "neck":
         assert encoder
         assert all(n.startswith("image_encoder.neck") for n in encoder)
+    else:
+        names = {n.split(".")[1] for n in encoder}
+        assert names == {"neck", "blocks", "patch_embed", "pos_embed"}
 
 
 @pytest.mark.slow

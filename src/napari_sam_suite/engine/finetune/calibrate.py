@@ -10,6 +10,7 @@ import numpy as np
 from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.filters import Candidates, refilter
 from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.lanes import count_lanes, start_lanes
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.params import AutoParams
 
@@ -75,18 +76,38 @@ def draw_candidates(
 ) -> Frames:
     """All that a model draws on some frames, with their truth.
 
+    On a CPU several frames are looked at side by side; see `lanes`.
+
     Raises
     ------
     Cancelled
         If `stop` said so.
     """
     finder = Automatic(params, keep_candidates=True)
-    frames: Frames = []
-    for sample in samples:
+
+    def draw(sample: Sample, report: Report) -> Candidates | None:
         found = finder(model, sample.rgb, FrameIndex(), report=report, stop=stop)
-        if isinstance(found.candidates, Candidates):
-            frames.append((found.candidates, to_labels(sample.masks)))
-    return frames
+        return found.candidates if isinstance(found.candidates, Candidates) else None
+
+    largest = max((s.shape for s in samples), key=math.prod, default=(1, 1))
+    count = count_lanes(model, len(samples), largest)
+    if count == 1:
+        drawn = [draw(sample, report) for sample in samples]
+    else:
+        drawn = []
+        with start_lanes(count) as lanes:
+            for one in [lanes.submit(draw, sample, _silent) for sample in samples]:
+                report(len(drawn), len(samples), "")
+                drawn.append(one.result())
+    return [
+        (candidates, to_labels(sample.masks))
+        for candidates, sample in zip(drawn, samples, strict=True)
+        if candidates is not None
+    ]
+
+
+def _silent(done: int, total: int, text: str) -> None:
+    """The progress of one of several frames."""
 
 
 def auto_scores(frames: Frames, params: AutoParams) -> Scores:

@@ -12,7 +12,7 @@ import torch
 from napari_sam_suite.engine.asking import is_out_of_memory, release_memory
 from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.finetune.optimiser import rate_at
-from napari_sam_suite.engine.finetune.teaching import Teacher
+from napari_sam_suite.engine.finetune.together import Teachers
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.finetune.lessons import Lessons
@@ -65,11 +65,9 @@ class Epochs:
         self._trainee = trainee
         self._optimiser = optimiser
         self._params = params
-        self._lessons = lessons
         self._slots = slots
         self._job = job
-        most = min(trainee.batch, params.prompts)
-        self._teacher = Teacher(trainee, params, most)
+        self._teachers = Teachers(trainee, params, lessons)
 
     def run(self, number: int) -> float:
         """Go through all views, each as it is or as one of its variants.
@@ -91,6 +89,10 @@ class Epochs:
         OutOfMemory
             If not even one prompt at a time fits.
         """
+        with self._teachers.ready():
+            return self._run(number)
+
+    def _run(self, number: int) -> float:
         p, total = self._params, self._params.epochs or 1
         steps = self._steps(number)
         losses, lost = [], 0
@@ -137,20 +139,12 @@ class Epochs:
         """Fewer prompts at a time where memory runs out; the sum is the same."""
         while True:
             try:
-                return self._gradients(numbers, seed)
+                return self._teachers.teach(numbers, seed)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if self._teacher.most == 1:
+                if self._teachers.most == 1:
                     raise self._trainee.too_little_memory() from error
-            self._teacher.most = max(1, self._teacher.most // 2)
-            logger.warning("out of memory: %d prompts at a time", self._teacher.most)
+            self._teachers.most = max(1, self._teachers.most // 2)
+            logger.warning("out of memory: %d prompts at a time", self._teachers.most)
             release_memory()
-
-    def _gradients(self, numbers: list[int], seed: list[int]) -> float:
-        self._optimiser.forget_gradients()
-        share, total = 1 / len(numbers), 0.0
-        for k, number in enumerate(numbers):
-            rng = np.random.default_rng([*seed, k])
-            total += share * self._teacher.teach(self._lessons[number], rng, share)
-        return total

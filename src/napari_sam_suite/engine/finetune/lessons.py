@@ -95,7 +95,7 @@ class Lesson:
 
 
 class Lessons:
-    """All views of some frames, encoded once.
+    """All views of some frames; what of them stays as it is, is encoded once.
 
     Parameters
     ----------
@@ -131,17 +131,21 @@ class Lessons:
             if stop():
                 raise Cancelled
             report(number, len(self.views), "Encoding")
-            embedding = self._encode(number)
-            if number == 0 and embedding.nbytes * len(self.views) > room:
-                # Always from the file then: a number must not depend on when it is
-                # asked for, or a resumed run would be another one.
-                self._cache = EmbeddingCache(0, folder, _NO_LIMIT)
-            self._cache.put(str(number), trainee.device, embedding)
+            if trainee.frozen:
+                self._remember(number, folder, room)
             least = (_LEAST * max(view.region.shape) / trainee.input_size) ** 2
             self._scenes.append(Scene(view, samples[view.sample], least))
 
     def __len__(self) -> int:
         return len(self.views)
+
+    def _remember(self, number: int, folder: Path, room: int) -> None:
+        embedding = self._encode(number)
+        if number == 0 and embedding.nbytes * len(self.views) > room:
+            # Always from the file then: a number must not depend on when it is
+            # asked for, or a resumed run would be another one.
+            self._cache = EmbeddingCache(0, folder, _NO_LIMIT)
+        self._cache.put(str(number), self._trainee.device, embedding)
 
     def __getitem__(self, number: int) -> Lesson:
         embedding = self._cache.get(str(number), self._trainee.device)

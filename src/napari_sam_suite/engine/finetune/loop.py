@@ -123,7 +123,7 @@ class _Training:
         self.folder = run_folder(self.out)
         self.job = job
         self.train, self.held = split_samples(samples, params.validation, params.seed)
-        self.trainee = Trainee(model, neck=self.params.train == "neck")
+        self.trainee = Trainee(model, train=self.params.train)
         self.tile = suit_tile(self.train, model.input_size, params.tile)
         self.data = hash_samples(samples)
         self.key = self._key()

@@ -60,11 +60,6 @@ class Optimiser:
                 )
             )
 
-    def forget_gradients(self) -> None:
-        """Before a step."""
-        for one in self._all:
-            one.zero_grad()
-
     def step(self, rate: float) -> None:
         """Use the gradients with a learning rate."""
         for one in self._all:

@@ -83,11 +83,12 @@ class FinetuneParams(Params):
         title="Patience",
         description="Stop after so many epochs without a better score.",
     )
-    train: Literal["decoder", "neck"] = Field(
+    train: Literal["decoder", "neck", "encoder"] = Field(
         "decoder",
         title="Train",
         description="What learns: 'decoder' is the mask decoder with the prompt "
-        "encoder and the guide, 'neck' also the last layers of the image encoder.",
+        "encoder and the guide, 'neck' also the last layers of the image encoder, "
+        "'encoder' all of it: better for unknown objects, slower, needs more memory.",
     )
     loss: Literal["instances", "seed"] = Field(
         "instances",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from napari_sam_suite.engine.models.memory import VideoMemory
 
+Train = Literal["decoder", "neck", "encoder"]
+"""How much of a model learns: its decoder, and the neck or all of its encoder."""
 _ALL = (0, *MULTIMASK)
 _BEFORE_DECODER = ("conv_s0", "conv_s1")
 """Parts of SAM 2's mask decoder that run with the encoder."""
@@ -39,15 +41,17 @@ class Trainee:
 
     The original is never changed. What its encoder, or the encoder's trunk, says of an
     image stays true while the decoder, or the neck too, learns: `look` gives it once,
-    and `embed` makes of it what the model sees now.
+    and `embed` makes of it what the model sees now. If all of the encoder learns, only
+    the pixels stay.
 
     Parameters
     ----------
     base : SamModel
         The model to begin from; `original` is the same without what remembers.
-    neck : bool
-        Whether the last layers of the image encoder learn too, and with SAM 2 those of
-        the decoder that run with them. A guide learns in any case.
+    train : {"decoder", "neck", "encoder"}
+        With `"neck"` the last layers of the image encoder learn too, and with SAM 2
+        those of the decoder that run with them; with `"encoder"` all of its layers. A
+        guide learns in any case.
 
     Raises
     ------
@@ -55,7 +59,7 @@ class Trainee:
         If `base` is no network.
     """
 
-    def __init__(self, base: SamModel, *, neck: bool = False) -> None:
+    def __init__(self, base: SamModel, *, train: Train = "decoder") -> None:
         adapter = base.model if isinstance(base, Remembering) else base
         if not isinstance(adapter, Adapter):
             raise ModelError(
@@ -63,16 +67,31 @@ class Trainee:
                 "Choose a model with its own weights, not an exported one.",
             )
         self.base = base
-        self.neck = neck
+        self.train = train
         self.original = adapter
         self.spec = base.spec
         self.device = base.device
         self.input_size = base.input_size
-        network = copy.deepcopy(adapter.network, _unchanging(adapter, neck=neck))
+        network = copy.deepcopy(adapter.network, _unchanging(adapter, train))
         # 16-bit floats without a scaled loss lose small gradients.
         wide = torch.float32 if adapter.dtype == torch.float16 else adapter.dtype
         self.adapter = type(adapter)(network, base.spec, adapter.device, wide)
-        self.parameters = _trainable(self.adapter, neck=neck)
+        self.parameters = _trainable(self.adapter, train)
+
+    def twin(self) -> Trainee:
+        """Another one of the same weights, with gradients of its own.
+
+        For another thread; what it learns is what this one does.
+        """
+        twin = copy.copy(self)
+        shared = _unchanging(self.original, self.train)
+        for parameter in self.parameters.values():
+            shared[id(parameter)] = torch.nn.Parameter(parameter.detach())
+        mine = self.adapter
+        network = copy.deepcopy(mine.network, shared)
+        twin.adapter = type(mine)(network, self.spec, mine.device, mine.dtype)
+        twin.parameters = _trainable(twin.adapter, self.train)
+        return twin
 
     @property
     def identity(self) -> str:
@@ -109,6 +128,8 @@ class Trainee:
             If the device has too little memory.
         """
         encode = self.original.look if self._half else self.original.encode
+        if not self.frozen:
+            encode = self.original.prepare
         try:
             found = encode([pixels])[0]
         except Exception as error:
@@ -124,7 +145,7 @@ class Trainee:
         if not self._half:
             return seen
         with self._precision():
-            return self.adapter.finish(seen, frozen=not self.neck)
+            return self.adapter.finish(seen, frozen=self.train == "decoder")
 
     def move(self, device: Any) -> None:
         """Go to another device."""
@@ -150,6 +171,11 @@ class Trainee:
     def refresh(self) -> None:
         """Forget what was computed from the weights, which are others now."""
         self.adapter.refresh()
+
+    def forget_gradients(self) -> None:
+        """Before a step."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of what learns, on the CPU, by name."""
@@ -179,9 +205,14 @@ class Trainee:
         )
 
     @property
+    def frozen(self) -> bool:
+        """Whether a part of the encoder does not learn: what it says may be kept."""
+        return self.train != "encoder"
+
+    @property
     def _half(self) -> bool:
-        """Whether only what the encoder's trunk says stays as it is."""
-        return self.neck or self.guided
+        """Whether what the whole encoder says does not stay as it is."""
+        return self.train != "decoder" or self.guided
 
     def _precision(self) -> torch.autocast:
         dtype = self.adapter.dtype
@@ -189,7 +220,7 @@ class Trainee:
         return torch.autocast(self.device.type, dtype=dtype, enabled=mixed)
 
 
-def _unchanging(adapter: Adapter, *, neck: bool) -> dict[int, nn.Module]:
+def _unchanging(adapter: Adapter, train: Train) -> dict[int, Any]:
     """Parts of the network that do not learn, as `deepcopy` takes them.
 
     The encoder's trunk is the larger part of the network by far.
@@ -197,21 +228,22 @@ def _unchanging(adapter: Adapter, *, neck: bool) -> dict[int, nn.Module]:
     network = adapter.network
     parts = [getattr(network, name, None) for name in _MEMORY]
     encoder = network.image_encoder
-    if neck:
+    if train == "neck":
         parts += [part for part in encoder.children() if part is not adapter.neck]
-    else:
+    elif train == "decoder":
         parts.append(encoder)
     return {id(part): part for part in parts if part is not None}
 
 
-def _trainable(adapter: Adapter, *, neck: bool) -> dict[str, nn.Parameter]:
+def _trainable(adapter: Adapter, train: Train) -> dict[str, nn.Parameter]:
     """Parameters that learn, by their names in the network."""
-    parts = [*adapter.learning_parts(), getattr(adapter.network, "guide", None)]
-    parts = [part for part in [*parts, adapter.neck if neck else None] if part]
-    learning = {id(p) for part in parts for p in part.parameters()}
-    still = () if neck else _BEFORE_DECODER
+    network = adapter.network
+    more = {"decoder": None, "neck": adapter.neck, "encoder": network.image_encoder}
+    parts = [*adapter.learning_parts(), getattr(network, "guide", None), more[train]]
+    learning = {id(p) for part in parts if part for p in part.parameters()}
+    still = _BEFORE_DECODER if train == "decoder" else ()
     return {
         name: parameter
-        for name, parameter in adapter.network.named_parameters()
+        for name, parameter in network.named_parameters()
         if id(parameter) in learning and not any(f".{n}." in name for n in still)
     }

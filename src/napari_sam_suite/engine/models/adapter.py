@@ -78,6 +78,10 @@ class Adapter(ABC):
         """Embed RGB images of shape (H, W, 3), uint8."""
 
     @abstractmethod
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """RGB images (H, W, 3), uint8, as the encoder takes them, for `finish`."""
+
+    @abstractmethod
     def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """What the encoder's trunk says of RGB images (H, W, 3), before its neck.
 
@@ -86,7 +90,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def finish(self, seen: Embedding, *, frozen: bool = False) -> Embedding:
-        """The embedding that `encode` gives, from what `look` gave of one image.
+        """The embedding that `encode` gives, from what `prepare` or `look` gave.
 
         With gradients if the caller has them on; if `frozen`, of the guide alone.
         """

@@ -41,10 +41,18 @@ class Sam1Model(Adapter):
         """What the blocks say of RGB images (H, W, 3), uint8."""
         return self._encode(images, self._trunk, "blocks")
 
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """RGB images (H, W, 3), uint8, as squares (1, 3, S, S) for the blocks."""
+        return self._encode(images, lambda batch: batch, "pixels")
+
     def finish(self, seen: Embedding, *, frozen: bool = False) -> Embedding:
-        """The embedding of one image, from what `look` gave; see `Adapter.finish`."""
+        """The embedding of one image; see `Adapter.finish`."""
+        features = seen.features
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            image = self.neck(seen.features["blocks"]).contiguous()
+            blocks = features.get("blocks")
+            if blocks is None:
+                blocks = self._trunk(features["pixels"])
+            image = self.neck(blocks).contiguous()
         return replace(seen, features={"image": image})
 
     def _encode(

@@ -42,31 +42,48 @@ class Sam2Model(Adapter):
                 for i, image in enumerate(images)
             ]
 
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
+        """RGB images (H, W, 3), uint8, as squares (1, 3, S, S) for the trunk."""
+        side = self.input_size
+        return [
+            Embedding(
+                {"pixels": self._prepare(image)[None]}, image.shape[:2], (side, side)
+            )
+            for image in images
+        ]
+
     def look(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         """What the trunk says of RGB images (H, W, 3), uint8: its four stages."""
+        prepared = self.prepare(images)
         with inference(self.device, self.dtype):
-            batch = torch.stack([self._prepare(image) for image in images])
-            stages = self._trunk(batch)
+            stages = self._trunk(torch.cat([p.features["pixels"] for p in prepared]))
             return [
-                Embedding(
-                    {f"stage{k}": s[i : i + 1].clone() for k, s in enumerate(stages)},
-                    (image.shape[0], image.shape[1]),
-                    (self.input_size, self.input_size),
+                replace(
+                    one,
+                    features={
+                        f"stage{k}": stage[i : i + 1].clone()
+                        for k, stage in enumerate(stages)
+                    },
                 )
-                for i, image in enumerate(images)
+                for i, one in enumerate(prepared)
             ]
 
     def finish(self, seen: Embedding, *, frozen: bool = False) -> Embedding:
-        """The embedding of one image, from what `look` gave; see `Adapter.finish`."""
+        """The embedding of one image; see `Adapter.finish`."""
         network = self.network
-        stages = [seen.features[name] for name in sorted(seen.features)]
         learning = torch.is_grad_enabled()
         with torch.set_grad_enabled(learning and not frozen):
-            pyramid = self._pyramid(stages)
+            pyramid = self._pyramid(self._stages(seen))
             features = self._levels(pyramid)
         if frozen and learning and "guide" in features:
             features["guide"] = network.guide(pyramid[-3])
         return replace(seen, features=features)
+
+    def _stages(self, seen: Embedding) -> list[Tensor]:
+        """The trunk's stages of one image, as they were seen or made now."""
+        if "pixels" in seen.features:
+            return self._trunk(seen.features["pixels"])
+        return [seen.features[name] for name in sorted(seen.features)]
 
     def _trunk(self, batch: Tensor) -> list[Tensor]:
         """The trunk's stages of prepared images (B, 3, S, S), the finest first."""
