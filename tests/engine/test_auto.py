@@ -222,13 +222,70 @@ def test_exclusive_objects_share_no_pixel(random_nano):
     assert sum(masks.full(i).astype(int) for i in range(len(masks))).max() == 1
 
 
-def test_the_embedded_model_finds_synthetic_nuclei(nano):
+def scene_and_image(kind: str, side: int, seed: int):
+    scene = synthesize(kind, (side, side), seed=seed)
+    pixels = np.broadcast_to(scene.image[..., None], (side, side, 3))
+    return scene, np.ascontiguousarray(pixels)
+
+
+def f1(masks, truth: np.ndarray) -> float:
     from napari_sam_suite.engine.metrics import evaluate_labels
 
-    scene = synthesize("nuclei", (256, 256), seed=11)
-    image = np.ascontiguousarray(np.broadcast_to(scene.image[..., None], (256, 256, 3)))
-    masks = automatic_masks(nano, image, AutoParams(points_per_side=32))
     labels = np.zeros(masks.shape, np.int32)
     for i in range(len(masks)):
         labels[masks.full(i)] = i + 1
-    assert evaluate_labels(labels, scene.labels).f1 > 0.7
+    return evaluate_labels(labels, truth).f1
+
+
+def test_the_embedded_model_finds_synthetic_nuclei(nano):
+    scene, image = scene_and_image("nuclei", 256, 11)
+    masks = automatic_masks(nano, image, AutoParams(points_per_side=32))
+    assert f1(masks, scene.labels) > 0.7
+
+
+def test_small_objects_are_looked_at_in_finer_tiles(nano):
+    scene, image = scene_and_image("touching nuclei", 334, 90002)
+    told: list[tuple[int, int]] = []
+    found = automatic_masks(
+        nano,
+        image,
+        AutoParams(),
+        report=lambda done, total, _: told.append((done, total)),
+    )
+    usual, finer = (
+        automatic_masks(nano, image, AutoParams(tile=tile)) for tile in ("off", 150)
+    )
+    assert len(found) == len(finer)
+    assert all(np.array_equal(found.full(i), finer.full(i)) for i in range(len(found)))
+    assert f1(found, scene.labels) > f1(usual, scene.labels) + 0.05
+    assert told == sorted(told), "progress never goes back"
+    assert told[-1][0] == told[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "seed"),
+    [
+        ("cells", 334, 90000),  # large objects
+        ("touching nuclei", 300, 90002),  # an image no larger than a tile
+    ],
+)
+def test_other_images_are_looked_at_as_ever(nano, kind, side, seed):
+    _, image = scene_and_image(kind, side, seed)
+    found = automatic_masks(nano, image, AutoParams())
+    usual = automatic_masks(nano, image, AutoParams(tile="off"))
+    assert len(found) == len(usual) > 0
+    assert all(np.array_equal(found.full(i), usual.full(i)) for i in range(len(found)))
+
+
+def test_few_objects_tell_nothing_of_their_size(nano, monkeypatch):
+    _, image = scene_and_image("touching nuclei", 334, 90002)
+    usual = automatic_masks(nano, image, AutoParams(tile="off"))
+    monkeypatch.setattr("napari_sam_suite.engine.auto._FEW", len(usual) + 1)
+    assert len(automatic_masks(nano, image, AutoParams())) == len(usual)
+
+
+def test_a_grid_knows_nothing_of_small_objects(nano):
+    _, image = scene_and_image("touching nuclei", 334, 90002)
+    params = AutoParams(search="grid", points_per_side=8)
+    found = automatic_masks(nano, image, params)
+    assert len(found) == len(automatic_masks(nano, image, params.with_(tile="off")))

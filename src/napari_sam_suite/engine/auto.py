@@ -55,6 +55,9 @@ _LOWER = 0.75
 """Kept candidates reach down to this part of the thresholds."""
 _MOST = 256 * 2**20
 """Bytes that the candidates of one frame may take."""
+_SMALL, _FEW = 0.05, 5
+"""Diameter of objects in sides of a view, below which finer tiles are better, and how
+many objects tell of it at least."""
 
 
 @dataclass(frozen=True)
@@ -149,14 +152,26 @@ class _Search:
         self._asker = Asker(self.model)
 
     def run(self, image: NDArray[np.uint8]) -> Masks:
+        p, spec, input_size = self.params, self.model.spec, self.model.input_size
+        shape = (image.shape[0], image.shape[1])
+        tiles = tile_regions(shape, p.tile, input_size, spec.auto.tile)
+        found = self._search(image, tiles)
+        side = round(spec.auto.tile * input_size)
+        if p.tile == "auto" and max(shape) > side and self._guidance is not None:
+            view = side if tiles else max(shape)
+            if _are_small(found, view):
+                finer = tile_regions(shape, side // 2, input_size)
+                return self._search(image, finer)
+        return found
+
+    def _search(self, image: NDArray[np.uint8], tiles: list[Region]) -> Masks:
+        """Find everything in the image, its crops and some tiles."""
         p = self.params
         shape = (image.shape[0], image.shape[1])
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
-        model = self.model
-        tiles = tile_regions(shape, p.tile, model.input_size, model.spec.auto.tile)
         regions = [*crops, *tiles]
         grids = [self._grid(region, tiled=bool(tiles)) for region in regions]
-        self.total = sum(len(grid) for grid in grids)
+        self.total = self.done + sum(len(grid) for grid in grids)
         if self.keep:
             self.lowest = _lower(p)
         kept: list[Masks] = []
@@ -328,6 +343,16 @@ class _Search:
             raise Cancelled
         if self.report is not None:
             self.report(self.done, self.total, text)
+
+
+def _are_small(found: Masks, view: int) -> bool:
+    """Whether objects found in views of a side would be drawn better in finer ones.
+
+    Masks tell, and not what the guide expects: of noise it expects small objects.
+    """
+    if len(found) < _FEW:
+        return False
+    return bool(np.median(np.sqrt(found.area)) < _SMALL * view)
 
 
 def _lower(params: AutoParams) -> AutoParams:

@@ -207,7 +207,8 @@ class AutoParams(PolygonParams):
     tile: Annotated[int, Field(ge=32)] | Literal["auto", "off"] = Field(
         "auto",
         title="Tile",
-        description="Side of the tiles of large images in pixels.",
+        description="Side of the tiles of large images in pixels; auto suits the "
+        "model, and small objects where it tells of them.",
     )
     overlap: Literal["exclusive", "allow"] = Field(
         "exclusive",

@@ -60,7 +60,9 @@ def test_a_model_is_better_if_it_finds_more(
     [
         (0.5, (0.2, 0.4), True),  # as good, and it learnt something
         (0.5, (0.4, 0.4), False),
-        (0.45, (0.2, 0.4), True),  # half of 0.2 is more than 0.05
+        (0.5, (0.4, 0.43), False),  # too little to believe
+        (0.5, (0.4, 0.44), True),
+        (0.45, (0.2, 0.4), True),  # half of 0.2 is clearly more than 0.05
         (0.45, (0.3, 0.4), False),  # half of 0.1 is not
         (0.4, (0.0, 1.0), False),  # clearly worse on what it did not learn from
     ],
@@ -69,7 +71,7 @@ def test_frames_that_were_learnt_from_count_half(
     held: float, learnt: tuple[float, float], *, better: bool
 ) -> None:
     base, tuned, before, after = (
-        Scores(20, 20, round(20 * f1)) for f1 in (0.5, held, *learnt)
+        Scores(100, 100, round(100 * f1)) for f1 in (0.5, held, *learnt)
     )
     found = Comparison(sample(), NONE, NONE, base, tuned, {}, learnt=(before, after))
     assert found.gain == pytest.approx(held - 0.5 + (learnt[1] - learnt[0]) / 2)
