@@ -65,7 +65,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def candidates(model, rgb: np.ndarray, tile: int) -> Candidates:
+def candidates(model, rgb: np.ndarray, tile: int | str) -> Candidates:
     """Everything the grid finds, with almost no threshold."""
     params = AutoParams(
         pred_iou_thresh=GRID["pred_iou"][0],
@@ -180,6 +180,11 @@ def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(ys.min()), float(xs.min()), float(ys.max()), float(xs.max())
 
 
+def side_or_word(text: str) -> int | str:
+    """A number of pixels, or a word such as ``auto``."""
+    return int(text) if text.isdigit() else text
+
+
 def weights_of(path: Path) -> Path:
     """A safetensors file for ``path``, exported if it is a training checkpoint."""
     if path.suffix != ".pt":
@@ -218,7 +223,7 @@ def report(
     model,
     items: list[Item],
     setting: Setting | None,
-    tile: int,
+    tile: int | str,
     only_auto: bool = False,
 ) -> dict:
     """Scores per group; calibrates if no setting is given."""
@@ -272,7 +277,7 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--only-auto", action="store_true", help="no prompts")
     parser.add_argument("--setting", type=float, nargs=3, help="IoU, stability, NMS")
-    parser.add_argument("--tile", type=int, default=256, help="side in image px")
+    parser.add_argument("--tile", default=256, type=side_or_word, help="px, or auto")
     parser.add_argument("--most", type=int, default=1000, help="images of a group")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

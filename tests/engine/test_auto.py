@@ -277,6 +277,23 @@ def test_other_images_are_looked_at_as_ever(nano, kind, side, seed):
     assert all(np.array_equal(found.full(i), usual.full(i)) for i in range(len(found)))
 
 
+def test_thresholds_that_let_everything_pass_do_not_tell_of_size(nano, monkeypatch):
+    from napari_sam_suite.engine import auto
+
+    seen = []
+    small = auto._are_small
+
+    def remember(found, view: int) -> bool:
+        seen.append(found.scores.min())
+        return small(found, view)
+
+    monkeypatch.setattr(auto, "_are_small", remember)
+    _, image = scene_and_image("touching nuclei", 334, 90002)
+    low = AutoParams(pred_iou_thresh=0.1, stability_score_thresh=0.1)
+    automatic_masks(nano, image, low)
+    assert seen[0] > nano.spec.auto.pred_iou_thresh
+
+
 def test_few_objects_tell_nothing_of_their_size(nano, monkeypatch):
     _, image = scene_and_image("touching nuclei", 334, 90002)
     usual = automatic_masks(nano, image, AutoParams(tile="off"))

@@ -58,6 +58,7 @@ _MOST = 256 * 2**20
 _SMALL, _FEW = 0.05, 5
 """Diameter of objects in sides of a view, below which finer tiles are better, and how
 many objects tell of it at least."""
+_THRESHOLDS = ("pred_iou_thresh", "stability_score_thresh")
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ class _Search:
         side = round(spec.auto.tile * input_size)
         if p.tile == "auto" and max(shape) > side and self._guidance is not None:
             view = side if tiles else max(shape)
-            if _are_small(found, view):
+            usual = p.with_(**dict.fromkeys(_THRESHOLDS)).resolved(spec)
+            if _are_small(found.select(passing(found, usual)), view):
                 finer = tile_regions(shape, side // 2, input_size)
                 return self._search(image, finer)
         return found
@@ -348,7 +350,8 @@ class _Search:
 def _are_small(found: Masks, view: int) -> bool:
     """Whether objects found in views of a side would be drawn better in finer ones.
 
-    Masks tell, and not what the guide expects: of noise it expects small objects.
+    Masks that pass the model's own thresholds tell, whatever a person asks for, and not
+    what the guide expects: of noise it expects small objects.
     """
     if len(found) < _FEW:
         return False
