@@ -258,7 +258,7 @@ def test_small_objects_are_looked_at_in_finer_tiles(nano):
     assert len(found) == len(finer)
     assert all(np.array_equal(found.full(i), finer.full(i)) for i in range(len(found)))
     assert f1(found, scene.labels) > f1(usual, scene.labels) + 0.05
-    assert told == sorted(told), "progress never goes back"
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1][0] == told[-1][1]
 
 
@@ -277,21 +277,42 @@ def test_other_images_are_looked_at_as_ever(nano, kind, side, seed):
     assert all(np.array_equal(found.full(i), usual.full(i)) for i in range(len(found)))
 
 
-def test_thresholds_that_let_everything_pass_do_not_tell_of_size(nano, monkeypatch):
-    from napari_sam_suite.engine import auto
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"pred_iou_thresh": 0.99},
+        {"pred_iou_thresh": 0.1, "stability_score_thresh": 0.1},
+        {"min_area": 300},
+        {"max_area": 60},
+    ],
+)
+def test_filters_do_not_tell_how_large_objects_are(nano, settings):
+    for kind, tile in (("touching nuclei", 150), ("cells", "off")):
+        seed = {"touching nuclei": 90002, "cells": 90000}[kind]
+        _, image = scene_and_image(kind, 334, seed)
+        params = AutoParams(**settings)
+        found = automatic_masks(nano, image, params)
+        same = automatic_masks(nano, image, params.with_(tile=tile))
+        assert len(found) == len(same)
+        assert all(
+            np.array_equal(found.full(i), same.full(i)) for i in range(len(same))
+        )
 
-    seen = []
-    small = auto._are_small
 
-    def remember(found, view: int) -> bool:
-        seen.append(found.scores.min())
-        return small(found, view)
+@pytest.mark.parametrize("settings", [{"pred_iou_thresh": 0.9}, {"min_area": 150}])
+def test_moved_filters_give_what_a_new_run_would_in_finer_tiles(nano, settings):
+    from napari_sam_suite.engine.auto import Automatic
+    from napari_sam_suite.engine.filters import refilter
+    from napari_sam_suite.engine.frames import FrameIndex
 
-    monkeypatch.setattr(auto, "_are_small", remember)
     _, image = scene_and_image("touching nuclei", 334, 90002)
-    low = AutoParams(pred_iou_thresh=0.1, stability_score_thresh=0.1)
-    automatic_masks(nano, image, low)
-    assert seen[0] > nano.spec.auto.pred_iou_thresh
+    find = Automatic(AutoParams(), keep_candidates=True)
+    first = find(nano, image, FrameIndex(), report=lambda *_: None, stop=lambda: False)
+    params = AutoParams(**settings)
+    moved = refilter(first.candidates, params.resolved(nano.spec))
+    again = automatic_masks(nano, image, params)
+    assert 0 < len(moved) == len(again) < len(first.masks)
+    assert all(np.array_equal(moved.full(i), again.full(i)) for i in range(len(again)))
 
 
 def test_few_objects_tell_nothing_of_their_size(nano, monkeypatch):

@@ -44,6 +44,8 @@ from napari_sam_suite.engine.tiles import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.frames import FrameIndex
@@ -156,40 +158,46 @@ class _Search:
         p, spec, input_size = self.params, self.model.spec, self.model.input_size
         shape = (image.shape[0], image.shape[1])
         tiles = tile_regions(shape, p.tile, input_size, spec.auto.tile)
-        found = self._search(image, tiles)
         side = round(spec.auto.tile * input_size)
-        if p.tile == "auto" and max(shape) > side and self._guidance is not None:
-            view = side if tiles else max(shape)
-            usual = p.with_(**dict.fromkeys(_THRESHOLDS)).resolved(spec)
-            if _are_small(found.select(passing(found, usual)), view):
-                finer = tile_regions(shape, side // 2, input_size)
-                return self._search(image, finer)
-        return found
+        if p.tile != "auto" or max(shape) <= side:
+            return self._search(image, tiles, p)[0]
+        # What usual settings let pass tells how large objects are, whatever of them a
+        # person wants to see: a filter that is moved gives what a new run would.
+        usual = type(p)().resolved(spec)
+        found, told = self._search(image, tiles, p, usual)
+        if self._guidance is None or not _are_small(
+            told, side if tiles else max(shape)
+        ):
+            return found
+        return self._search(image, tile_regions(shape, side // 2, input_size), p)[0]
 
-    def _search(self, image: NDArray[np.uint8], tiles: list[Region]) -> Masks:
-        """Find everything in the image, its crops and some tiles."""
+    def _search(
+        self, image: NDArray[np.uint8], tiles: list[Region], *filters: AutoParams
+    ) -> list[Masks]:
+        """What some filters leave of what is in the image, its crops and some tiles."""
         p = self.params
         shape = (image.shape[0], image.shape[1])
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
         regions = [*crops, *tiles]
         grids = [self._grid(region, tiled=bool(tiles)) for region in regions]
         self.total = self.done + sum(len(grid) for grid in grids)
-        if self.keep:
-            self.lowest = _lower(p)
+        self.lowest = _lowest(_lower(p) if self.keep else p, filters)
         kept: list[Masks] = []
-        chosen: list[Masks] = []
+        chosen: list[list[Masks]] = [[] for _ in filters]
         for region, grid in zip(regions, grids, strict=True):
             drawn = self._look(image, region, grid, sum(m.nbytes for m in kept))
             if self.keep:
                 kept.append(drawn)
-            chosen.append(choose(drawn, region, p))
+            for some, one in zip(chosen, filters, strict=True):
+                some.append(choose(drawn, region, one))
         if self.keep:
             # The bar may have been raised after the first regions.
             found = tuple(m.select(passing(m, self.lowest)) for m in kept)
             self.candidates = Candidates(
                 tuple(regions), found, p, self.lowest, self.keep
             )
-        return merge(chosen, regions, p)
+        pairs = zip(chosen, filters, strict=True)
+        return [merge(some, regions, one) for some, one in pairs]
 
     def _grid(self, region: Region, *, tiled: bool) -> NDArray[np.float64]:
         """Points (n, 2) in a region's own (y, x), row by row as upstream.
@@ -347,11 +355,21 @@ class _Search:
             self.report(self.done, self.total, text)
 
 
+def _lowest(params: AutoParams, others: Sequence[AutoParams]) -> AutoParams:
+    """Thresholds that let everything pass that passes any of several."""
+    every = [params, *others]
+    return params.with_(
+        **{
+            name: min(getattr(one, name) or 0.0 for one in every)
+            for name in _THRESHOLDS
+        }
+    )
+
+
 def _are_small(found: Masks, view: int) -> bool:
     """Whether objects found in views of a side would be drawn better in finer ones.
 
-    Masks that pass the model's own thresholds tell, whatever a person asks for, and not
-    what the guide expects: of noise it expects small objects.
+    Masks tell, and not what the guide expects: of noise it expects small objects.
     """
     if len(found) < _FEW:
         return False

@@ -35,7 +35,12 @@ _UNKNOWN = 2.0
 
 
 def count_lanes(
-    model: SamModel, frames: int, shape: tuple[int, int], cores: int = 0
+    model: SamModel,
+    frames: int,
+    shape: tuple[int, int],
+    cores: int = 0,
+    *,
+    memory: float = 1.0,
 ) -> int:
     """How many frames to work on at once.
 
@@ -55,11 +60,13 @@ def count_lanes(
         1 GiB at most, or are alone.
     cores : int
         To be used at least, where torch was told of fewer.
+    memory : float
+        Of a lane, over that of a model that answers prompts.
     """
     if frames < 2 or not _shares(model):
         return 1
     largest = _FRAMES // (_PIXEL * shape[0] * shape[1])
-    each = 1e9 * (model.spec.memory or _UNKNOWN)
+    each = 1e9 * memory * (model.spec.memory or _UNKNOWN)
     room = int(psutil.virtual_memory().total / _SHARE / each)
     return max(1, min(MOST, _cores(cores), frames, largest, room))
 

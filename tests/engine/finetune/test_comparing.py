@@ -78,6 +78,12 @@ def test_frames_that_were_learnt_from_count_half(
     assert found.better is better
 
 
+def test_tiles_that_help_a_little_on_many_objects_are_believed() -> None:
+    scores = Scores(1000, 1000, 500), Scores(1000, 1000, 518)
+    assert Comparison(sample(), NONE, NONE, *scores, {}, share=0.0).better
+    assert not Comparison(sample(), NONE, NONE, *scores, {}, share=0.5).better
+
+
 def test_frames_that_were_learnt_from_are_segmented_as_those_that_choose_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from engine.finetune.tiny import Heard, masks_of, sample, square, tiny_model
 from napari_sam_suite.engine.errors import Cancelled, OutputError, ParameterError
-from napari_sam_suite.engine.finetune import epochs, loop
+from napari_sam_suite.engine.finetune import epochs, loop, together
 from napari_sam_suite.engine.finetune.data import Sample
 from napari_sam_suite.engine.finetune.files import read_state, run_folder
 from napari_sam_suite.engine.finetune.loop import finetune
@@ -193,10 +193,13 @@ def test_a_model_that_does_not_become_better_is_the_one_it_began_with(
     assert outcome.card["recommended"]["pred_iou_thresh"] == auto.pred_iou_thresh
 
 
-@pytest.mark.parametrize("train", ["decoder", "neck", "encoder"])
+@pytest.mark.parametrize(
+    ("train", "lanes"), [("decoder", 1), ("neck", 1), ("decoder", 2), ("encoder", 2)]
+)
 def test_a_killed_training_goes_on_to_the_same_result(
-    out: Path, tmp_path: Path, train: str
+    out: Path, tmp_path: Path, train: str, lanes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(together, "count_lanes", lambda *_, **__: lanes)
     whole = tmp_path / "whole.safetensors"
     params = QUICK.with_(batch_size=2, train=train)
     unbroken = Heard()

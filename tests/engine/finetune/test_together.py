@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 from engine.finetune.tiny import Heard, sample, tiny_model, tiny_sam1
-from napari_sam_suite.engine.finetune import together
+from napari_sam_suite.engine.errors import Cancelled
+from napari_sam_suite.engine.filters import refilter
+from napari_sam_suite.engine.finetune import calibrate, together
 from napari_sam_suite.engine.finetune.lessons import Lessons
 from napari_sam_suite.engine.finetune.loop import finetune
+from napari_sam_suite.engine.finetune.optimiser import _TABLES
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.finetune.together import Teachers
 from napari_sam_suite.engine.finetune.trainee import Trainee
@@ -27,7 +31,7 @@ KINDS = pytest.mark.parametrize("train", ["decoder", "neck", "encoder"])
 
 
 def lanes(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(together, "count_lanes", lambda *_: count)
+    monkeypatch.setattr(together, "count_lanes", lambda *_, **__: count)
 
 
 def teachers(trainee: Trainee, folder: Path) -> Teachers:
@@ -110,3 +114,42 @@ def test_what_fails_in_a_lane_is_told_when_all_are_done(
     with teacher.ready(), pytest.raises(ValueError, match="a lane broke"):
         teacher.teach([0, 1, 2], [5])
     assert len(done) >= 2, "the other lane has taught its two views"
+
+
+def test_judging_frames_side_by_side_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    for count in (1, 3):
+        monkeypatch.setattr(calibrate, "count_lanes", lambda *_, n=count: n)
+        found.append(drawn())
+    one, other = found
+    assert len(one) == len(other) == len(SAMPLES)
+    for (first, truth), (second, same) in zip(one, other, strict=True):
+        assert np.array_equal(truth, same)
+        masks, again = (refilter(c, c.params) for c in (first, second))
+        assert np.array_equal(masks.boxes, again.boxes)
+        assert np.array_equal(masks.area, again.area)
+
+
+def test_judging_frames_side_by_side_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibrate, "count_lanes", lambda *_: 2)
+    with pytest.raises(Cancelled):
+        drawn(lambda: True)
+
+
+def drawn(stop: Any = lambda: False) -> calibrate.Frames:
+    params = calibrate.auto_params("off", search="grid").with_(points_per_side=4)
+    params = calibrate.lowest_thresholds(params.resolved(tiny_model().spec))
+    return calibrate.draw_candidates(
+        tiny_model(), SAMPLES, params, report=lambda *_: None, stop=stop
+    )
+
+
+def test_tables_of_positions_are_no_matrices_for_muon() -> None:
+    names = [n for n, p in tiny_sam1().network.named_parameters() if p.ndim == 2]
+    tables = [n for n in names if any(word in n for word in _TABLES)]
+    assert [n for n in names if "rel_pos" in n or "embed" in n or "token" in n]
+    assert all(n in tables for n in names if "rel_pos" in n)

@@ -96,9 +96,14 @@ def draw_candidates(
     else:
         drawn = []
         with start_lanes(count) as lanes:
-            for one in [lanes.submit(draw, sample, _silent) for sample in samples]:
-                report(len(drawn), len(samples), "")
-                drawn.append(one.result())
+            under_way = [lanes.submit(draw, sample, _silent) for sample in samples]
+            try:
+                for one in under_way:
+                    report(len(drawn), len(samples), "")
+                    drawn.append(one.result())
+            finally:
+                for one in under_way:
+                    one.cancel()
     return [
         (candidates, to_labels(sample.masks))
         for candidates, sample in zip(drawn, samples, strict=True)

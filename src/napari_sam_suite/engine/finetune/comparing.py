@@ -114,10 +114,14 @@ class Comparison:
         """Whether the tuned model finds clearly more, and on validation frames no less.
 
         No less than chance may take away: within the standard error, and 0.05 at most.
+        Tiles alone, without other weights, have been tried before; see `suit`.
         """
         lost = f1_of(self.base) - f1_of(self.tuned)
         allowed = min(margin(self.base), _MOST_LOST) if self.learnt else 0
-        return self.gain >= _LEAST_GAIN - _NOTHING and lost <= allowed + _NOTHING
+        least = _LEAST_GAIN if self.share else 0.0
+        return (
+            self.gain > max(least - _NOTHING, _NOTHING) and lost <= allowed + _NOTHING
+        )
 
 
 def compare(

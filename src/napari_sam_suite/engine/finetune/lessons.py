@@ -100,7 +100,7 @@ class Lessons:
     Parameters
     ----------
     trainee : Trainee
-        Looks at them; what it says does not change while it learns.
+        Looks at them; what it says does not change while it learns, or is not kept.
     samples, views : sequence
         Frames, and which parts of them.
     folder : Path

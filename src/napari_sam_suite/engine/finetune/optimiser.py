@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _WARM = 0.05
 _LEAST = 0.02
-_TABLES = ("token", "embed")
+_TABLES = ("token", "embed", "rel_pos")
 """Parts of the names of matrices that are tables of vectors."""
 
 

@@ -201,7 +201,9 @@ class Trainee:
         """What to say when not even the smallest step fits."""
         return OutOfMemory(
             f"There is too little memory to train {self.spec.id}.",
-            "Choose a smaller model or the CPU.",
+            "Choose a smaller model or the CPU."
+            if self.frozen
+            else "Train the neck or the decoder alone, or choose a smaller model.",
         )
 
     @property

@@ -60,7 +60,7 @@ class View:
 def inference_views(
     samples: Sequence[Sample], spec: ModelSpec, tile: int | Literal["auto", "off"]
 ) -> list[View]:
-    """The whole frames and their tiles, exactly as automatic masks look at them."""
+    """The whole frames and their tiles, as automatic masks look at them at first."""
     views = []
     for number, sample in enumerate(samples):
         regions = crop_regions(sample.shape, 0, 0.0)

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 QUOTA = 2**30
 """Bytes of masks kept on disk unless told otherwise."""
 
-_LAYOUT = "2"
+_LAYOUT = "3"
 _FIELDS = ("boxes", "area", "scores", "stability", "level", "points", "crops")
 _DAMAGE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, zlib.error,

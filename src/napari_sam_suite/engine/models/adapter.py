@@ -133,7 +133,7 @@ class Adapter(ABC):
         return _pick(logits.float(), iou.float(), tokens, min_iou)
 
     def learning_parts(self) -> tuple[Any, Any]:
-        """Prompt encoder and mask decoder: what fine-tuning changes."""
+        """Prompt encoder and mask decoder: what fine-tuning changes at least."""
         return self._prompt_encoder, self._mask_decoder
 
     @property
