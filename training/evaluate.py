@@ -128,9 +128,10 @@ def _iou(found: Answer, truth: np.ndarray) -> float:
 
 def _deepest(mask: np.ndarray) -> tuple[float, float]:
     """The pixel (y, x) of a mask that is farthest from its outside."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), mask.shape)
-    return float(y), float(x)
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    depth = ndimage.distance_transform_edt(np.pad(mask[box], 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(depth.argmax(), depth.shape)
+    return float(y + box[0].start), float(x + box[1].start)
 
 
 def prompt_scores(model, item: Item, limit: int = 20) -> dict[str, list[float]]:
@@ -143,7 +144,7 @@ def prompt_scores(model, item: Item, limit: int = 20) -> dict[str, list[float]]:
     ids = np.random.default_rng(0).permutation(ids[ids > 0])[:limit]
     truth = [item.labels == i for i in ids]
     rgb, eyes = as_rgb(item.image), Remembering(model, EmbeddingCache())
-    ask = partial(answer, eyes, rgb, params=PromptParams(answers="all", parts="all"))
+    ask = partial(answer, eyes, rgb, params=PromptParams(answers="all"))
     said = [Prompt(inside=(_deepest(mask),)) for mask in truth]
     found = ask(said, keep_logits=True)
     each = [

@@ -4,7 +4,7 @@ The formulas of `engine/guidance.py` in torch, for many prompts of one kind. A d
 that learns through them learns what is missing from the guide's opinion, and the guide
 where its opinion misleads. Two things differ: the fence around a box is low, so that a
 box that was drawn too small does not dominate, and masks are not cut at the logit that
-fills the box, which is no matter of learning.
+fills the box or suits the clicks, which is no matter of learning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from napari_sam_suite.engine import guidance
+from napari_sam_suite.engine import clicked, guidance
 from napari_sam_suite.engine.proposals import UNIT
 
 FENCE = -4.0
@@ -99,10 +99,10 @@ class _Maps:
         if count == 1:
             return near
         mean = (size * inside).sum(-1) / inside.sum(-1)
-        reach = (guidance.AROUND * mean)[..., None, None]
+        reach = (clicked.AROUND * mean)[..., None, None]
         for p in range(count):
             off = _squares(self.places[None, None], places[:, :, p])
-            bump = guidance.CLICK * torch.exp(-off / (2 * reach * reach))
+            bump = clicked.CLICK * torch.exp(-off / (2 * reach * reach))
             near = near + torch.where(inside[:, :, p, None, None], bump, -bump)
         return near
 

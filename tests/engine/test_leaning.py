@@ -23,7 +23,8 @@ def leaning(monkeypatch):
     import leaning
 
     monkeypatch.setattr(leaning, "FENCE", guidance.NEVER)
-    monkeypatch.setattr(guidance, "filling", lambda *_: 0.0)
+    for cut in ("filling", "siding"):
+        monkeypatch.setattr(guidance, cut, lambda *_: 0.0)
     return leaning
 
 

@@ -377,7 +377,7 @@ def test_an_object_at_the_border_of_the_image_is_not_cut_off() -> None:
 def test_an_object_of_half_a_tile_is_whole_in_one_wherever_it_is() -> None:
     views = Views((1000, 700), (256, 512))
     for y, x in np.random.default_rng(0).uniform(64, 600, (200, 2)):
-        view = views.at(0, Prompt(inside=((y, x),)))
+        view = views.at(0, (y, x, y, x))
         assert view.y0 <= y - 60
         assert view.y1 >= y + 60
         assert view.x0 <= x - 60
@@ -390,7 +390,7 @@ def test_many_boxes_are_looked_at_in_fewer_views() -> None:
     corners = np.random.default_rng(0).uniform(-3, (960, 660), (300, 2))
     boxes = np.concatenate([corners, corners + np.array([40, 30])], 1)
     prompts = from_boxes(boxes.clip(0, (999, 699, 999, 699)))
-    alone = {views.at(0, prompt) for prompt in prompts}
+    alone = {views.at(0, prompt.extent) for prompt in prompts}
     found = views.among(0, prompts)
     assert len(set(found)) <= len(alone) / 2
     for prompt, view in zip(prompts, found, strict=True):
@@ -405,7 +405,7 @@ def test_many_boxes_are_looked_at_in_fewer_views() -> None:
 def test_one_box_is_looked_at_where_a_click_would_be() -> None:
     views = Views((1000, 700), (256, 512))
     (prompt,) = from_boxes([(300, 300, 340, 330)])
-    assert views.among(0, [prompt]) == [views.at(0, prompt)]
+    assert views.among(0, [prompt]) == [views.at(0, prompt.extent)]
 
 
 def test_clicks_beside_many_boxes_stay_in_their_own_views() -> None:
@@ -414,7 +414,7 @@ def test_clicks_beside_many_boxes_stay_in_their_own_views() -> None:
     boxes = from_boxes(np.concatenate([corners, corners + 30], 1))
     clicks = from_points([(500, 350), (20, 600)])
     found = views.among(0, [clicks[0], *boxes, clicks[1]])
-    assert [found[0], found[-1]] == [views.at(0, click) for click in clicks]
+    assert [found[0], found[-1]] == [views.at(0, click.extent) for click in clicks]
 
 
 def test_boxes_as_wide_as_the_image_are_looked_at_in_all_of_it() -> None:
@@ -429,21 +429,59 @@ def test_small_boxes_are_enlarged_for_a_model_that_is_used_to_it() -> None:
     views = Views.of((1000, 700), model)
     small, large = from_boxes([(300, 300, 320, 330), (300, 300, 360, 330)])
     (click,) = from_points([(310, 315)])
-    assert views.at(views.rung(small), small).shape == (150, 150)
+    assert views.at(views.rung(small), small.extent).shape == (150, 150)
     for prompt in (large, click, replace(small, mask=mask_of(box(300, 300, 320, 330)))):
-        assert views.at(views.rung(prompt), prompt).shape == (300, 300)
+        assert views.at(views.rung(prompt), prompt.extent).shape == (300, 300)
     assert {view.shape for view in views.finest()} == {(300, 300)}
     for wide, side in ((33, 150), (34, 300), (100, 300), (101, 600)):
         (one,) = from_boxes([(300, 300, 310, 300 + wide)])
-        assert views.at(views.rung(one), one).shape == (side, side)
+        assert views.at(views.rung(one), one.extent).shape == (side, side)
     known = replace(one, mask=mask_of(box(300, 300, 310, 370)))
-    assert views.at(views.rung(known), known).shape == (600, 600)
+    assert views.at(views.rung(known), known.extent).shape == (600, 600)
     little = Views.of((256, 200), model)
     (small,) = from_boxes([(100, 100, 120, 130)])
-    assert little.at(little.rung(small), small).shape == (150, 150)
-    assert little.at(little.rung(click), click).shape == (256, 200)
+    assert little.at(little.rung(small), small.extent).shape == (150, 150)
+    assert little.at(little.rung(click), click.extent).shape == (256, 200)
     assert Views.of((1000, 700), model, 300).sides[0] == 300
     assert Views.of((1000, 700), model, "off").sides == ()
+
+
+def used_to_tiles_of(side: int) -> Recorder:
+    """A model like the embedded one, whose finest tiles are half of `side`."""
+    model = Recorder(input_size=side)
+    auto = replace(model.spec.auto, tile=1 - 1e-9)
+    model.spec = replace(model.spec, auto=auto)
+    return model
+
+
+def test_a_click_on_something_small_is_looked_at_closer() -> None:
+    model = used_to_tiles_of(128)
+    image = scene((256, 256), (100, 100, 112, 112), (20, 180, 100, 220))
+    found = ask(model, from_points([(105, 105)]), image)
+    assert model.encoded == [(128, 128), (64, 64)]
+    assert found.masks.boxes.tolist() == [[100, 100, 112, 112]]
+    ask(model, from_points([(50, 200)]), image)
+    assert model.encoded[2:] == [(128, 128)]
+    ask(model, [Prompt(whole=True)], image)
+    assert model.encoded[3:] == [(256, 256)]
+
+
+def test_a_correction_stays_close_unless_it_says_that_the_object_is_large() -> None:
+    model, params = used_to_tiles_of(128), PromptParams()
+    image = scene((256, 256), (100, 100, 112, 112))
+    first = Prompt(inside=((105, 105),))
+    (before,) = answer(model, image, [first], params, keep_logits=True)
+    assert before[0].view.shape == (64, 64)
+    for more, shape in (
+        (Prompt(inside=((105, 105), (108, 108))), (64, 64)),
+        (Prompt(inside=((105, 105),), outside=((115, 115),)), (64, 64)),
+        (Prompt(inside=((105, 105), (180, 180))), (256, 256)),
+        (Prompt(inside=((105, 105),), box=(90, 90, 130, 130)), (128, 128)),
+    ):
+        (after,) = answer(model, image, [more], params, earlier={0: before[0]})
+        assert after[0].view.shape == shape
+        sent, _ = model.asked[-1]
+        assert (sent.masks is None) == (shape != (64, 64))
 
 
 def test_prompts_near_each_other_share_their_view() -> None:
@@ -655,6 +693,34 @@ def test_batches_give_the_masks_of_single_prompts(
         assert one[0].view == many[0].view
         assert one[0].score == pytest.approx(many[0].score, abs=1e-3)
         assert abs(int(one[0].crop.sum()) - int(many[0].crop.sum())) <= 2
+
+
+def test_a_click_has_the_answer_first_that_the_others_are_most_like(
+    nano: Remembering, cells: NDArray[np.uint8]
+) -> None:
+    params = PromptParams(answers="all", tile="off", parts="all")
+    for point in ((60.0, 70.0), (150.0, 90.0), (200.0, 200.0)):
+        first = Prompt(inside=(point,))
+        (given,) = answer(nano, cells, [first], params)
+        every = []
+        for level in range(4):
+            (found,) = answer(nano, cells, [replace(first, level=level)], params)
+            assert len(found) == 3
+            assert found[0].level == level
+            every.append(found[0])
+        common = [sum(_iou(one, other) for other in every) for one in every]
+        assert len({one.level for one in given}) == len(given) == 3
+        assert common[given[0].level] == pytest.approx(max(common), abs=0.02)
+        unlike = [_iou(given[0], other) for other in given[1:]]
+        assert unlike == sorted(unlike)
+
+
+def _iou(one: Answer, other: Answer) -> float:
+    masks = np.zeros((2, 2000, 2000), bool)
+    for mask, said in zip(masks, (one, other), strict=True):
+        (y, x), (h, w) = said.origin, said.crop.shape
+        mask[y : y + h, x : x + w] = said.crop
+    return float(masks.all(0).sum() / max(1, masks.any(0).sum()))
 
 
 def test_a_finer_embedding_is_encoded_once_for_any_number_of_prompts(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.special import expit, logit
 
+from napari_sam_suite.engine.clicked import bumps, siding
 from napari_sam_suite.engine.extent import filling
 from napari_sam_suite.engine.models.protocol import to_numpy
 from napari_sam_suite.engine.proposals import UNIT
@@ -42,10 +43,6 @@ SURE = 4.0
 """That logit's bound."""
 FILLED = 0.88
 """Side of the square of an object's area over that of its box: an ellipse."""
-CLICK = 5.0
-"""Logit that is added at a click, or taken away, if there are several."""
-AROUND = 0.15
-"""Its standard deviation in sizes of the object."""
 BOXED = 0.6
 """Part of the strength with a box, which says much by itself."""
 TELLING = 0.35
@@ -123,8 +120,16 @@ class Guidance:
             meant = self._meant(prompts, b)
             if meant is None:
                 continue
+            clicks = self._clicks(prompts, b)
             for k in np.flatnonzero(decoded.prompt == b):
-                logits[k] += anyhow + meant
+                logits[k] += anyhow + meant.near
+                if clicks is not None:
+                    y, x = clicks.places
+                    if prompts.boxes is None:
+                        logits[k] -= siding(logits[k, y, x], clicks.inside)
+                    logits[k] += bumps(
+                        clicks.points, clicks.inside, meant.size, self.size.shape
+                    )
                 if prompts.boxes is not None:
                     low, high = self._placed(prompts.boxes[b])
                     half, area = self.scale / 2, self._told(low, high).area
@@ -184,23 +189,33 @@ class Guidance:
         told = 2 * np.log(self.size[y, x]).mean()
         return float(off.mean() / np.sqrt(len(y))), float(abs(np.log(len(y)) - told))
 
-    def _meant(self, prompts: Prompts, b: int) -> NDArray[np.float32] | None:
-        """Logits (h, w) that favour the object of a prompt; None if it has no place."""
+    def _meant(self, prompts: Prompts, b: int) -> _Meant | None:
+        """What favours the object of a prompt; None if it has no place."""
         points, labels = prompts.points[b], prompts.labels[b]
         inside = points[labels == 1]
         if prompts.boxes is not None:
-            near, size = self._boxed(prompts.boxes[b])
-        elif len(inside):
-            near, size = self._pointed(inside)
-        elif prompts.masks is not None:
-            near, size = self._masked(prompts.masks[b, 0] > 0)
-        else:
+            return self._boxed(prompts.boxes[b])
+        if len(inside):
+            return self._pointed(inside)
+        if prompts.masks is not None:
+            return self._masked(prompts.masks[b, 0] > 0)
+        return None
+
+    def _clicks(self, prompts: Prompts, b: int) -> _Clicks | None:
+        """The clicks of a prompt; None if there is but one that means the object."""
+        labels = prompts.labels[b]
+        alone = int((labels == 1).sum() == 1 and prompts.boxes is None)
+        if (labels >= 0).sum() <= alone:
             return None
-        clicks = labels >= 0
-        alone = len(inside) == 1 and prompts.boxes is None
-        if clicks.sum() > alone:
-            near = near + self._clicked(points[clicks], labels[clicks] == 1, size)
-        return near.astype(np.float32)
+        points = prompts.points[b][labels >= 0]
+        places = (points + 0.5) * self.scale - 0.5
+        return _Clicks(places, self._nearest(points), labels[labels >= 0] == 1)
+
+    def _nearest(self, points: NDArray[np.float64]) -> tuple[NDArray[np.intp], ...]:
+        """Rows and columns of the places that points of the image are in."""
+        last = np.array(self.size.shape) - 1
+        y, x = np.clip((points + 0.5) * self.scale, 0, last).astype(np.intp).T
+        return y, x
 
     def _placed(
         self, box: NDArray[np.float64]
@@ -209,53 +224,33 @@ class Guidance:
         low, high = (box.reshape(2, 2) + 0.5) * self.scale - 0.5
         return low, high
 
-    def _pointed(
-        self, points: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], float]:
-        """Logits (h, w) that favour the objects at some points; their mean size."""
-        last = np.array(self.size.shape) - 1
-        places = np.clip((points + 0.5) * self.scale, 0, last).astype(np.intp)
-        sizes = [max(2.0, float(self.size[y, x])) for y, x in places]
+    def _pointed(self, points: NDArray[np.float64]) -> _Meant:
+        """What favours the objects at some points; their mean size."""
+        y, x = self._nearest(points)
+        sizes = self.size[y, x].clip(2.0)
         near = [
-            self._near(self.named[:, y, x], size)
-            for (y, x), size in zip(places, sizes, strict=True)
+            self._near(self.named[:, y[i], x[i]], float(size))
+            for i, size in enumerate(sizes)
         ]
-        found: NDArray[np.float32] = np.max(near, 0)
-        return found, float(np.mean(sizes))
+        return _Meant(np.max(near, 0), float(sizes.mean()))
 
-    def _clicked(
-        self,
-        points: NDArray[np.float64],
-        inside: NDArray[np.bool_],
-        size: float,
-    ) -> NDArray[np.float32]:
-        """Logits (h, w) that are high around points inside, low around others."""
-        y, x = np.indices(self.size.shape, np.float32)
-        added = np.zeros(self.size.shape, np.float32)
-        for (py, px), sign in zip(
-            (points + 0.5) * self.scale - 0.5, np.where(inside, 1, -1), strict=True
-        ):
-            squares = (y - py) ** 2 + (x - px) ** 2
-            added += sign * CLICK * np.exp(-squares / (2 * (AROUND * size) ** 2))
-        return added
-
-    def _masked(self, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
-        """Logits (h, w) that favour the object that a mask is of; its size."""
+    def _masked(self, mask: NDArray[np.bool_]) -> _Meant:
+        """What favours the object that a mask is of; its size."""
         y, x = np.nonzero(mask)
         if mask.shape != self.size.shape or not len(y):
-            return np.zeros(self.size.shape, np.float32), 2.0
+            return _Meant(np.zeros(self.size.shape, np.float32), 2.0)
         middle, size = np.array([y.mean(), x.mean()]), max(2.0, float(np.sqrt(len(y))))
-        return self._near(middle, size), size
+        return _Meant(self._near(middle, size), size)
 
-    def _boxed(self, box: NDArray[np.float64]) -> tuple[NDArray[np.float32], float]:
-        """Logits (h, w) that favour an object in a box and keep it there; its size."""
+    def _boxed(self, box: NDArray[np.float64]) -> _Meant:
+        """What favours an object in a box and keeps it there; its size."""
         low, high = self._placed(box)
         told = self._told(low, high)
-        added = BOXED * self._near(told.middle, told.size)
+        added = np.float32(BOXED) * self._near(told.middle, told.size)
         outside = np.ones(added.shape, bool)
         outside[_around(low, high)] = False
         added[outside] += NEVER
-        return added, told.size
+        return _Meant(added, told.size)
 
     def _told(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> _Told:
         """Middle and size of the object in a box.
@@ -285,6 +280,45 @@ class Guidance:
         near = 1 - (y * y + x * x) / np.float32((REACH * size) ** 2)
         found: NDArray[np.float32] = STRENGTH * near.clip(-MOST_AGAINST, None)
         return found
+
+
+def most_agreed(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The order of masks in which the one that the others are most like comes first.
+
+    After it come those that are least like it.
+
+    Parameters
+    ----------
+    masks : ndarray of bool, shape (N, h, w)
+        All answers to one prompt.
+
+    Returns
+    -------
+    ndarray of int, shape (N,)
+        Their places.
+    """
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    shared = flat @ flat.T
+    areas = shared.diagonal()
+    each = shared / np.maximum(areas[:, None] + areas - shared, 1)
+    first = each.sum(1).argmax()
+    order = np.argsort(each[first], kind="stable")
+    return np.concatenate([[first], order[order != first]])
+
+
+class _Meant(NamedTuple):
+    """Logits (h, w) in favour of an object, and its size in places."""
+
+    near: NDArray[np.float32]
+    size: float
+
+
+class _Clicks(NamedTuple):
+    """Clicks: (N, 2) points in places, the (y, x) they are in, and if on the object."""
+
+    points: NDArray[np.float64]
+    places: tuple[NDArray[np.intp], ...]
+    inside: NDArray[np.bool_]
 
 
 class _Told(NamedTuple):

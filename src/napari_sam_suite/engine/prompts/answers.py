@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
-from napari_sam_suite.engine.guidance import Guidance
+from napari_sam_suite.engine.guidance import Guidance, most_agreed
 from napari_sam_suite.engine.masks import measure, tighten
 from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
 from napari_sam_suite.engine.models.resize import resize
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ANSWERS = 3
 """How many answers a prompt has at most."""
 
+_ALL = (*SINGLE, *MULTIMASK)
 _Kind = tuple[int, int, bool, bool, tuple[int, ...]]
 _CERTAIN = 1e-3
 """Chance that a pixel of a mask prompt is wrong; the model is told its logit."""
@@ -146,30 +147,58 @@ class _Asking:
         self.asker = Asker(model)
         self.views = Views.of((rgb.shape[0], rgb.shape[1]), model, params.tile)
         self.answers: list[list[Answer]] = [[] for _ in prompts]
+        self.moved: set[int] = set()
 
     def run(self) -> list[list[Answer]]:
-        rungs = {i: self.views.rung(p) for i, p in enumerate(self.prompts)}
-        while rungs:
+        views = self._first()
+        while views:
             by_view: dict[Region, list[int]] = defaultdict(list)
-            by_rung: dict[int, list[int]] = defaultdict(list)
-            for i, rung in rungs.items():
-                before = self.earlier.get(i)
-                if before is not None and self._suits(i, rung, before.view):
-                    by_view[before.view].append(i)
-                else:
-                    by_rung[rung].append(i)
-            for rung, which in by_rung.items():
-                views = self.views.among(rung, [self.prompts[i] for i in which])
-                for i, view in zip(which, views, strict=True):
-                    by_view[view].append(i)
+            for i, view in views.items():
+                by_view[view].append(i)
             for view in sorted(by_view, key=lambda v: v.box):
                 self._look(view, by_view[view])
-            rungs = {
-                i: max(rung, self._layer(i)) + 1
-                for i, rung in rungs.items()
-                if self._is_cut(i)
-            }
+            views = self._next(views)
         return self.answers
+
+    def _first(self) -> dict[int, Region]:
+        """Where to begin with every prompt."""
+        found: dict[int, Region] = {}
+        by_rung: dict[int, list[int]] = defaultdict(list)
+        for i, prompt in enumerate(self.prompts):
+            rung, before = self.views.rung(prompt), self.earlier.get(i)
+            if before is not None and self._suits(i, rung, before.view):
+                found[i] = before.view
+            else:
+                by_rung[rung].append(i)
+        for rung, which in by_rung.items():
+            views = self.views.among(rung, [self.prompts[i] for i in which])
+            found |= dict(zip(which, views, strict=True))
+        return found
+
+    def _next(self, views: dict[int, Region]) -> dict[int, Region]:
+        """Where to look again: larger where an answer is cut, closer at a small one."""
+        found = {}
+        for i, view in views.items():
+            box = self._box(i)
+            if box is None:
+                continue
+            if not view.is_crop and view.cuts(box, self.views.shape, near=1):
+                found[i] = self.views.at(view.layer + 1, self.prompts[i].extent)
+            elif i not in self.moved and view.layer == self.views.first:
+                closer = self.views.closer(box)
+                if closer is not None:
+                    found[i] = closer
+        self.moved.update(found)
+        return found
+
+    def _box(self, i: int) -> tuple[int, int, int, int] | None:
+        """(y0, x0, y1, x1) of the best answer to a prompt of unknown size."""
+        prompt, answers = self.prompts[i], self.answers[i]
+        known = prompt.whole or prompt.box is not None or prompt.mask is not None
+        if known or not answers:
+            return None
+        (y0, x0), (h, w) = answers[0].origin, answers[0].crop.shape
+        return (y0, x0, y0 + h, x0 + w) if h else None
 
     def chosen(self, i: int, found: list[Answer]) -> list[Answer]:
         """The answers to give to a prompt, the one of its level first."""
@@ -177,7 +206,7 @@ class _Asking:
         if level is None:
             return found
         found = sorted(found, key=lambda one: one.level != level)
-        return found if self.params.answers == "all" else found[:1]
+        return found[: ANSWERS if self.params.answers == "all" else 1]
 
     def _suits(self, i: int, rung: int, view: Region) -> bool:
         """Whether a prompt can stay in the view of the answer that it corrects.
@@ -190,21 +219,8 @@ class _Asking:
         held = extent is None or (
             _within(extent[:2], view) and _within(extent[2:], view)
         )
-        return held and rung <= view.layer
-
-    def _layer(self, i: int) -> int:
-        return self.answers[i][0].view.layer if self.answers[i] else 0
-
-    def _is_cut(self, i: int) -> bool:
-        """Whether the best answer to a prompt of unknown size goes on elsewhere."""
-        prompt, answers = self.prompts[i], self.answers[i]
-        if prompt.box is not None or prompt.mask is not None or not answers:
-            return False
-        best = answers[0]
-        (y0, x0), (h, w) = best.origin, best.crop.shape
-        box = (y0, x0, y0 + h, x0 + w)
-        shape = (self.rgb.shape[0], self.rgb.shape[1])
-        return bool(h) and not best.view.is_crop and best.view.cuts(box, shape, near=1)
+        closer = view.layer < self.views.first and self.prompts[i].box is None
+        return held and (closer or rung <= view.layer)
 
     def _look(self, view: Region, which: list[int]) -> None:
         """Answer prompts in one view, those that are of a kind together."""
@@ -214,7 +230,7 @@ class _Asking:
         guidance = Guidance.of(embedding)
         kinds: dict[_Kind, list[int]] = defaultdict(list)
         for i in which:
-            kinds[self._kind(i, view)].append(i)
+            kinds[self._kind(i, view, guidance is not None)].append(i)
         for (*_, masked, tokens), alike in kinds.items():
 
             def ask(
@@ -235,12 +251,13 @@ class _Asking:
                 self._take(part.tolist(), decoded, tokens, embedding, view)
                 self._pause("Answering prompts")
 
-    def _kind(self, i: int, view: Region) -> _Kind:
+    def _kind(self, i: int, view: Region, guided: bool) -> _Kind:
         """Prompts of one kind have arrays of one shape and want the same tokens."""
         p = self.prompts[i]
         outside = sum(_within(point, view) for point in p.outside)
         masked = p.mask is not None or self._goes_on(i, view)
-        return len(p.inside), outside, p.box is not None, masked, self._tokens(p)
+        tokens = self._tokens(p, guided)
+        return len(p.inside), outside, p.box is not None, masked, tokens
 
     def _goes_on(self, i: int, view: Region) -> bool:
         """Whether the answer that the prompt corrects was found in this view.
@@ -250,14 +267,12 @@ class _Asking:
         before = self.earlier.get(i)
         return before is not None and before.view == view and before.logits is not None
 
-    def _all(self, prompt: Prompt) -> bool:
-        """Whether all answers to a prompt are wanted, to give or to choose from."""
-        return self.params.answers == "all" or prompt.level is not None
-
-    def _tokens(self, prompt: Prompt) -> tuple[int, ...]:
+    def _tokens(self, prompt: Prompt, guided: bool) -> tuple[int, ...]:
+        """Output tokens to ask for: what to give, and what to choose it from."""
         if prompt.ambiguous:
-            return MULTIMASK
-        return (*SINGLE, *MULTIMASK) if self._all(prompt) else SINGLE
+            return _ALL if guided and not prompt.whole else MULTIMASK
+        several = self.params.answers == "all" or prompt.level is not None
+        return _ALL if several else SINGLE
 
     def _prompts(
         self, part: list[int], view: Region, embedding: Embedding, masked: bool
@@ -313,8 +328,8 @@ class _Asking:
         logits, scores = decoded.logits, decoded.iou
         for place, i in enumerate(part):
             first = place * len(tokens)
-            rows = self._rank(scores[first : first + len(tokens)], tokens) + first
-            rows = rows[: ANSWERS if self._all(self.prompts[i]) else 1]
+            own = np.s_[first : first + len(tokens)]
+            rows = first + self._rank(self.prompts[i], logits[own], scores[own], tokens)
             self.answers[i] = [
                 self._measure(
                     i,
@@ -328,13 +343,26 @@ class _Asking:
             ]
 
     def _rank(
-        self, scores: NDArray[np.float32], tokens: tuple[int, ...]
+        self,
+        prompt: Prompt,
+        logits: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        tokens: tuple[int, ...],
     ) -> NDArray[np.intp]:
-        """Places of the answers to give: token 0 is the one for clear prompts."""
+        """Places of the answers to give, in order.
+
+        A clear prompt has token 0 first. An ambiguous one has the answer that the
+        others are most like first if all four are there (a mean IoU of 0.71 instead of
+        0.69 of clicks on 534 training objects), and then those least like it; else the
+        order is that of the scores.
+        """
         order = np.argsort(-scores, kind="stable")
-        if len(tokens) > len(MULTIMASK):
-            order = np.concatenate([[0], order[order > 0]])
-        return order
+        if len(tokens) == len(_ALL):
+            clear = np.concatenate([[0], order[order > 0]])
+            order = most_agreed(logits > 0) if prompt.ambiguous else clear
+        if prompt.level is not None:
+            return order
+        return order[: ANSWERS if self.params.answers == "all" else 1]
 
     def _measure(
         self,

@@ -222,9 +222,9 @@ class Interactive:
         height, width = rgb.shape[:2]
         views = Views.of((height, width), model, self.params.tile)
         middle = near or ((height - 1) / 2, (width - 1) / 2)
-        first = views.at(views.first, Prompt(inside=(middle,)))
+        first = views.at(views.first, (*middle, *middle))
         rest = [view for view in views.finest() if view != first]
         rest.sort(key=lambda v: np.hypot(v.y0 - first.y0, v.x0 - first.x0))
-        whole = views.at(views.last, Prompt(whole=True))
+        whole = views.at(views.last, None)
         ordered = [first, whole, *rest[: _PREPARED - 2]]
         return list(dict.fromkeys(ordered))

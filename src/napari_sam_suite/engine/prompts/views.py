@@ -4,8 +4,9 @@ A model sees its square input. A nucleus of 20 pixels in an image of 2048 is nea
 lost in it, and a tissue fold does not fit the tile that suits nuclei. So there is a
 ladder of views: tiles, tiles of twice their side, and so on, up to the whole image.
 A box says how large its object is, and with it the rung; a click begins with the
-tiles, and goes up while its answer is cut off by the edge of the view. For small boxes
-a model that is used to enlarged images has a rung below the tiles.
+tiles, and goes up while its answer is cut off by the edge of the view. For small boxes,
+and for clicks whose answer is small, a model that is used to enlarged images has a rung
+below the tiles.
 
 The views of a rung lie in a fixed grid, so that prompts one after the other meet
 embeddings that are there. Many boxes at once are looked at in views that are laid
@@ -111,9 +112,15 @@ class Views:
             for (y0, y1), (x0, x1) in product(rows, columns)
         ]
 
-    def at(self, rung: int, prompt: Prompt) -> Region:
-        """The view of a rung in whose middle the prompt is, as nearly as there is."""
-        extent = prompt.extent
+    def closer(self, box: Box) -> Region | None:
+        """A view below the tiles that suits the object in a box, if there is one."""
+        for k in range(self.first):
+            if self.sides[k] >= _wide(box) * _CONTEXT:
+                return self.at(k, box)
+        return None
+
+    def at(self, rung: int, extent: Box | None) -> Region:
+        """The view of a rung in whose middle a box is, as nearly as there is."""
         if rung >= self.last or extent is None:
             return Region(0, 0, *self.shape, layer=self.last)
         middle = (extent[0] + extent[2]) / 2, (extent[1] + extent[3]) / 2
@@ -129,7 +136,7 @@ class Views:
         Those around prompts that do not say how large their object is are the same as
         if each were alone.
         """
-        views = [self.at(rung, prompt) for prompt in prompts]
+        views = [self.at(rung, prompt.extent) for prompt in prompts]
         sized = [
             i
             for i, prompt in enumerate(prompts)

@@ -20,6 +20,7 @@ const MARGIN = 1;
 const NEVER = -20;
 const RATING = [0.36, 1.7, 0.586, -0.854, -0.69];
 const FAR = 3;
+const LEVEL = { most: 3, step: 0.25, likely: 1 };
 
 /**
  * Logits (low x low) that lean towards the object of some prompts.
@@ -58,6 +59,11 @@ export function lean(logits, guide, low, points, perPixel) {
     const anyhow = INSIDE * Math.min(SURE, Math.max(-SURE, guide[i]));
     const fence = box && outside(box, x, y) ? NEVER : 0;
     leaned[i] = logits[i] + part * STRENGTH * near + anyhow + fence;
+  }
+  const level = box ? 0 : siding(leaned, marks, low);
+  for (let i = 0; i < count; i++) {
+    const [x, y] = [i % low, Math.floor(i / low)];
+    leaned[i] -= level;
     for (const mark of marks) {
       const squares = (y - mark.y) ** 2 + (x - mark.x) ** 2;
       const bump = CLICK * Math.exp(-squares / (2 * (AROUND * size) ** 2));
@@ -65,8 +71,38 @@ export function lean(logits, guide, low, points, perPixel) {
     }
   }
   if (!box) return leaned;
-  const level = filling(leaned, low, box, perPixel, meant[0].area);
-  return leaned.map((value) => value - level);
+  const cut = filling(leaned, low, box, perPixel, meant[0].area);
+  return leaned.map((value) => value - cut);
+}
+
+/** How much an answer is like all of them: the sum of its IoU with each. */
+export function agreed(one, answers) {
+  return answers.reduce((sum, other) => sum + overlap(one, other), 0);
+}
+
+function overlap(a, b) {
+  let [shared, either] = [0, 0];
+  for (let i = 0; i < a.length; i++) {
+    shared += a[i] > 0 && b[i] > 0;
+    either += a[i] > 0 || b[i] > 0;
+  }
+  return shared / Math.max(1, either);
+}
+
+/** The level that has clicks on their right sides; as in the engine's clicked.py. */
+function siding(logits, marks, low) {
+  if (!marks.length) return 0;
+  const { most, step, likely } = LEVEL;
+  let [best, found] = [Infinity, 0];
+  for (let level = -most; level <= most; level += step) {
+    let cost = level ** 2 / (2 * likely ** 2);
+    for (const mark of marks) {
+      const off = logits[placeOf(mark, low)] - level;
+      cost += Math.log1p(Math.exp(mark.label ? -off : off));
+    }
+    if (cost < best) [best, found] = [cost, level];
+  }
+  return found;
 }
 
 /** How good a leaning mask is, from 0 to 1; score is the model's estimate. */
@@ -188,17 +224,21 @@ function ends(profile, level) {
 }
 
 /** The middle that a point names, and the size of its object. */
-function named({ x, y }, guide, low) {
+function named(point, guide, low) {
   const count = low * low;
+  const i = placeOf(point, low);
+  return {
+    y: Math.floor(i / low) + UNIT * guide[2 * count + i],
+    x: (i % low) + UNIT * guide[3 * count + i],
+    size: Math.max(2, UNIT * Math.exp(guide[4 * count + i])),
+  };
+}
+
+function placeOf({ x, y }, low) {
   const [column, row] = [x, y].map((v) =>
     Math.min(low - 1, Math.max(0, Math.floor(v + 0.5))),
   );
-  const i = row * low + column;
-  return {
-    y: row + UNIT * guide[2 * count + i],
-    x: column + UNIT * guide[3 * count + i],
-    size: Math.max(2, UNIT * Math.exp(guide[4 * count + i])),
-  };
+  return row * low + column;
 }
 
 function outside({ low, high }, x, y) {

@@ -1,6 +1,6 @@
 // The exported encoder and decoder on onnxruntime-web.
 
-import { lean, rate } from "./guidance.js";
+import { agreed, lean, rate } from "./guidance.js";
 
 const LIBRARY = "ort.wasm.min.mjs";
 const MOST_THREADS = 4;
@@ -112,8 +112,25 @@ class Model {
     const real = points.filter((point) => point.label >= 0);
     const clear = real.length !== 1 || real[0].label !== 1;
     const feed = this.feed(embedding, points, shape);
-    const part = clear && this.sessions.decoder_single ? "decoder_single" : "decoder";
-    const session = this.sessions[part];
+    const guide = embedding.guide?.data;
+    const drawn = [];
+    if (clear || guide) drawn.push(...(await this.draw("decoder_single", feed, [0])));
+    if (!clear) drawn.push(...(await this.draw("decoder", feed, [1, 2, 3])));
+    const bestOf = (value) =>
+      drawn.reduce((best, next) => (value(next) > value(best) ? next : best));
+    if (!guide) return bestOf(({ score }) => score);
+    const [y, x] = filled.map((n, i) => n / shape[i] / 4);
+    for (const one of drawn) {
+      one.logits = lean(one.logits, guide, this.low, points, { y, x });
+    }
+    const masks = drawn.map(({ logits }) => logits);
+    const best = bestOf(({ logits }) => agreed(logits, masks));
+    return { ...best, score: rate(best.logits, best.score, guide, this.low) };
+  }
+
+  /** Some of the masks [{logits, score}]; all there are, if it is only one. */
+  async draw(part, feed, tokens) {
+    const session = this.sessions[part] ?? this.sessions.decoder;
     // an encoder may say more than decoders take
     const taken = session.inputNames.map((name) => [name, feed[name]]);
     const found = await session.run(Object.fromEntries(taken));
@@ -123,24 +140,11 @@ class Model {
     if (masks.data.length !== scores.length * size) {
       throw new Told("The decoder's masks are not those of model.json: export again.");
     }
-    // all four masks: the first is that of clear prompts
-    const from = scores.length === 4 && !clear ? 1 : 0;
-    const to = scores.length === 4 && clear ? 1 : scores.length;
-    const [y, x] = filled.map((n, i) => n / shape[i] / 4);
-    const answers = [];
-    for (let i = from; i < to; i++) {
-      const logits = masks.data.subarray(i * size, (i + 1) * size);
-      answers.push(this.guided(logits, scores[i], embedding, points, { y, x }));
-    }
-    return answers.reduce((best, next) => (next.score > best.score ? next : best));
-  }
-
-  /** A mask and its score as the guide of the model, if it has one, sees them. */
-  guided(logits, score, embedding, points, perPixel) {
-    if (!embedding.guide) return { logits, score };
-    const guide = embedding.guide.data;
-    const leaned = lean(logits, guide, this.low, points, perPixel);
-    return { logits: leaned, score: rate(leaned, score, guide, this.low) };
+    const all = scores.map((score, i) => ({
+      logits: masks.data.subarray(i * size, (i + 1) * size),
+      score,
+    }));
+    return all.length === 4 ? tokens.map((token) => all[token]) : all;
   }
 
   feed(embedding, points, shape) {
