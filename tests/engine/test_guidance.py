@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit
 
 from engine.guides import PLACES, discs, perfect_guide
-from napari_sam_suite.engine.guidance import RATING, Guidance, most_agreed
+from napari_sam_suite.engine.guidance import RATING, Guidance, blend, unlike
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.protocol import Decoded, Embedding, Prompts
 from napari_sam_suite.engine.models.registry import find_model
@@ -196,14 +196,22 @@ def test_a_click_beside_the_outline_lowers_all_of_it(guidance, logit):
     assert 0.2 < lower[32, 29] < 2
 
 
-def test_the_answer_that_the_others_are_most_like_comes_first():
+def test_a_blend_is_the_mean_of_answers_by_their_worth():
+    logits = np.stack([np.full((2, 2), v, np.float32) for v in (4, -2, 1)])
+    mixed, score = blend(logits, np.array([0.9, 0.6, 0.5], np.float32))
+    assert mixed == pytest.approx(np.full((2, 2), (3.6 - 1.2 + 0.5) / 2))
+    assert score == pytest.approx((0.81 + 0.36 + 0.25) / 2)
+    nothing, score = blend(logits, np.zeros(3, np.float32))
+    assert np.isfinite(nothing).all()
+    assert score == 0
+
+
+def test_masks_least_like_another_come_first():
     masks = np.zeros((4, 8, 8), bool)
-    for k, width in enumerate((2, 4, 5, 8)):
+    for k, width in enumerate((4, 5, 8, 0)):
         masks[k, :, :width] = True
-    # IoU with all four: 2.15, 2.8, 2.825, 2.375
-    assert most_agreed(masks).tolist() == [2, 0, 3, 1]
-    assert most_agreed(masks[:1]).tolist() == [0]
-    assert most_agreed(np.zeros((3, 8, 8), bool)).tolist() == [0, 1, 2]
+    assert unlike(masks[0], masks[1:]).tolist() == [2, 1, 0]
+    assert unlike(masks[3], masks[3:]).tolist() == [0]
 
 
 def test_a_click_beside_a_box_is_obeyed(guidance):

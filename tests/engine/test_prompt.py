@@ -695,24 +695,31 @@ def test_batches_give_the_masks_of_single_prompts(
         assert abs(int(one[0].crop.sum()) - int(many[0].crop.sum())) <= 2
 
 
-def test_a_click_has_the_answer_first_that_the_others_are_most_like(
+def test_a_click_has_the_mean_of_all_answers_first(
     nano: Remembering, cells: NDArray[np.uint8]
 ) -> None:
     params = PromptParams(answers="all", tile="off", parts="all")
     for point in ((60.0, 70.0), (150.0, 90.0), (200.0, 200.0)):
         first = Prompt(inside=(point,))
-        (given,) = answer(nano, cells, [first], params)
+        (given,) = answer(nano, cells, [first], params, keep_logits=True)
         every = []
         for level in range(4):
-            (found,) = answer(nano, cells, [replace(first, level=level)], params)
+            at = replace(first, level=level)
+            (found,) = answer(nano, cells, [at], params, keep_logits=True)
             assert len(found) == 3
             assert found[0].level == level
             every.append(found[0])
-        common = [sum(_iou(one, other) for other in every) for one in every]
+        assert given[0].level == 0
         assert len({one.level for one in given}) == len(given) == 3
-        assert common[given[0].level] == pytest.approx(max(common), abs=0.02)
+        assert _iou(given[0], every[0]) == 1
         unlike = [_iou(given[0], other) for other in given[1:]]
         assert unlike == sorted(unlike)
+        drawn = np.stack([one.logits for one in every if one.logits is not None])
+        # between the answers that it is the mean of, where all three are of one mind
+        alike = (drawn[1:] > 8).all(0)
+        assert (drawn[0][alike] > 0).all()
+        (best,) = answer(nano, cells, [first], params.with_(answers="best"))
+        assert [one.level for one in best] == [0]
 
 
 def _iou(one: Answer, other: Answer) -> float:

@@ -282,28 +282,33 @@ class Guidance:
         return found
 
 
-def most_agreed(masks: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """The order of masks in which the one that the others are most like comes first.
-
-    After it come those that are least like it.
+def blend(
+    logits: NDArray[np.float32], iou: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """The mean of all answers to one click, each as much as it is worth.
 
     Parameters
     ----------
-    masks : ndarray of bool, shape (N, h, w)
-        All answers to one prompt.
+    logits : ndarray, shape (N, h, w)
+        The answers, leaning.
+    iou : ndarray, shape (N,)
+        How they are rated.
 
     Returns
     -------
-    ndarray of int, shape (N,)
-        Their places.
+    (ndarray, float)
+        Logits (h, w), and the mean rating.
     """
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    shared = flat @ flat.T
-    areas = shared.diagonal()
-    each = shared / np.maximum(areas[:, None] + areas - shared, 1)
-    first = each.sum(1).argmax()
-    order = np.argsort(each[first], kind="stable")
-    return np.concatenate([[first], order[order != first]])
+    worth = iou / max(float(iou.sum()), _WORST)
+    mixed: NDArray[np.float32] = np.tensordot(worth, logits, 1).astype(np.float32)
+    return mixed, float(worth @ iou)
+
+
+def unlike(mask: NDArray[np.bool_], others: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """The order of masks (N, h, w), those with the least IoU with another first."""
+    common = (others & mask).sum((1, 2))
+    either = (others | mask).sum((1, 2))
+    return np.argsort(common / np.maximum(either, 1), kind="stable")
 
 
 class _Meant(NamedTuple):

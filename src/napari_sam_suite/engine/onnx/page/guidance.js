@@ -75,18 +75,16 @@ export function lean(logits, guide, low, points, perPixel) {
   return leaned.map((value) => value - cut);
 }
 
-/** How much an answer is like all of them: the sum of its IoU with each. */
-export function agreed(one, answers) {
-  return answers.reduce((sum, other) => sum + overlap(one, other), 0);
-}
-
-function overlap(a, b) {
-  let [shared, either] = [0, 0];
-  for (let i = 0; i < a.length; i++) {
-    shared += a[i] > 0 && b[i] > 0;
-    either += a[i] > 0 || b[i] > 0;
+/** The mean of all answers [{logits, score}] to one click, each as much as it is worth. */
+export function blend(answers) {
+  const total = answers.reduce((sum, { score }) => sum + score, 0) || 1;
+  const logits = new Float32Array(answers[0].logits.length);
+  for (const one of answers) {
+    const worth = one.score / total;
+    for (let i = 0; i < logits.length; i++) logits[i] += worth * one.logits[i];
   }
-  return shared / Math.max(1, either);
+  const score = answers.reduce((sum, { score }) => sum + score ** 2 / total, 0);
+  return { logits, score };
 }
 
 /** The level that has clicks on their right sides; as in the engine's clicked.py. */

@@ -1,6 +1,6 @@
 // The exported encoder and decoder on onnxruntime-web.
 
-import { agreed, lean, rate } from "./guidance.js";
+import { blend, lean, rate } from "./guidance.js";
 
 const LIBRARY = "ort.wasm.min.mjs";
 const MOST_THREADS = 4;
@@ -116,16 +116,13 @@ class Model {
     const drawn = [];
     if (clear || guide) drawn.push(...(await this.draw("decoder_single", feed, [0])));
     if (!clear) drawn.push(...(await this.draw("decoder", feed, [1, 2, 3])));
-    const bestOf = (value) =>
-      drawn.reduce((best, next) => (value(next) > value(best) ? next : best));
-    if (!guide) return bestOf(({ score }) => score);
+    if (!guide) return drawn.reduce((a, b) => (b.score > a.score ? b : a));
     const [y, x] = filled.map((n, i) => n / shape[i] / 4);
-    for (const one of drawn) {
-      one.logits = lean(one.logits, guide, this.low, points, { y, x });
-    }
-    const masks = drawn.map(({ logits }) => logits);
-    const best = bestOf(({ logits }) => agreed(logits, masks));
-    return { ...best, score: rate(best.logits, best.score, guide, this.low) };
+    const leaning = drawn.map(({ logits, score }) => {
+      const leaned = lean(logits, guide, this.low, points, { y, x });
+      return { logits: leaned, score: rate(leaned, score, guide, this.low) };
+    });
+    return clear ? leaning[0] : blend(leaning);
   }
 
   /** Some of the masks [{logits, score}]; all there are, if it is only one. */
