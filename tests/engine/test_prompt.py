@@ -466,6 +466,19 @@ def test_a_click_on_something_small_is_looked_at_closer() -> None:
     assert model.encoded[3:] == [(256, 256)]
 
 
+def test_a_closer_view_holds_all_points_of_a_small_answer() -> None:
+    model = used_to_tiles_of(128)
+    image = scene((256, 256), (100, 100, 112, 112))
+    far = [(105, 105), (60, 100)]
+    ask(model, from_points(far, together=True), image, parts="all")
+    assert model.encoded == [(128, 128)]
+    near = [(105, 105), (103, 107)]
+    ask(model, from_points(near, together=True), image, parts="all")
+    assert model.encoded[1:] == [(128, 128), (64, 64)]
+    for sent, _ in model.asked:
+        assert (sent.points >= 0).all()
+
+
 def test_a_correction_stays_close_unless_it_says_that_the_object_is_large() -> None:
     model, params = used_to_tiles_of(128), PromptParams()
     image = scene((256, 256), (100, 100, 112, 112))

@@ -185,7 +185,9 @@ class _Asking:
             if not view.is_crop and view.cuts(box, self.views.shape, near=1):
                 found[i] = self.views.at(view.layer + 1, self.prompts[i].extent)
             elif i not in self.moved and view.layer == self.views.first:
-                closer = self.views.closer(box)
+                extent = self.prompts[i].extent or box
+                low, high = np.minimum(box, extent), np.maximum(box, extent)
+                closer = self.views.closer((low[0], low[1], high[2], high[3]))
                 if closer is not None:
                     found[i] = closer
         self.moved.update(found)
