@@ -15,6 +15,7 @@ from skimage.measure import label as connected
 from torch.utils.data import DataLoader, IterableDataset
 
 from data import SHARES
+from grounds import ground
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,11 +163,9 @@ def _degrade(rng: np.random.Generator, pixels: torch.Tensor) -> torch.Tensor:
         shape = (1 if rng.random() < 0.7 else 3, *pixels.shape[1:])
         noise = torch.randn(shape, generator=generator)
         pixels = pixels + noise * float(rng.uniform(0.01, 0.08))
-    if rng.random() < 0.15:
-        sigma = float(np.exp(rng.uniform(np.log(2), np.log(16))))
-        ground = ndimage.gaussian_filter(rng.normal(size=pixels.shape[1:]), sigma)
-        ground *= rng.uniform(0.02, 0.09) / max(float(ground.std()), 1e-6)
-        pixels = pixels + torch.from_numpy(ground.astype(np.float32))
+    if rng.random() < 0.2:
+        laid = torch.from_numpy(ground(rng, pixels.shape[-1]))
+        pixels = pixels + laid * float(rng.uniform(0.02, 0.07))
     if rng.random() < 0.12:
         sigma = float(np.exp(rng.uniform(np.log(6), np.log(40))))
         wide = ndimage.gaussian_filter(pixels.numpy(), (0, sigma, sigma))

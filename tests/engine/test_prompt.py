@@ -24,8 +24,9 @@ from napari_sam_suite.engine.models.protocol import (
 )
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.prompts.answers import Answer, answer, mask_logits
+from napari_sam_suite.engine.prompts.answers import Answer, answer
 from napari_sam_suite.engine.prompts.finder import Prompted, start_prompts
+from napari_sam_suite.engine.prompts.inputs import mask_logits
 from napari_sam_suite.engine.prompts.params import PromptParams
 from napari_sam_suite.engine.prompts.prompt import (
     MaskPrompt,

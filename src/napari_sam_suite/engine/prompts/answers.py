@@ -10,11 +10,17 @@ import numpy as np
 
 from napari_sam_suite.engine.asking import Asker
 from napari_sam_suite.engine.errors import Cancelled
-from napari_sam_suite.engine.guidance import Guidance, blend, unlike
+from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.masks import measure, tighten
-from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE, Prompts
-from napari_sam_suite.engine.models.resize import resize
+from napari_sam_suite.engine.prompts.inputs import (
+    inside_view,
+    mask_logits,
+    outside_points,
+    to_inputs,
+    told_again,
+)
 from napari_sam_suite.engine.prompts.pieces import keep_meant
+from napari_sam_suite.engine.prompts.ranking import how_many, rank, tokens_for
 from napari_sam_suite.engine.prompts.views import Views
 from napari_sam_suite.engine.resample import Enlargement
 
@@ -24,18 +30,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.finder import Report, Stop
-    from napari_sam_suite.engine.models.protocol import Decoded, Embedding, SamModel
+    from napari_sam_suite.engine.models.protocol import (
+        Decoded,
+        Embedding,
+        Prompts,
+        SamModel,
+    )
     from napari_sam_suite.engine.prompts.params import PromptParams
-    from napari_sam_suite.engine.prompts.prompt import MaskPrompt, Prompt
+    from napari_sam_suite.engine.prompts.prompt import Prompt
     from napari_sam_suite.engine.tiles import Region
 
-ANSWERS = 3
-"""How many answers a prompt has at most."""
-
-_ALL = (*SINGLE, *MULTIMASK)
 _Kind = tuple[int, int, bool, bool, tuple[int, ...]]
-_CERTAIN = 1e-3
-"""Chance that a pixel of a mask prompt is wrong; the model is told its logit."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ class _Asking:
         if level is None:
             return found
         found = sorted(found, key=lambda one: one.level != level)
-        return found[: ANSWERS if self.params.answers == "all" else 1]
+        return found[: how_many(self.params)]
 
     def _suits(self, i: int, rung: int, view: Region) -> bool:
         """Whether a prompt can stay in the view of the answer that it corrects.
@@ -219,7 +224,7 @@ class _Asking:
         """
         extent = self.prompts[i].extent
         held = extent is None or (
-            _within(extent[:2], view) and _within(extent[2:], view)
+            inside_view(extent[:2], view) and inside_view(extent[2:], view)
         )
         closer = view.layer < self.views.first and self.prompts[i].box is None
         return held and (closer or rung <= view.layer)
@@ -256,9 +261,9 @@ class _Asking:
     def _kind(self, i: int, view: Region, guided: bool) -> _Kind:
         """Prompts of one kind have arrays of one shape and want the same tokens."""
         p = self.prompts[i]
-        outside = sum(_within(point, view) for point in p.outside)
+        outside = len(outside_points(p, view))
         masked = p.mask is not None or self._goes_on(i, view)
-        tokens = self._tokens(p, guided)
+        tokens = tokens_for(p, self.params, guided)
         return len(p.inside), outside, p.box is not None, masked, tokens
 
     def _goes_on(self, i: int, view: Region) -> bool:
@@ -269,42 +274,20 @@ class _Asking:
         before = self.earlier.get(i)
         return before is not None and before.view == view and before.logits is not None
 
-    def _tokens(self, prompt: Prompt, guided: bool) -> tuple[int, ...]:
-        """Output tokens to ask for: what to give, and what to choose it from."""
-        if prompt.ambiguous:
-            return _ALL if guided and not prompt.whole else MULTIMASK
-        several = self.params.answers == "all" or prompt.level is not None
-        return _ALL if several else SINGLE
-
     def _prompts(
         self, part: list[int], view: Region, embedding: Embedding, masked: bool
     ) -> Prompts:
         """Prompts of one kind in the coordinates of a view."""
-        points, labels, boxes = [], [], []
-        for i in part:
-            p = self.prompts[i]
-            outside = [q for q in p.outside if _within(q, view)]
-            points.append([*p.inside, *outside])
-            labels.append([1] * len(p.inside) + [0] * len(outside))
-            boxes.append((0, 0, *self._last_pixel()) if p.whole else p.box)
-        shift = np.array(view.origin, np.float64)
-        place = np.array(points, np.float64).reshape(len(part), -1, 2) - shift
-        known = boxes[0] is not None
-        box = np.array(boxes, np.float64) - np.tile(shift, 2) if known else None
-        marks = np.array(labels, np.int64).reshape(len(part), -1)
         masks = None
         if masked:
             masks = np.stack([self._mask(i, view, embedding) for i in part])
-        return Prompts(place, marks, box, masks)
-
-    def _last_pixel(self) -> tuple[int, int]:
-        return self.rgb.shape[0] - 1, self.rgb.shape[1] - 1
+        return to_inputs([self.prompts[i] for i in part], view, masks)
 
     def _mask(self, i: int, view: Region, embedding: Embedding) -> NDArray[np.float32]:
         """Logits (1, low, low) that the model is given with a prompt."""
         before = self.earlier[i].logits if self._goes_on(i, view) else None
         if before is not None:
-            return before[None].clip(-32, 32)
+            return told_again(before)
         mask = self.prompts[i].mask
         assert mask is not None, "only prompts with a mask come here"
         return mask_logits(mask, view, embedding, self.model.input_size)
@@ -329,43 +312,20 @@ class _Asking:
         decoded = decoded.numpy()
         logits, scores = decoded.logits, decoded.iou
         for place, i in enumerate(part):
-            first = place * len(tokens)
-            own = np.s_[first : first + len(tokens)]
-            if tokens == _ALL and self.prompts[i].ambiguous:
-                logits[first], scores[first] = blend(logits[own], scores[own])
-            rows = self._rank(self.prompts[i], logits[own], scores[own]) + first
+            start = place * len(tokens)
+            own = np.s_[start : start + len(tokens)]
+            rows = rank(self.prompts[i], logits[own], scores[own], self.params) + start
             self.answers[i] = [
                 self._measure(
                     i,
                     logits[row],
                     float(scores[row]),
-                    tokens[row - first],
+                    tokens[row - start],
                     enlargement,
                     view,
                 )
                 for row in rows.tolist()
             ]
-
-    def _rank(
-        self,
-        prompt: Prompt,
-        logits: NDArray[np.float32],
-        scores: NDArray[np.float32],
-    ) -> NDArray[np.intp]:
-        """Places of the answers to give.
-
-        The best first; or token 0 if it is there: the answer to a clear prompt, or the
-        mean of all to a click, and then those least like it.
-        """
-        order = np.argsort(-scores, kind="stable")
-        if len(scores) == len(_ALL):
-            rest = order[order > 0]
-            if prompt.ambiguous:
-                rest = 1 + unlike(logits[0] > 0, logits[1:] > 0)
-            order = np.concatenate([[0], rest])
-        if prompt.level is not None:
-            return order
-        return order[: ANSWERS if self.params.answers == "all" else 1]
 
     def _measure(
         self,
@@ -395,34 +355,3 @@ class _Asking:
         if self.report is not None:
             done = sum(bool(answers) for answers in self.answers)
             self.report(done, len(self.prompts), text)
-
-
-def mask_logits(
-    mask: MaskPrompt, view: Region, embedding: Embedding, input_size: int
-) -> NDArray[np.float32]:
-    """A mask as the low-resolution logits that a model takes, (1, low, low) float32.
-
-    The share of every low-resolution pixel that the mask covers, as a logit; a quarter
-    of the model's input, of which SAM 1 fills only a part.
-    """
-    full = np.zeros(view.shape, np.float32)
-    (y0, x0), (h, w) = mask.origin, mask.crop.shape
-    top, left = max(y0, view.y0), max(x0, view.x0)
-    bottom, right = min(y0 + h, view.y1), min(x0 + w, view.x1)
-    if top < bottom and left < right:
-        full[top - view.y0 : bottom - view.y0, left - view.x0 : right - view.x0] = (
-            mask.crop[top - y0 : bottom - y0, left - x0 : right - x0]
-        )
-    low = input_size // 4
-    height, width = (max(1, round(n / 4)) for n in embedding.scaled)
-    size = height, width
-    square = np.zeros((1, low, low), np.float32)
-    square[0, : size[0], : size[1]] = resize(full, size)
-    square = square.clip(_CERTAIN, 1 - _CERTAIN)
-    logits: NDArray[np.float32] = np.log(square / (1 - square))
-    return logits
-
-
-def _within(point: tuple[float, float], view: Region) -> bool:
-    y, x = point
-    return view.y0 - 0.5 <= y < view.y1 and view.x0 - 0.5 <= x < view.x1

@@ -13,10 +13,11 @@ from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.polygons import polygonise
-from napari_sam_suite.engine.prompts.answers import ANSWERS, Answer, answer
+from napari_sam_suite.engine.prompts.answers import Answer, answer
 from napari_sam_suite.engine.prompts.finder import add_answer
 from napari_sam_suite.engine.prompts.params import PromptParams
 from napari_sam_suite.engine.prompts.prompt import Prompt, check
+from napari_sam_suite.engine.prompts.ranking import ANSWERS
 from napari_sam_suite.engine.prompts.views import Views
 
 if TYPE_CHECKING:
