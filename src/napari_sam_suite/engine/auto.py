@@ -160,27 +160,38 @@ class _Search:
         tiles = tile_regions(shape, p.tile, input_size, spec.auto.tile)
         side = round(spec.auto.tile * input_size)
         if p.tile != "auto" or max(shape) <= side:
-            return self._search(image, tiles, p)[0]
+            return self._search(image, tiles, (p,))[0]
         # What usual settings let pass tells how large objects are, whatever of them a
         # person wants to see: a filter that is moved gives what a new run would.
         usual = type(p)().resolved(spec)
-        found, told = self._search(image, tiles, p, usual)
+        finer = tile_regions(shape, side // 2, input_size)
+        maybe = p.search == "guided" or (p.search == "auto" and spec.guided)
+        found, told = self._search(image, tiles, (p, usual), finer if maybe else ())
         if self._guidance is None or not _are_small(
             told, side if tiles else max(shape)
         ):
             return found
-        return self._search(image, tile_regions(shape, side // 2, input_size), p)[0]
+        return self._search(image, finer, (p,))[0]
 
     def _search(
-        self, image: NDArray[np.uint8], tiles: list[Region], *filters: AutoParams
+        self,
+        image: NDArray[np.uint8],
+        tiles: list[Region],
+        filters: Sequence[AutoParams],
+        later: Sequence[Region] = (),
     ) -> list[Masks]:
-        """What some filters leave of what is in the image, its crops and some tiles."""
+        """What some filters leave of what is in the image, its crops and some tiles.
+
+        Progress leaves room for tiles that may have to be searched `later`.
+        """
         p = self.params
         shape = (image.shape[0], image.shape[1])
         crops = crop_regions(shape, p.crop_n_layers, p.crop_overlap_ratio)
         regions = [*crops, *tiles]
         grids = [self._grid(region, tiled=bool(tiles)) for region in regions]
-        self.total = self.done + sum(len(grid) for grid in grids)
+        again = [self._grid(region, tiled=True) for region in [*crops, *later]]
+        planned = [*grids, *again] if later else grids
+        self.total = self.done + sum(len(grid) for grid in planned)
         self.lowest = _lowest(_lower(p) if self.keep else p, filters)
         kept: list[Masks] = []
         chosen: list[list[Masks]] = [[] for _ in filters]
