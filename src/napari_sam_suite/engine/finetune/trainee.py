@@ -12,6 +12,7 @@ from napari_sam_suite.engine.embed import Remembering
 from napari_sam_suite.engine.errors import ModelError, OutOfMemory
 from napari_sam_suite.engine.models.adapter import Adapter
 from napari_sam_suite.engine.models.protocol import (
+    EVERY,
     MULTIMASK,
     Decoded,
     Embedding,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Train = Literal["decoder", "neck", "encoder"]
 """How much of a model learns: its decoder, and the neck or all of its encoder."""
-_ALL = (0, *MULTIMASK)
 _BEFORE_DECODER = ("conv_s0", "conv_s1")
 """Parts of SAM 2's mask decoder that run with the encoder."""
 _MEMORY = ("memory_attention", "memory_encoder")
@@ -191,9 +191,9 @@ class Trainee:
     def answer(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor, Tensor]:
         """Logits (B, 4, h, w) and ratings (B, 4) of all answers, with gradients."""
         with self._precision():
-            drawn = self.adapter.answer(embedding, prompts, _ALL)
+            drawn = self.adapter.answer(embedding, prompts, EVERY)
         logits, iou = cast("Tensor", drawn.logits), cast("Tensor", drawn.iou)
-        shape = (len(prompts), len(_ALL))
+        shape = (len(prompts), len(EVERY))
         grid = logits.shape[-2:]
         return logits.view(*shape, *grid).float(), iou.view(shape).float()
 

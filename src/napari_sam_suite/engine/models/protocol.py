@@ -28,6 +28,8 @@ SINGLE = (0,)
 """The output token trained for unambiguous prompts."""
 MULTIMASK = (1, 2, 3)
 """The three output tokens that cover the ambiguity of a single click."""
+EVERY = (*SINGLE, *MULTIMASK)
+"""All four output tokens."""
 
 
 @dataclass(frozen=True)

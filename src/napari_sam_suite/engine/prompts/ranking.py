@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam_suite.engine.guidance import blend, unlike
-from napari_sam_suite.engine.models.protocol import MULTIMASK, SINGLE
+from napari_sam_suite.engine.models.protocol import EVERY, MULTIMASK, SINGLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,15 +18,13 @@ if TYPE_CHECKING:
 ANSWERS = 3
 """How many answers a prompt has at most."""
 
-_ALL = (*SINGLE, *MULTIMASK)
-
 
 def tokens_for(prompt: Prompt, params: PromptParams, guided: bool) -> tuple[int, ...]:
     """Output tokens to ask for: what to give, and what to choose it from."""
     if prompt.ambiguous:
-        return _ALL if guided and not prompt.whole else MULTIMASK
+        return EVERY if guided and not prompt.whole else MULTIMASK
     several = params.answers == "all" or prompt.level is not None
-    return _ALL if several else SINGLE
+    return EVERY if several else SINGLE
 
 
 def rank(
@@ -53,7 +51,7 @@ def rank(
         How many to give.
     """
     order = np.argsort(-scores, kind="stable")
-    if len(scores) == len(_ALL):
+    if len(scores) == len(EVERY):
         rest = order[order > 0]
         if prompt.ambiguous:
             logits[0], scores[0] = blend(logits, scores)
