@@ -33,10 +33,10 @@ class FakeEngine(Engine):
     def __init__(self, fake: FakeSam) -> None:
         super().__init__("sam2-nano", device="cpu")
         self.fake = fake
-        self._remembering = Remembering(fake, EmbeddingCache())
+        self.remembering = Remembering(fake, EmbeddingCache())
 
     def _load(self) -> Any:
-        return self._remembering
+        return self.remembering
 
 
 @pytest.fixture
@@ -102,6 +102,27 @@ def test_neighbours_are_prepared_when_there_is_nothing_else(
 ) -> None:
     jobs = interactive.prefetch([FrameIndex(time=1), FrameIndex(time=2)])
     assert [job.result(30) for job in jobs] == [1, 1]
+
+
+def test_neighbours_do_not_push_the_present_frame_out(
+    engine: FakeEngine, fake: FakeSam
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 3, 96, 96)).astype(np.uint8)
+    interactive = Interactive(
+        engine, open_image(noise, axes="TZYX"), PromptParams(tile=32)
+    )
+    cache = engine.remembering.cache
+    views = interactive.prepare(FIRST, background=True).result(30)
+    cache.memory = 3 * cache.nbytes  # half of it is for the neighbours
+    here = FrameIndex(time=1, z=1)
+    assert interactive.prepare(here, background=True).result(30) == views
+    beside = [FrameIndex(time=t, z=z) for t, z in ((0, 1), (2, 1), (1, 0), (1, 2))]
+    told = [job.result(30) for job in interactive.prefetch(beside)]
+    assert 1 <= min(told) <= max(told) < views // 2
+    encoded = len(fake.encoded)
+    for place in (10, 48, 90):
+        interactive.ask(Prompt(inside=((place, place),)), here).result(30)
+    assert len(fake.encoded) == encoded
 
 
 def test_preparations_give_way_to_any_work(

@@ -140,6 +140,12 @@ def test_the_whole_frame_is_a_box_of_its_size_and_the_best_of_three() -> None:
     assert tokens == MULTIMASK
 
 
+def test_the_whole_frame_with_a_point_is_not_mixed_with_a_click() -> None:
+    click = Prompt(inside=((16, 16),))
+    found = ask(Recorder(), [Prompt(whole=True, inside=((12, 12),)), click])
+    assert len(found.masks) == 2
+
+
 def test_all_answers_are_ranked_by_their_score() -> None:
     found = ask(
         Recorder(scores=(0.99, 0.6, 0.9, 0.7)), from_points([(16, 16)]), answers="all"
@@ -201,6 +207,8 @@ def test_prompts_of_other_frames_are_passed_over() -> None:
         (Prompt(mask=MaskPrompt(np.zeros((4, 4), bool), (3, 3))), "no pixel"),
         (Prompt(mask=MaskPrompt(np.ones((4, 4), bool), (80, 3))), "no pixel"),
         (Prompt(inside=((5, 5),), frame=FrameIndex(time=3)), "no time 3"),
+        (Prompt(whole=True, outside=((float("nan"), 9),)), "not a number"),
+        (Prompt(inside=((5, 5),), before=Prompt()), "it has nothing"),
     ],
 )
 def test_a_bad_prompt_has_a_sentence_and_the_others_go_on(
@@ -216,6 +224,13 @@ def test_a_bad_prompt_has_a_sentence_and_the_others_go_on(
 def test_boxes_are_put_in_order_and_cut_at_the_border() -> None:
     (prompt,) = check(from_boxes([(30, 90, -10, 20)]), SIZES).prompts
     assert prompt.box == (0, 20, 30, 63)
+
+
+def test_what_was_said_before_is_put_right_too() -> None:
+    before = Prompt(box=(20, 20, 5, -80))
+    (prompt,) = check([Prompt(inside=((12, 12),), before=before)], SIZES).prompts
+    assert prompt.before is not None
+    assert prompt.before.box == (5, 0, 20, 20)
 
 
 def test_swapped_corners_are_put_in_order_and_told_once() -> None:
@@ -283,6 +298,11 @@ def test_numbers_that_do_not_fit_are_refused_at_once() -> None:
         from_boxes([(1, 2, 3, 4), (1, 2, 3, 4)], tags=["a"])
 
 
+def test_a_single_point_may_have_a_single_label() -> None:
+    (prompt,) = from_points((3, 4), labels=1)
+    assert prompt.inside == ((3, 4),)
+
+
 def test_an_array_of_another_width_is_refused() -> None:
     with pytest.raises(ParameterError, match="4 x 3 is not rows of 2 numbers"):
         from_points(np.ones((4, 3)))  # as napari has them in a stack
@@ -310,6 +330,24 @@ def test_objects_are_drawn_again_from_their_boxes_with_tag_and_parent() -> None:
     assert found.masks.boxes.tolist() == [[8, 8, 24, 24]]
     assert list(found.columns["tag"]) == ["cell"]
     assert list(found.columns["parent"]) == [objects.features["id"][0]]
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        (np.s_[5:16, 20:31], (5, 20, 15, 30)),
+        (np.s_[5:16, 30:31], (5, 29.5, 15, 30.5)),
+        (np.s_[5:16, 0:1], (5, 0, 15, 0.5)),
+        (np.s_[60:64, 20:31], (60, 20, 63, 30)),
+    ],
+)
+def test_boxes_of_objects_are_of_their_pixels(
+    window: tuple[slice, slice], expected: tuple[float, ...]
+) -> None:
+    labels = np.zeros((64, 64), int)
+    labels[window] = 1
+    (prompt,) = check(from_objects(Objects.from_labels(labels)), SIZES).prompts
+    assert prompt.box == expected
 
 
 def test_objects_are_drawn_again_from_their_masks() -> None:
@@ -685,6 +723,19 @@ def test_an_engine_answers_prompts_in_the_frames_that_they_name() -> None:
         "Prompt 3 is left out",
     ]
     assert objects.source["capability"] == "prompt"
+
+
+def test_prompts_of_several_makers_keep_apart() -> None:
+    image = open_image(SCENE[..., 0])
+    prompts = [
+        *from_points([(999, 999), (12, 12)]),
+        *from_boxes([(900, 900, 950, 950), (8, 8, 23, 23)]),
+    ]
+    with Engine("sam2-nano", device="cpu") as engine:
+        job = start_prompts(engine, image, prompts)
+        objects = job.result(120)
+    assert objects.features["prompt"].tolist() == [2, 4]
+    assert [n[:8] for n in job.notices[:2]] == ["Prompt 1", "Prompt 3"]
 
 
 def test_prompts_of_which_none_makes_sense_are_an_error() -> None:

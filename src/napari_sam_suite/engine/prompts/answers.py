@@ -264,7 +264,8 @@ class _Asking:
         outside = len(outside_points(p, view))
         masked = p.mask is not None or self._goes_on(i, view)
         tokens = tokens_for(p, self.params, guided)
-        return len(p.inside), outside, p.box is not None, masked, tokens
+        boxed = p.whole or p.box is not None
+        return len(p.inside), outside, boxed, masked, tokens
 
     def _goes_on(self, i: int, view: Region) -> bool:
         """Whether the answer that the prompt corrects was found in this view.

@@ -12,7 +12,7 @@ from napari_sam_suite.engine.frames import Sizes
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.prompts.answers import answer
 from napari_sam_suite.engine.prompts.params import PromptParams
-from napari_sam_suite.engine.prompts.prompt import check
+from napari_sam_suite.engine.prompts.prompt import apart, check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,7 @@ def start_prompts(
     ParameterError
         If none of the prompts makes sense.
     """
-    checked = check(prompts, image.sizes)
+    checked = check(apart(prompts), image.sizes)
     checked.insist()
     if frames is None:
         named = {p.frame for p in checked.prompts}

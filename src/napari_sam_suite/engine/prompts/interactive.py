@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam_suite.engine.composite import Composite, compose
+from napari_sam_suite.engine.embed import Remembering
 from napari_sam_suite.engine.errors import Cancelled, ParameterError
 from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.objects import Objects
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.prompts.prompt import Point
 
-_FRAMES = 3
-"""Composed frames kept: the present one and its neighbours."""
+_FRAMES = 5
+"""Composed frames kept: the present one and its neighbours in z and time."""
 _PREPARED = 64
 """Views of a large image that are prepared at most, the nearest first."""
+_SHARE = 0.5
+"""Part of the remembered embeddings that those of the present frame may take; its
+neighbours share the rest, so that they do not push it out."""
 
 
 @dataclass(frozen=True)
@@ -107,29 +111,43 @@ class Interactive:
             How many views are ready. In the foreground it is one, the view that a
             click at `near` needs first; the others follow in the background.
         """
-
-        def task(model: SamModel, job: Job[int]) -> int:
-            rgb = self._rgb(frame)
-            views = self._ordered(rgb, model, near)
-            for done, view in enumerate(views if background else views[:1]):
-                if job.stopping():
-                    raise Cancelled
-                pixels = rgb[view.y0 : view.y1, view.x0 : view.x1]
-                model.encode([np.ascontiguousarray(pixels)])
-                job.report(done + 1, len(views), "Encoding")
-            return len(views) if background else 1
-
-        name = f"prepare {frame.label(self.image.sizes)}"
-        job = self.engine.submit(task, name, background=background)
-        if not background:
-            self.prepare(frame, near, background=True)
+        if background:
+            return self._prepare(frame, near, _SHARE)
+        job = self._prepare(frame, near)
+        self._prepare(frame, near, _SHARE)
         return job
 
     def prefetch(
         self, frames: Iterable[FrameIndex], near: Point | None = None
     ) -> list[Job[int]]:
         """Prepare frames that may come next, when there is nothing else to do."""
-        return [self.prepare(frame, near, background=True) for frame in frames]
+        frames = list(frames)
+        share = (1 - _SHARE) / max(len(frames), _FRAMES - 1)
+        return [self._prepare(frame, near, share) for frame in frames]
+
+    def _prepare(
+        self, frame: FrameIndex, near: Point | None, share: float = 0.0
+    ) -> Job[int]:
+        """Encode a frame's views in the background; without a share, the first now."""
+
+        def task(model: SamModel, job: Job[int]) -> int:
+            rgb = self._rgb(frame)
+            views = self._ordered(rgb, model, near)[: None if share else 1]
+            room = share * model.cache.memory if isinstance(model, Remembering) else 0
+            done = 0
+            for done, view in enumerate(views, start=1):
+                if job.stopping():
+                    raise Cancelled
+                pixels = rgb[view.y0 : view.y1, view.x0 : view.x1]
+                (embedding,) = model.encode([np.ascontiguousarray(pixels)])
+                job.report(done, len(views), "Encoding")
+                room -= embedding.nbytes
+                if room < embedding.nbytes:
+                    break
+            return done
+
+        name = f"prepare {frame.label(self.image.sizes)}"
+        return self.engine.submit(task, name, background=bool(share))
 
     def ask(
         self, prompt: Prompt, frame: FrameIndex, *, after: Answer | None = None

@@ -141,7 +141,9 @@ def from_points(
         If the numbers do not fit together.
     """
     array = _numbers(points, 2, "A point is two numbers, y and x.")
-    inside = np.ones(len(array), bool) if labels is None else np.asarray(labels) == 1
+    inside = np.ones(len(array), bool)
+    if labels is not None:
+        inside = np.atleast_1d(np.asarray(labels)) == 1
     if len(inside) != len(array):
         raise ParameterError(
             f"{len(inside)} labels do not fit {len(array)} points.",
@@ -201,10 +203,9 @@ def from_objects(
         objects.polygons, rows, strict=True
     ):
         mask = None if use == "box" else mask_of(polygon)
-        box = None if use == "mask" else tuple(map(float, polygon.bounds))
         prompts.append(
             Prompt(
-                box=box,  # type: ignore[arg-type]
+                box=None if use == "mask" else _box_of(polygon),
                 mask=mask,
                 tag=str(tag),
                 parent=str(name),
@@ -212,6 +213,16 @@ def from_objects(
             )
         )
     return _counted(prompts)
+
+
+def _box_of(polygon: Any) -> Box:
+    """The first and the last pixels of a polygon, whose outline runs around them.
+
+    Of one that is less than two pixels wide it is the outline itself.
+    """
+    low, high = np.array(polygon.bounds, np.float64).reshape(2, 2)
+    inner = 0.5 * (high - low >= 2)
+    return (*(low + inner).tolist(), *(high - inner).tolist())
 
 
 def mask_of(polygon: Any) -> MaskPrompt:
@@ -222,6 +233,13 @@ def mask_of(polygon: Any) -> MaskPrompt:
     top, left = math.floor(y0), math.floor(x0)
     size = (math.ceil(y1) - top + 1, math.ceil(x1) - left + 1)
     return MaskPrompt(rasterise(polygon, size, (top, left)), (top, left))
+
+
+def apart(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts, numbered by their order where two have the same number."""
+    given = [prompt.number for prompt in prompts if prompt.number]
+    same = len(set(given)) < len(given)
+    return _counted(prompts) if same else list(prompts)
 
 
 @dataclass
@@ -314,10 +332,12 @@ def _sensible(prompt: Prompt, sizes: Sizes) -> Prompt:
             checked_frame(prompt.frame, sizes)
         except FrameError as error:
             raise ParameterError(error.message, error.hint) from error
-    if prompt.whole:
-        return prompt
     for point in (*prompt.inside, *prompt.outside):
         _check_point(point, sizes)
+    if prompt.before is not None:
+        prompt = replace(prompt, before=_sensible(prompt.before, sizes))
+    if prompt.whole:
+        return prompt
     box = None if prompt.box is None else _clip(prompt.box, sizes)
     mask = None if prompt.mask is None else _cut(prompt.mask, sizes)
     if not prompt.inside and box is None and mask is None:
@@ -361,7 +381,9 @@ def _clip(box: Box, sizes: Sizes) -> Box:
             "columns.",
             _HOW,
         )
-    if cut[2] - cut[0] < 1 or cut[3] - cut[1] < 1:
+    # What is a pixel wide at the border has half of its outline outside.
+    narrow = min(y1 - y0, x1 - x0) < 1
+    if narrow or min(cut[2] - cut[0], cut[3] - cut[1]) < 0.5:
         raise ParameterError(
             f"its box is {cut[2] - cut[0]:g} by {cut[3] - cut[1]:g} pixels in the "
             "image, which is too small.",
