@@ -9,6 +9,7 @@ from skimage.measure import regionprops_table
 from engine.formats.cases import SHAPE, draw_blobs
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.formats import measurements
+from napari_sam_suite.engine.formats.labels import read_labels
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import ImageSource, open_image
 from napari_sam_suite.engine.measurements import measure
@@ -92,7 +93,8 @@ def test_other_features_and_places_are_kept_and_areas_are_not_mixed_up() -> None
         [shapely.box(0, 0, 3, 3)], pd.DataFrame({"tag": ["a"], "track": [5], "z": [2]})
     )
     table = measure(objects)
-    assert table.columns[:5].tolist() == ["id", "tag", "position", "time", "z"]
+    first = ["id", "label", "image", "tag", "position", "time", "z"]
+    assert table.columns[:7].tolist() == first
     assert (table["track"][0], table["z"][0]) == (5, 2)
     assert table.columns.is_unique
 
@@ -129,3 +131,32 @@ def test_a_table_is_read_by_pandas_but_not_as_objects(tmp_path) -> None:
     assert pd.read_csv(tmp_path / "b.csv")["area_px"].tolist() == [16]
     with pytest.raises(ParameterError, match="no outlines"):
         Objects.load(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_a_table_is_joined_to_the_label_image_of_a_movie(tmp_path, tracked) -> None:
+    boxes = [shapely.box(x, 3, x + 2 + t, 9) for t in range(2) for x in (2, 12, 25)]
+    movie = image()
+    source = {"image": "cells", "sizes": movie.sizes._asdict()}
+    features = pd.DataFrame({"time": [0, 0, 0, 1, 1, 1]})
+    if tracked:
+        features["track"] = [7, 8, 9, 9, 8, 7]
+    objects = Objects(boxes, features, source)
+    for number, given in enumerate((None, movie)):
+        measurements.write(objects, tmp_path / f"{number}.csv", given)
+        objects.save(tmp_path / "labels.tif")
+        table = pd.read_csv(tmp_path / f"{number}.csv")
+        drawn = read_labels(tmp_path / "labels.tif")
+        pairs = zip(table["time"], table["label"], strict=True)
+        areas = [int((drawn[time] == label).sum()) for time, label in pairs]
+        assert table["area_px"].tolist() == areas == [21, 21, 21, 28, 28, 28]
+        assert set(table["image"]) == {"cells"}
+        assert not table.duplicated(["image", "time", "label"]).any()
+
+
+def test_numbers_of_a_label_image_that_was_read_are_kept() -> None:
+    drawn = np.zeros(SHAPE, np.uint16)
+    drawn[2:5, 2:5], drawn[9:12, 9:12] = 4, 9
+    table = measure(Objects.from_labels(drawn))
+    assert table["label"].tolist() == [1, 2]
+    assert table["label_read"].tolist() == [4, 9]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.objects import Objects
 
-_FIRST = ["id", "tag", *FrameIndex._fields]
+_FIRST = ["id", "label", "image", "tag", *FrameIndex._fields]
 _STATISTICS = ("mean", "min", "max", "std")
 _PIXEL = "pixel"
 _ROUNDED = 1e-3
@@ -48,12 +48,14 @@ def measure(objects: Objects, image: ImageSource | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per object, in their order: `id`, `tag` and the frame, counted from 0;
+        One row per object, in their order: `id`, `label` as `Objects.to_labels` draws
+        it, the name of the `image`, `tag` and the frame, counted from 0;
         `area_px`, the pixels; `area`, `perimeter`, `centroid_y` and `centroid_x` in the
         unit that the column `unit` names; for every channel ``intensity_mean_<name>``,
-        and the same with min, max and std; then all other features. What cannot
-        be said is NaN: the perimeter where pixels are not square, and all but the
-        area of an object that has no pixel centre inside.
+        and the same with min, max and std; then all other features, of which
+        `label` becomes `label_read`. What cannot be said is NaN: the perimeter where
+        pixels are not square, and all but the area of an object that has no pixel
+        centre inside.
 
     Raises
     ------
@@ -72,7 +74,11 @@ def measure(objects: Objects, image: ImageSource | None = None) -> pd.DataFrame:
     known = _describe(None, shape, scale, None, names)
     measured = pd.DataFrame(rows, columns=list(known), index=range(len(rows)))
     measured.insert(5, "unit", unit)
-    features = objects.features
+    features = objects.features.rename(columns={"label": "label_read"})
+    source = objects.source.get("image") or ""
+    features = features.assign(
+        label=objects.numbers(), image=str(source) if image is None else image.name
+    )
     taken = {*_FIRST, "area", *measured}
     rest = [name for name in features if name not in taken]
     return pd.concat([features[_FIRST], measured, features[rest]], axis=1)

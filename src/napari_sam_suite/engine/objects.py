@@ -428,10 +428,21 @@ class Objects:
         score = columns["score"]
         score = np.where(np.isnan(score), -np.inf, score)
         order = np.lexsort((-columns["area"], score))
-        numbers = order + 1
-        if "track" in columns:
-            numbers = np.asarray(columns["track"], np.int64)[order]
+        numbers = self.numbers()[order]
         return draw_labels([self.polygons[row] for row in order], numbers, shape)
+
+    def numbers(self) -> NDArray[np.int64]:
+        """What `to_labels` calls each object in the label image of its frame."""
+        columns = self.columns()
+        if "track" in columns:
+            return np.asarray(columns["track"], np.int64)
+        places = np.stack([columns[axis] for axis in FrameIndex._fields], axis=1)
+        frame = np.unique(places, axis=0, return_inverse=True)[1].ravel()
+        order = np.argsort(frame, kind="stable")
+        numbers = np.arange(1, len(self) + 1)
+        before = np.searchsorted(frame[order], frame[order])
+        numbers[order] = numbers - before
+        return numbers
 
 
 def _areas(

@@ -1,7 +1,7 @@
 """CSV of measurements: one line per object, as spreadsheets and pandas read it.
 
 It has no outlines, so it cannot be read as objects; `id` says which line belongs to
-which object of another file.
+which object of another file, `label` and the frame to which pixels of a label image.
 """
 
 from __future__ import annotations
