@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_sam_suite.engine.errors import ImageError
 from napari_sam_suite.engine.metrics import (
@@ -174,6 +175,10 @@ def paired(tmp_path, truths, predictions):
         (["1", "img_1"], ["1", "img_1"], {"1": "1", "img_1": "img_1"}),
         (["a1"], ["xa1", "a1x", "a1-sam"], {"a1": "a1-sam"}),
         (["a+(1)"], ["sam a+(1)"], {"a+(1)": "sam a+(1)"}),
+        (["p_cp_masks", "p"], ["p"], {"p": "p"}),
+        (["p", "q"], ["p_cp_masks", "p", "q"], {"p": "p_cp_masks", "q": "q"}),
+        (["img_p"], ["p_labels"], {"img_p": "p_labels"}),
+        (["p_mask", "p_gt"], ["p_mask"], {"p_mask": "p_mask", "p_gt": None}),
     ],
 )
 def test_no_prediction_is_that_of_another_image(
@@ -195,6 +200,26 @@ def test_two_files_are_a_pair(tmp_path):
         tifffile.imwrite(tmp_path / name, bars((0, 20)).astype(np.uint16))
     ((pair, scores),) = evaluate_files(tmp_path / "a.tif", tmp_path / "b.tif")
     assert (pair.name, scores.f1) == ("b", 1)
+
+
+@pytest.mark.parametrize("kind", ["8", "16", "palette"])
+def test_png_labels_as_cellpose_names_them_are_scored(tmp_path, kind):
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    truth.mkdir()
+    found.mkdir()
+    labels = bars((0, 20), (30, 60)).astype(np.uint8)
+    picture = Image.fromarray(labels.astype(np.uint16) if kind == "16" else labels)
+    if kind == "palette":
+        picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.save(truth / "plate_cp_masks.png")
+    noise = np.random.default_rng(0).integers(0, 4000, labels.shape, np.uint16)
+    tifffile.imwrite(truth / "plate.tif", noise)
+    tifffile.imwrite(found / "plate.tif", labels.astype(np.uint16))
+    Image.fromarray(np.stack([labels] * 3, -1)).save(found / "plate_overlay.png")
+    ((pair, scores),) = evaluate_files(found, truth)
+    assert (pair.name, scores.truth, scores.f1) == ("plate", 2, 1)
+    with pytest.raises(ImageError, match="colour picture"):
+        list(evaluate_files(found / "plate_overlay.png", truth / "plate_cp_masks.png"))
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -149,7 +149,11 @@ def evaluate(
 ) -> None:
     """Score label images against the truth: precision, recall, F1 and AP.
 
-    A label image without a prediction counts as nothing found, and the command fails.
+    PRED and GT are two label images, TIFF or PNG, or two folders of them. In folders,
+    equal names are a pair, and so are names that differ by words such as img, lab,
+    mask, cp_masks and labels: plate.tif and plate_cp_masks.png. Where some files of GT
+    are named as labels, the others, their images, do not count. A label image without
+    a prediction counts as nothing found, and the command fails.
     """
     from napari_sam_suite.engine.metrics import evaluate_files
 

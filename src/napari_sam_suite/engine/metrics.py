@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,13 @@ from scipy.optimize import linear_sum_assignment
 from napari_sam_suite.engine.errors import ImageError
 from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.formats.labels import read_labels
+from napari_sam_suite.engine.formats.png_labels import read_pixels
+from napari_sam_suite.engine.pairing import (
+    is_label_name,
+    label_stem,
+    pair_names,
+    short_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +37,8 @@ if TYPE_CHECKING:
 # As others compute them, with their rounding, so that the figures can be compared.
 AP_THRESHOLDS = tuple(np.arange(0.5, 1.0, 0.05).tolist())
 MIN_AREA = 20
-_SUFFIXES = (".tif", ".tiff")
+_TIFF = (".tif", ".tiff")
+_PNG = ".png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +281,13 @@ def pair_label_files(predicted: str | Path, truth: str | Path) -> list[LabelPair
     Parameters
     ----------
     predicted, truth : str or Path
-        Two files, or two folders. Truth is named ``lab_<stem>.tif``, or else every TIFF
-        of the folder counts. The prediction is the first of ``lab_<stem>.tif``, a file
-        of the same name, ``img_<stem>.tif`` and ``<stem>.tif`` that is there, in the
-        folder or below; and of what is then left, ``img_<stem>*.tif`` or
-        ``*<stem>*.tif``, where no letter or digit adjoins the stem.
+        Two files, or two folders of TIFF and PNG. Truth is what is named as labels are
+        (``lab_<stem>.tif``, ``<stem>_cp_masks.png``), or else everything. The
+        prediction is the first of ``lab_<stem>``, a file of the same name,
+        ``img_<stem>`` and ``<stem>`` that is there, in the folder or below; then what
+        `pair_names` takes for the same; and of what is then left, ``img_<stem>*`` or
+        ``*<stem>*``, where no letter or digit adjoins the stem. PNG files that are
+        not named as labels count where there is no TIFF.
 
     Returns
     -------
@@ -303,11 +314,11 @@ def pair_label_files(predicted: str | Path, truth: str | Path) -> list[LabelPair
     if truth.is_file():
         found = [truth]
     else:
-        tiffs = sorted(p for p in truth.iterdir() if p.suffix.lower() in _SUFFIXES)
-        found = [p for p in tiffs if p.stem.startswith("lab_")] or tiffs
+        files = _label_files(truth.iterdir())
+        found = [p for p in files if is_label_name(p.stem)] or files
     if not found:
         raise ImageError(
-            f"There is no label image in {truth}.", "Name them lab_<stem>.tif."
+            f"There is no label image in {truth}.", "Give label images, TIFF or PNG."
         )
     return _pair(predicted, found)
 
@@ -350,24 +361,54 @@ def evaluate_files(
 
 def _read_objects(path: Path) -> NDArray[Any]:
     """A label image; one of intensities is refused."""
-    labels = read_labels(path)
+    labels = read_pixels(path) if path.suffix.lower() == _PNG else read_labels(path)
     check_instances(labels, path.name)
     return labels
+
+
+def _label_files(paths: Iterable[Path]) -> list[Path]:
+    """TIFFs, and PNGs that are named as labels; all PNGs where there is no TIFF."""
+    files = sorted(paths, key=lambda p: (len(p.parts), p))
+    tiffs = [p for p in files if p.suffix.lower() in _TIFF]
+    drawn = {p.stem for p in tiffs}
+    return tiffs + [
+        p
+        for p in files
+        if p.suffix.lower() == _PNG
+        and p.stem not in drawn
+        and (not tiffs or is_label_name(p.stem))
+    ]
+
+
+def _name_truth(truths: list[Path]) -> list[str]:
+    """Each without the words that say it is of labels, where that is its own."""
+    plain = [label_stem(path.stem) for path in truths]
+    counts = Counter(plain)
+    return [
+        short if counts[short] == 1 else path.stem
+        for short, path in zip(plain, truths, strict=True)
+    ]
 
 
 def _pair(folder: Path, truths: list[Path]) -> list[LabelPair]:
     """A prediction for each truth, none of them twice; exact names come first."""
     there: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*"), key=lambda p: (len(p.parts), p)):
-        if path.suffix.lower() in _SUFFIXES:
+    files = _label_files(folder.rglob("*"))
+    drawn = {short_name(path.stem) for path in files if is_label_name(path.stem)}
+    for path in files:
+        # What is not named as labels beside what is, is their image.
+        if is_label_name(path.stem) or short_name(path.stem) not in drawn:
             there.setdefault(path.stem, []).append(path)
-    stems = [path.stem.removeprefix("lab_") for path in truths]
+    stems = _name_truth(truths)
     chosen: dict[int, Path] = {}
     for pattern in ("lab_{stem}", "{own}", "img_{stem}", "{stem}"):
         for number, (stem, truth) in enumerate(zip(stems, truths, strict=True)):
             name = pattern.format(stem=stem, own=truth.stem)
             if number not in chosen and name in there:
                 chosen[number] = there.pop(name)[0]
+    rest = {truths[n].stem: n for n in range(len(truths)) if n not in chosen}
+    for name, other in pair_names(list(rest), list(there)).items():
+        chosen[rest[name]] = there.pop(other)[0]
     # The longer ones say more: cell_b_sam.tif is of cell_b, not of cell.
     for number in sorted(range(len(truths)), key=lambda n: -len(stems[n])):
         if number not in chosen and (hit := _loosely(there, stems[number])):

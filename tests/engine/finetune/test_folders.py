@@ -18,8 +18,9 @@ from napari_sam_suite.engine.finetune.data import (
     hash_samples,
     split_samples,
 )
-from napari_sam_suite.engine.finetune.folders import pair_names, read_folders
+from napari_sam_suite.engine.finetune.folders import read_folders
 from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.pairing import pair_names
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,24 +22,18 @@ from napari_sam_suite.engine.formats import FORMATS
 from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.pairing import is_label_name, pair_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from napari_sam_suite.engine.composite import Composite
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _IMAGES = (".tif", ".tiff", ".zarr", *_PICTURES)
-_LABELS = (*(s for f in FORMATS if f.name != "csv" for s in f.suffixes), ".png")
-_LABEL_IMAGES = (".tif", ".tiff", ".png")
-_WORDS = re.compile(
-    r"^(img|image|im|raw|lab|label|labels|mask|masks|gt|truth|seg)[-_. ]+"
-    r"|[-_. ](img|image|raw|labels?|masks?|cp_masks|gt|truth|seg|objects)$"
-)
-_LABEL_WORDS = re.compile(
-    r"^(lab|label|labels|mask|masks|gt|truth|seg)[-_. ]"
-    r"|[-_. ](labels?|masks?|cp_masks|gt|truth|seg|objects)$"
-)
+_LABELS = tuple(s for f in FORMATS if f.name != "csv" for s in f.suffixes)
+_STACKS = (".tif", ".tiff")
+_LABEL_IMAGES = (*_STACKS, ".png")
 _NAMED = 5
 
 
@@ -98,7 +92,7 @@ def read_folders(
     pictures = _list(images, _IMAGES, told)
     if images.resolve() == labels.resolve():
         labels = images
-        pictures = {n: p for n, p in pictures.items() if not _LABEL_WORDS.search(n)}
+        pictures = {n: p for n, p in pictures.items() if not is_label_name(n)}
     if not pictures:
         raise ParameterError(
             f"There is no image in {images}.", "TIFF, OME-Zarr, PNG and JPEG are read."
@@ -132,33 +126,6 @@ def read_folders(
     if fewer:
         told.append(tell_lost(sum(lost.values()), _name(fewer)))
     return Found(samples, told)
-
-
-def pair_names(images: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
-    """Which labels belong to which image, by name without the usual words.
-
-    An equal name comes first. Names that would fit several are not paired.
-    """
-    pairs = {name: name for name in images if name in labels}
-    fitting = _by_short(name for name in labels if name not in pairs)
-    for short, alike in _by_short(name for name in images if name not in pairs).items():
-        if len(alike) == len(fitting.get(short, ())) == 1:
-            pairs[alike[0]] = fitting[short][0]
-    return pairs
-
-
-def _by_short(names: Iterable[str]) -> dict[str, list[str]]:
-    short: dict[str, list[str]] = {}
-    for name in names:
-        short.setdefault(_short(name), []).append(name)
-    return short
-
-
-def _short(name: str) -> str:
-    before = ""
-    while name != before:
-        before, name = name, _WORDS.sub("", name)
-    return name.casefold()
 
 
 def _list(
@@ -248,7 +215,7 @@ def _read_single(
 
 def _read_file(path: Path, told: list[str], axes: str | None) -> Objects:
     suffix = path.suffix.lower()
-    objects = _read_pixels(path) if suffix == ".png" else _load(path, axes)
+    objects = _load(path, axes)
     masks = objects.source.get("masks")
     if suffix in _LABEL_IMAGES or masks == len(objects) == 1:
         return _split_binary(objects, path, told)
@@ -261,14 +228,14 @@ def _load(path: Path, axes: str | None) -> Objects:
         return Objects.load(path)
     except ImageError:
         named = re.sub("[CS]", "", (axes or "").upper())
-        if not named or path.suffix.lower() not in _LABEL_IMAGES:
+        if not named or path.suffix.lower() not in _STACKS:
             raise
         with suppress(EngineError):
             return _read_pixels(path, named)
         raise
 
 
-def _read_pixels(path: Path, axes: str | None = None) -> Objects:
+def _read_pixels(path: Path, axes: str) -> Objects:
     image = open_image(path, axes=axes)
     if image.rgb or image.sizes.channel > 1:
         raise ParameterError(

@@ -47,6 +47,7 @@ FORMATS = (
     Format("labels", (".tif", ".tiff")),
     Format("nimbus", (".nimbus.json",)),
     Format("parquet", (".parquet", ".geoparquet"), "pyarrow"),
+    Format("png-labels", (".png",), module="png_labels"),
     Format("rois", (".zip", ".roi"), "roifile"),
     Format("json", (".json",), module="anyjson"),
     Format("zarr", (".zarr",), module="ome_zarr"),

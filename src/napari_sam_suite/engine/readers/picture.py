@@ -29,10 +29,11 @@ class _Picture:
         self._path = path
 
     def __getitem__(self, key: tuple[int | slice, ...]) -> NDArray[Any]:
-        return _decode(self._path)[0][key]
+        return decode(self._path)[0][key]
 
 
-def _decode(path: Path) -> tuple[NDArray[Any], str]:
+def decode(path: Path, *, palette: bool = True) -> tuple[NDArray[Any], str]:
+    """Pixels and their axes; without `palette` the numbers of its colours."""
     import numpy as np
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
@@ -48,7 +49,7 @@ def _decode(path: Path) -> tuple[NDArray[Any], str]:
                 "cut to 8.",
                 "Save it as TIFF.",
             )
-        if picture.mode in ("P", "PA"):
+        if palette and picture.mode in ("P", "PA"):
             pixels = np.asarray(picture.convert("RGB"))
         else:
             pixels = np.asarray(picture)
@@ -65,7 +66,7 @@ def open_picture(path: Path, axes: str | None) -> Contents:
     ImageError
         If its colours are such that reading would lose or invent some.
     """
-    pixels, letters = _decode(path)
+    pixels, letters = decode(path)
     picture = _Picture(path, pixels.shape, pixels.dtype)
     channels = None
     if axes is None and letters.endswith("S"):
