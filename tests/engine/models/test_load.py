@@ -48,6 +48,39 @@ def test_weights_are_read_bare_and_as_meta_wraps_them(
     assert all(torch.equal(found[k], v) for k, v in WEIGHTS_OF_NOTHING.items())
 
 
+@pytest.mark.parametrize("name", ["model_state", "model_state_dict", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "sam.", "module.sam."])
+def test_weights_are_read_as_micro_sam_and_trainers_keep_them(
+    tmp_path: Path, name: str, prefix: str
+) -> None:
+    content = {f"{prefix}{k}": v for k, v in WEIGHTS_OF_NOTHING.items()}
+    torch.save({name: content, "epoch": 3}, tmp_path / "vit_b.pt")
+    assert read_weights(tmp_path / "vit_b.pt").keys() == WEIGHTS_OF_NOTHING.keys()
+
+
+def test_a_word_before_some_weights_only_belongs_to_them(tmp_path: Path) -> None:
+    content = {"sam.a": torch.zeros(1), "b": torch.zeros(1)}
+    torch.save(content, tmp_path / "a.pt")
+    assert read_weights(tmp_path / "a.pt").keys() == content.keys()
+
+
+@pytest.mark.parametrize("kind", ["pickled", "rubbish", "safetensors"])
+def test_nobody_is_told_to_delete_a_training(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"mine{'.safetensors' if kind == 'safetensors' else '.pt'}"
+    if kind == "pickled":
+        torch.save({"model_state": WEIGHTS_OF_NOTHING, "init": Bomb}, path)
+    else:
+        path.write_bytes(b"rubbish" * 999)
+    with pytest.raises(ModelError) as caught:
+        read_weights(path)
+    assert ("holds more than weights" in caught.value.message) == (kind == "pickled")
+    assert "elete" not in caught.value.hint
+    assert "state_dict as .safetensors" in caught.value.hint
+    with pytest.raises(ModelError) as caught:
+        read_weights(path, published=True)
+    assert "download it again" in caught.value.hint
+
+
 def test_safetensors_are_read(tmp_path: Path) -> None:
     save_file(WEIGHTS_OF_NOTHING, tmp_path / "w.safetensors")
     found = read_weights(tmp_path / "w.safetensors")

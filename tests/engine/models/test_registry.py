@@ -141,6 +141,11 @@ def test_a_file_that_is_not_there_is_named() -> None:
         ("SAM2_hiera_base_plus.torch", "sam2_hiera_base_plus"),
         ("sam_vit_l-finetuned.pth", "sam_vit_l_0b3195"),
         ("sam2-nano-yeast.pt", "sam2-nano"),
+        ("vit_b.pt", "sam_vit_b_01ec64"),
+        ("vit_b_lm.pt", "sam_vit_b_01ec64"),
+        ("vit_l_em_organelles.pt", "sam_vit_l_0b3195"),
+        ("best-ViT-H.pth", "sam_vit_h_4b8939"),
+        ("vit_b_lm", "sam_vit_b_01ec64"),
     ],
 )
 def test_a_local_file_takes_its_architecture_from_its_name(
@@ -234,3 +239,17 @@ def test_a_damaged_safetensors_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"<html>")
     with pytest.raises(ModelError, match=r"mine\.safetensors is not a readable"):
         find_model(path)
+
+
+def test_mobile_sam_is_said_not_to_be_supported(tmp_path: Path) -> None:
+    (tmp_path / "vit_t_lm.pt").write_bytes(b"weights")
+    with pytest.raises(ModelError, match=r"vit_t_lm\.pt .*not supported") as caught:
+        find_model(tmp_path / "vit_t_lm.pt")
+    assert "vit_b" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["gravit_b.pt", "vit_base.pt", "evit_h2.pt"])
+def test_parts_of_words_are_no_architecture(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(ModelError, match="cannot be told"):
+        find_model(tmp_path / name)

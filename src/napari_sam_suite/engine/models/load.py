@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.models.protocol import Precision, SamModel
 
 logger = logging.getLogger(__name__)
+
+_NESTED = ("model", "model_state", "model_state_dict", "state_dict")
+"""Where others keep the weights: Meta, micro-sam, trainers."""
+_PREFIXES = ("module.", "sam.")
+"""Before every name of a weight, where a trainer held the model."""
 
 
 def load_model(
@@ -71,7 +78,7 @@ def load_model(
     where = choose_device(device)
     dtype = choose_precision(precision, where, spec.family)
     path = None if random_weights else require_checkpoint(spec, folder)
-    weights = None if path is None else read_weights(path)
+    weights = None if path is None else read_weights(path, published=not spec.file)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs as well.
         torch.default_generator.manual_seed(0)
@@ -87,10 +94,18 @@ def load_model(
     return Adapter(network, spec, where, dtype)
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, *, published: bool = False) -> dict[str, torch.Tensor]:
     """Read a checkpoint without ever executing what is in it.
 
-    Understands safetensors, Meta's ``{"model": ...}`` and a bare ``state_dict``.
+    Understands safetensors, Meta's ``{"model": ...}``, micro-sam's ``{"model_state":
+    ...}`` and a bare ``state_dict``.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    published : bool
+        Whether it can be had again, because it is a file of the registry.
 
     Raises
     ------
@@ -112,17 +127,36 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:
         # The readers raise a dozen unrelated types for a damaged file.
-        raise ModelError(
-            f"The checkpoint {path.name} is damaged or is not a weights file.",
-            "Delete it and download it again, or choose another model.",
-        ) from error
-    weights = found.get("model", found) if isinstance(found, dict) else None
-    if not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise _unreadable(path, error, published=published) from error
+    weights = found if isinstance(found, dict) else {}
+    weights = next((weights[name] for name in _NESTED if name in weights), weights)
+    values = weights.values() if isinstance(weights, dict) else ()
+    if not values or not all(isinstance(v, torch.Tensor) for v in values):
         raise ModelError(
             f"The checkpoint {path.name} holds no model weights.",
             "Use a file written by SAM, SAM 2 or this package.",
         )
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): v for name, v in weights.items()}
     return dict(weights)
+
+
+def _unreadable(path: Path, error: Exception, *, published: bool) -> ModelError:
+    """What to do about a file; what a user trained is never to be deleted."""
+    save = "save its model's state_dict as .safetensors, and give that file."
+    hint = f"Copy it again; if it holds more than weights, {save}"
+    if published:
+        hint = "Delete it and download it again, or choose another model."
+    elif isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+        return ModelError(
+            f"{path.name} holds more than weights, and is not read because it could "
+            "run programs.",
+            f"S{save[1:]}",
+        )
+    return ModelError(
+        f"The checkpoint {path.name} is damaged or is not a weights file.", hint
+    )
 
 
 def _build(spec: ModelSpec) -> Any:

@@ -27,6 +27,9 @@ DEFAULT_MODEL = "sam2-nano"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".torch")
 """File names that are taken for weights."""
 
+_VIT = re.compile(r"(?<![a-z0-9])vit[-_]([bhlt])(?![a-z0-9])")
+"""What micro-sam and others call the architectures of SAM 1, as a word of a name."""
+
 _SERVER = "https://dl.fbaipublicfiles.com"
 
 
@@ -367,7 +370,14 @@ def _resembling(
     for spec in sorted(rows, key=lambda spec: len(spec.id), reverse=True):
         if re.sub(r"[-_]?[0-9a-f]{6}$", "", spec.id) in text:
             return spec
-    return None
+    word = _VIT.search(text)
+    if word and word[1] == "t":
+        raise ModelError(
+            f"{filename} is of MobileSAM (vit_t), which is not supported.",
+            "Use the vit_b, vit_l or vit_h model of the same kind.",
+        )
+    config = f"vit_{word[1]}" if word else ""
+    return next((spec for spec in rows if spec.config == config), None)
 
 
 def _read_header(path: Path) -> dict[str, Any]:
