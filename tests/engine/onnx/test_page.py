@@ -18,7 +18,13 @@ from scipy import ndimage
 
 from engine.guides import PLACES, discs, perfect_guide
 from engine.onnx.conftest import TISSUE
-from napari_sam_suite.engine import Engine, Objects, PromptParams, from_points
+from napari_sam_suite.engine import (
+    Engine,
+    Objects,
+    PromptParams,
+    from_boxes,
+    from_points,
+)
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.errors import MissingExtra, OutputError
 from napari_sam_suite.engine.frames import FrameIndex
@@ -176,6 +182,7 @@ def test_a_click_in_the_browser_gives_the_engines_polygon(
 
 SAID = [
     ([(80.0, 130.0)], [1], None),
+    ([(79.0, 130.0)], [1], None),  # in a row that its half pixel decides
     ([(80.0, 130.0), (165.0, 130.0)], [1, 1], None),
     ([(80.0, 130.0), (120.0, 140.0), (20.0, 20.0)], [1, 0, 0], None),
     ([], [], (96.0, 124.0, 163.0, 195.0)),
@@ -184,23 +191,29 @@ SAID = [
 
 
 @needs_chromium
+@pytest.mark.parametrize("shape", [(96, 1000), (512, 128)])
 @pytest.mark.parametrize(("points", "labels", "box"), SAID)
 def test_the_pages_guidance_is_the_engines(
-    browser: Any, site: str, points: list, labels: list, box: tuple | None
+    browser: Any,
+    site: str,
+    points: list,
+    labels: list,
+    box: tuple | None,
+    shape: tuple[int, int],
 ) -> None:
     touching = discs((32, 22, 9), (32, 40, 9))
     dice = np.random.default_rng(3)
     guide = perfect_guide(touching) + dice.normal(0, 0.2, (5, PLACES, PLACES))
     logits = dice.normal(0, 2, (1, PLACES, PLACES)).astype(np.float32)
-    side, shape = 4 * PLACES, (8 * PLACES, 2 * PLACES)
+    side = 4 * PLACES
     features = {"guide": guide.astype(np.float32)[None]}
     guidance = Guidance.of(Embedding(features, shape, (side, side)))
     assert guidance is not None
     stretch = np.array(shape) / side
 
     def placed(frame: np.ndarray) -> np.ndarray:
-        """Pixels of the model's input as those of the image."""
-        found: np.ndarray = (frame + 0.5) * stretch - 0.5
+        """Pixels of the model's input as those of the image, as `toModel` has them."""
+        found: np.ndarray = frame * stretch
         return found
 
     prompts = Prompts(
@@ -219,13 +232,19 @@ def test_the_pages_guidance_is_the_engines(
         said += [{"y": y, "x": x, "label": label} for y, x, label in corners]
     with opened(browser, site) as page:
         leaned, score = page.evaluate(
-            """async ([logits, guide, low, points]) => {
+            """async ([logits, guide, low, points, [y, x]]) => {
                 const { lean, rate } = await import("./guidance.js");
-                const perPixel = { y: 0.125, x: 0.5 };
+                const perPixel = { y, x };
                 const leaned = lean(logits, guide, low, points, perPixel);
                 return [Array.from(leaned), rate(leaned, 0.7, guide, low)];
             }""",
-            [logits.ravel().tolist(), guide.ravel().tolist(), PLACES, said],
+            [
+                logits.ravel().tolist(),
+                guide.ravel().tolist(),
+                PLACES,
+                said,
+                guidance.scale.tolist(),
+            ],
         )
     assert np.abs(np.reshape(leaned, logits[0].shape) - expected.logits[0]).max() < 1e-3
     assert score == pytest.approx(float(expected.iou[0]), abs=1e-3)
@@ -271,6 +290,66 @@ def test_a_dim_grey_image_gives_the_engines_polygon(
         click(page, *place)
         (polygon,) = saved(page, tmp_path / "objects.geojson")
     assert iou(polygon, expected) >= 0.95
+
+
+def drag(page: Any, *ends: tuple[float, float]) -> None:
+    """Draw a box from one (y, x) to another, which may be beyond the canvas."""
+    box = page.locator("#canvas").bounding_box()
+    places = [(box["x"] + x + 0.5, box["y"] + y + 0.5) for y, x in ends]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1])
+    page.mouse.up()
+
+
+@needs_chromium
+def test_a_box_beyond_the_edge_is_cut_there(
+    browser: Any, site: str, tmp_path: Path
+) -> None:
+    scene = synthesize("nuclei", (320, 320), 5, diameter=36)
+    inner = np.s_[16:272, 16:272]
+    path = tmp_path / "nuclei.png"
+    Image.fromarray(scene.image[inner]).save(path)
+    boxes = []
+    for y, x in filter(None, ndimage.find_objects(scene.labels[inner])):
+        first, end = np.array([[y.start, x.start], [y.stop, x.stop]])
+        if (end - first).min() > 15 and (first.min() == 0 or end.max() == 256):
+            low, high = np.where(first, first, -60), np.where(end < 256, end - 1, 315)
+            boxes.append((*low.tolist(), *high.tolist()))
+    with Engine(model="sam2-nano", device="cpu") as engine:
+        params = PromptParams(tile="off")
+        image = open_image(path)
+        expected = start_prompts(engine, image, from_boxes(boxes), params).result()
+    assert len(expected) == len(boxes) == 4
+    with opened(browser, site) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", path)
+        wait(page, "Click on an object")
+        found = []
+        for y0, x0, y1, x1 in boxes:
+            start = y0 if y0 >= 0 else y1, x0 if x0 >= 0 else x1
+            drag(page, start, (y0 + y1 - start[0], x0 + x1 - start[1]))
+            wait(page, "Score")
+            found.append(saved(page, tmp_path / "objects.geojson")[-1])
+    ious = [iou(*pair) for pair in zip(found, expected.polygons, strict=True)]
+    assert min(ious) >= 0.95
+
+
+@needs_chromium
+def test_a_box_that_is_too_small_is_told(
+    browser: Any, site: str, picture: Path
+) -> None:
+    with opened(browser, site) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        for ends in [(50, 60), (50, 90)], [(50, 399.2), (90, 460)]:
+            drag(page, *ends)
+            with pytest.raises(AssertionError, match="box is too small"):
+                wait(page, "Score")
+            assert page.is_disabled("#undo")
+            click(page, *CLICKS[6])
+            page.click("#clear")
 
 
 READ = """async ([name, text]) => {
@@ -418,11 +497,7 @@ def test_the_image_may_be_scaled_as_in_nimbusimage(
         page.select_option("#convention", "aspect")
         page.set_input_files("#file", picture)
         wait(page, "Click on an object")
-        box = page.locator("#canvas").bounding_box()
-        page.mouse.move(box["x"] + 200, box["y"] + 60)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 290, box["y"] + 130)
-        page.mouse.up()
+        drag(page, (60, 200), (130, 290))
         wait(page, "Score")
         (polygon,) = saved(page, tmp_path / "objects.geojson")
     x0, y0, x1, y1 = polygon.bounds

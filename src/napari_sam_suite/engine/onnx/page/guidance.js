@@ -30,9 +30,10 @@ const LEVEL = { most: 3, step: 0.25, likely: 1 };
  */
 export function lean(logits, guide, low, points, perPixel) {
   const count = low * low;
+  // half a pixel of the image, not of the input: points are scaled without it
   const at = points.map(({ x, y, label }) => ({
-    x: (x + 0.5) / STRIDE - 0.5,
-    y: (y + 0.5) / STRIDE - 0.5,
+    x: x / STRIDE + perPixel.x / 2 - 0.5,
+    y: y / STRIDE + perPixel.y / 2 - 0.5,
     label,
   }));
   const corners = at.filter(({ label }) => label > 1);

@@ -135,13 +135,15 @@ function toModel({ x, y, label }) {
 
 // -- the mouse -------------------------------------------------------------------
 
-/** Where a mouse event is, in pixel centres of the image. */
+/** Where a mouse event is, or the nearest place in the image, in pixel centres. */
 function place(event) {
   const box = canvas.getBoundingClientRect();
-  const x = ((event.clientX - box.left) / box.width) * canvas.width - 0.5;
-  const y = ((event.clientY - box.top) / box.height) * canvas.height - 0.5;
-  return { x, y };
+  const x = (within(event.clientX - box.left, box.width) / box.width) * canvas.width;
+  const y = (within(event.clientY - box.top, box.height) / box.height) * canvas.height;
+  return { x: x - 0.5, y: y - 0.5 };
 }
+
+const within = (value, most) => Math.min(Math.max(value, 0), most);
 
 on(canvas, "pointerdown", (event) => {
   if (!state.embedding) return;
@@ -173,9 +175,19 @@ function click(event) {
   return outside ? { points } : { points, click: [x, y] };
 }
 
-function box(a, b) {
-  const first = { x: Math.min(a.x, b.x), y: Math.min(a.y, b.y), label: 2 };
-  const second = { x: Math.max(a.x, b.x), y: Math.max(a.y, b.y), label: 3 };
+/** A box cut at the outermost pixel centres, as the engine's prompt.py does. */
+function box(...ends) {
+  const { width, height } = state.picture;
+  const xs = ends.map(({ x }) => within(x, width - 1));
+  const ys = ends.map(({ y }) => within(y, height - 1));
+  const first = { x: Math.min(...xs), y: Math.min(...ys), label: 2 };
+  const second = { x: Math.max(...xs), y: Math.max(...ys), label: 3 };
+  if (second.x - first.x < 1 || second.y - first.y < 1) {
+    throw new Told(
+      "The box is too small: draw it around the object; it needs a pixel or more in " +
+        "both directions.",
+    );
+  }
   return { points: [first, second] };
 }
 
