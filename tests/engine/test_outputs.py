@@ -96,6 +96,7 @@ def test_every_format_makes_a_file_named_after_the_image(tmp_path: Path) -> None
     output.add(result())
     output.close()
     expected = [
+        "cells.annotations.geojson",
         "cells.coco-rle.json",
         "cells.coco.json",
         "cells.csv",

@@ -121,7 +121,11 @@ def segment(
         ),
     ] = None,
 ) -> None:
-    """Find everything in images: one label image and one GeoJSON file for each."""
+    """Find everything in images: one label image and one GeoJSON file for each.
+
+    Each plane and time point is segmented by itself; numbers do not carry over from
+    one to the next: propagate follows objects.
+    """
     from napari_sam_suite.cli.batch import check_names
     from napari_sam_suite.cli.tasks import Segmenting
     from napari_sam_suite.engine.sources import find_images

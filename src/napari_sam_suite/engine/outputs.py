@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _WHOLE = {
     "geojson": ".geojson",
+    "geojson-annotations": ".annotations.geojson",
     "coco": ".coco.json",
     "coco-rle": ".coco-rle.json",
     "rois": ".rois.zip",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "geojson": "GeoJSON, for QuPath",
+    "geojson-annotations": "GeoJSON, to edit in QuPath",
     "labels": "Label image (TIFF)",
     "coco": "COCO, polygons",
     "coco-rle": "COCO, masks",

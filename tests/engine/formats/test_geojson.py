@@ -107,6 +107,16 @@ def test_the_file_is_what_qupath_reads(tmp_path):
     assert second["geometry"]["type"] == "MultiPolygon"
 
 
+def test_annotations_are_a_format_and_an_ending(tmp_path):
+    objects = make_objects()
+    objects.save(tmp_path / "a.geojson", "geojson-annotations")
+    objects.save(tmp_path / "b.annotations.geojson")
+    for name in ("a.geojson", "b.annotations.geojson"):
+        document = json.loads((tmp_path / name).read_text())
+        kinds = {one["properties"]["objectType"] for one in document["features"]}
+        assert kinds == {"annotation"}
+
+
 def test_coordinates_are_x_y_from_the_corner_of_the_image(tmp_path):
     whole_image = shapely.box(-0.5, -0.5, 29.5, 39.5)
     Objects([whole_image]).save(tmp_path / "a.geojson")

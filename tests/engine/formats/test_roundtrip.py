@@ -17,7 +17,8 @@ from napari_sam_suite.engine.outputs import FORMATS as OUTPUTS
 if TYPE_CHECKING:
     from pathlib import Path
 
-WHOLE = ["geojson", "coco", "coco-rle", "nimbus", "parquet", "rois"]
+QUPATH = ["geojson", "geojson-annotations"]
+WHOLE = [*QUPATH, "coco", "coco-rle", "nimbus", "parquet", "rois"]
 SEARCHED = [FrameIndex(), FrameIndex(0, 2), FrameIndex(1, 1, 1), FrameIndex(3, 2, 7)]
 
 

@@ -43,6 +43,9 @@ FORMATS = (
     Format("coco", (".coco.json",)),
     Format("coco-rle", (".coco-rle.json",), module="coco_rle"),
     Format("csv", (".csv",), module="measurements"),
+    Format(
+        "geojson-annotations", (".annotations.geojson",), module="geojson_annotations"
+    ),
     Format("geojson", (".geojson",)),
     Format("labels", (".tif", ".tiff")),
     Format("nimbus", (".nimbus.json",)),
