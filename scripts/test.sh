@@ -21,7 +21,7 @@ check() {
 demo() {
     napari-sam-suite demo --out "$scratch/demo" || return
     local file
-    for file in overlay.png objects.geojson labels.tif; do
+    for file in image.tif overlay.png objects.geojson labels.tif; do
         [ -s "$scratch/demo/$file" ] || { echo "demo: $file is missing"; return 1; }
     done
     grep -q Polygon "$scratch/demo/objects.geojson" || { echo "demo: no objects"; return 1; }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ import tifffile
 
 from commands import BOXES, answer, explains, names, run, segment, stack
 from napari_sam_suite import __version__
+from napari_sam_suite.cli.app import _CLICKS
 from napari_sam_suite.engine.objects import Objects
+from napari_sam_suite.engine.samples import write_demo_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,13 +237,87 @@ def test_one_bad_image_does_not_stop_the_others(
     (tmp_path / "bad.tif").write_bytes(b"rubbish")
     third = stack(tmp_path / "movie.tif", 2)
     result = segment(cells, tmp_path / "bad.tif", third, "--out", out)
-    explains(result, "bad.tif")
+    explains(result, "bad.tif", "1 of 3 images failed.", lines=3)
     assert "cells" in result.stdout and "movie" in result.stdout
     assert names(out) == ["cells.geojson", "cells.tif", "movie.geojson", "movie.tif"]
     again = segment(cells, tmp_path / "bad.tif", third, "--out", out, "--json")
     rows = answer(again)["images"]
     assert again.exit_code == 1
     assert [bool(row["error"]) for row in rows] == [False, True, False]
+
+
+def test_a_batch_ends_with_how_many_images_failed(
+    model: FakeSam, cells: Path, tmp_path: Path, out: Path
+) -> None:
+    bad = [tmp_path / f"{name}.tif" for name in "ab"]
+    for path in bad:
+        path.write_bytes(b"rubbish")
+    told = segment(*bad, cells, "--out", out).stderr.strip().splitlines()
+    assert told[-1] == "2 of 3 images failed."
+    assert "of 1 image" not in segment(bad[0], "--out", out).stderr
+    machine = segment(*bad, cells, "--out", out, "--json")
+    assert machine.exit_code == 1 and machine.stderr == ""
+
+
+def test_what_another_command_found_is_not_replaced(
+    model: FakeSam, cells: Path, out: Path
+) -> None:
+    assert segment(cells, "--out", out).exit_code == 0
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    clicked = ("prompt", cells, "--points", "12,20", "--out", out)
+    explains(run(*clicked), "holds what segment found, and prompt would", "--out")
+    assert before == {name: (out / name).read_bytes() for name in names(out)}
+    assert segment(cells, "--out", out).exit_code == 0
+
+
+def test_a_label_image_drawn_by_hand_is_not_replaced(
+    model: FakeSam, cells: Path, out: Path
+) -> None:
+    out.mkdir()
+    drawn = np.ones((64, 64), np.uint16)
+    tifffile.imwrite(out / "cells.tif", drawn)
+    explains(segment(cells, "--out", out), "cells.tif was not written by napari-sam")
+    assert not model.encoded, "it is found out before any work"
+    np.testing.assert_array_equal(tifffile.imread(out / "cells.tif"), drawn)
+    assert names(out) == ["cells.tif"]
+
+
+# Demo
+
+
+def test_the_demo_writes_its_image_and_says_what_could_be_next(
+    model: FakeSam, tmp_path: Path
+) -> None:
+    out = tmp_path / "my demo"
+    result = run("demo", "--out", out)
+    assert result.exit_code == 0, result.output
+    files = ["image.tif", "labels.tif", "objects.geojson", "overlay.png"]
+    assert names(out) == files
+    assert all(str(out / name) in result.stdout for name in files)
+    following = shlex.split(result.stdout.splitlines()[-1])
+    assert following[:2] == ["Next:", "napari-sam-suite"]
+    clicked = run(*following[2:-1], tmp_path / "clicked", "--json")
+    assert answer(clicked)["images"][0]["error"] is None
+    again = run("demo", "--out", out, "--json")
+    assert str(out / "image.tif") in answer(again)["images"][0]["files"]
+
+
+def test_the_demo_does_not_replace_another_image(model: FakeSam, out: Path) -> None:
+    out.mkdir()
+    (out / "image.tif").write_bytes(b"mine")
+    explains(run("demo", "--out", out), "image.tif", "is not the demo image", "--out")
+    assert (out / "image.tif").read_bytes() == b"mine"
+    assert not model.encoded
+
+
+def test_the_points_of_the_demo_are_on_objects(tmp_path: Path) -> None:
+    write_demo_image(tmp_path / "image.tif")
+    command = ("prompt", tmp_path / "image.tif", "--points", _CLICKS, "--out", tmp_path)
+    clicked = run(*command, "--format", "geojson")
+    assert clicked.exit_code == 0, clicked.output
+    objects = Objects.load(tmp_path / "image.geojson")
+    assert len(objects) == 2
+    assert objects.features["area"].between(100, 500).all()
 
 
 def test_names_with_dots_are_different_images(

@@ -50,6 +50,7 @@ def test_it_finds_what_is_like_the_examples(image: Path, examples: Path) -> None
     assert result.exit_code == 0, result.output
     row = answer(result)["images"][0]
     assert row["objects"] >= 3
+    assert row["notices"] == ["The 3 examples are not among the objects found."]
     found = Objects.load(image.parent / "out" / "dots.geojson")
     assert set(found.features["tag"]) == {"dot"}
     assert {"similarity", "runner_up", "margin"} <= set(found.features.columns)
@@ -77,9 +78,11 @@ def test_what_was_learnt_serves_another_run(image: Path, examples: Path) -> None
     )
     assert first.exit_code == 0, first.output
     assert names(saved.parent) == ["dots.json", "dots.safetensors"]
+    assert all(str(saved.parent / name) in first.stdout for name in names(saved.parent))
     result = few_shot(image, "--prototypes", saved, "--json")
     assert result.exit_code == 0, result.output
-    assert answer(result)["images"][0]["objects"] >= 6
+    [row] = answer(result)["images"]
+    assert row["objects"] >= 6 and not row["notices"]
 
 
 # What is wrong is told before anything is loaded

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -142,6 +143,79 @@ def test_a_recipe_repeats_hierarchy(tmp_path: Path, out: Path, model: FakeSam) -
     objects.save(tmp_path / "b.geojson")
     mixed = ("hierarchy", path, tmp_path / "b.geojson", "--out", out)
     explains(run(*mixed, "--save-recipe", tmp_path / "x.json"), "files of objects")
+
+
+@pytest.mark.parametrize("form", ["labels,geojson,overlay", "zarr", "rois,csv"])
+def test_files_of_a_finished_recipe_are_left_as_they_are(
+    tmp_path: Path, out: Path, model: FakeSam, form: str
+) -> None:
+    path = stack(tmp_path / "a.tif", 2)
+    command = ("segment", path, "--out", out, "--format", form, *FEW)
+    saved(tmp_path / "run.json", *command)
+    assert "collected" in answer(run("run", tmp_path / "run.json", "--json"))
+    kept = {file: file.stat() for file in out.rglob("*") if file.suffix != ".store"}
+    mine = out / next(name for name in names(out) if name.startswith("a"))
+    again = run("run", tmp_path / "run.json")
+    assert again.exit_code == 0, again.output
+    assert "The files are there already; collect writes them again." in again.stdout
+    assert str(out / "run.store") in again.stdout
+    found = answer(run("run", tmp_path / "run.json", "--json"))
+    assert (found["done"], found["collected"]) == (0, None)
+    assert all(file.stat() == before for file, before in kept.items())
+    if mine.is_dir():
+        shutil.rmtree(mine)
+    else:
+        mine.unlink()
+    assert answer(run("run", tmp_path / "run.json", "--json"))["collected"]["files"]
+    assert mine.exists()
+
+
+def test_files_of_fewer_frames_are_not_those_of_a_finished_recipe(
+    tmp_path: Path, out: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stack(tmp_path / "a.tif", 3)
+    saved(tmp_path / "run.json", *("segment", path, "--out", out, *FEW))
+    run("run", tmp_path / "run.json")
+    frame = out / "run.store" / "images" / "a" / "objects" / "p1_t2_z1.parquet"
+    frame.unlink()
+    run("collect", out / "run.store", "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr(collected, "collect", lambda *_: signal.raise_signal(2))
+        run("run", tmp_path / "run.json")
+    assert frame.is_file(), "it was done, but not collected"
+    assert answer(run("run", tmp_path / "run.json", "--json"))["collected"]["frames"]
+
+
+def test_the_files_of_nested_objects_are_left_too(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    path = stack(tmp_path / "a.tif", 2)
+    forms = ("--format", "geojson,labels")
+    command = ("hierarchy", path, "--out", out, "--by", "tertile", *forms, *FEW)
+    saved(tmp_path / "run.json", *command)
+    for times in range(2):
+        found = answer(run("run", tmp_path / "run.json", "--json"))
+        assert bool(found["collected"]) is not bool(times)
+    (out / "a.hierarchy.csv").unlink()
+    assert answer(run("run", tmp_path / "run.json", "--json"))["collected"]
+
+
+def test_collect_does_not_replace_what_another_command_found(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    path = stack(tmp_path / "a.tif", 1)
+    command = ("prompt", path, "--points", "12,20", "--out", tmp_path / "first")
+    saved(tmp_path / "run.json", *command)
+    segment(path, "--out", out)
+    before = (out / "a.geojson").read_bytes()
+    store = ("--store", tmp_path / "store")
+    result = run("run", tmp_path / "run.json", "--out", out, *store, "--json")
+    assert result.exit_code == 1
+    [failure] = answer(result)["collected"]["failures"]
+    assert "holds what segment found, and prompt would" in failure["message"]
+    assert (out / "a.geojson").read_bytes() == before
+    again = run("collect", tmp_path / "store", "--out", tmp_path / "first")
+    assert again.exit_code == 0, again.output
 
 
 def test_a_recipe_names_a_model_of_a_folder_in_full(

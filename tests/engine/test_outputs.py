@@ -357,10 +357,13 @@ def test_no_file_overwrites_another_image_of_the_run(
         ImageOutput(tmp_path, image(2), [name], inputs=[other])
     assert other.read_bytes() == b"pixels"
     # what a run before has written may be replaced
-    output = ImageOutput(tmp_path, image(2), [name])
-    output.add(result(1))
-    output.close()
-    assert other.read_bytes() != b"pixels"
+    other.unlink()
+    for count in (1, 2):
+        before = other.read_bytes() if other.exists() else b""
+        output = ImageOutput(tmp_path, image(2), [name])
+        output.add(result(1, count))
+        output.close()
+        assert other.read_bytes() != before
 
 
 def test_a_given_name_does_not_lead_to_the_image(tmp_path: Path) -> None:
@@ -369,3 +372,78 @@ def test_a_given_name_does_not_lead_to_the_image(tmp_path: Path) -> None:
     os.link(tmp_path / "cells.tif", path)
     with pytest.raises(OutputError, match="overwrite the input"):
         ImageOutput(tmp_path, source, ["overlay"], names={"overlay": "mine"})
+
+
+# Whose results there are
+
+
+def test_label_and_geojson_files_of_another_capability_are_not_replaced(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path, "auto")
+    for name in ("labels", "geojson"):
+        with pytest.raises(OutputError) as caught:
+            ImageOutput(tmp_path, image(), [name], capability="prompt")
+        assert "holds what segment found, and prompt would" in caught.value.message
+        assert "--out" in caught.value.hint
+    again = written(tmp_path, "auto", count=3)
+    assert len(Objects.load(again / "cells.geojson")) == 3
+
+
+def test_32_bit_labels_and_stacks_also_say_who_found_them(tmp_path: Path) -> None:
+    source = open_image(np.zeros((2, 2, *SHAPE), np.uint8), axes="PTYX", name="cells")
+    output = ImageOutput(tmp_path, source, ["labels"], capability="few-shot")
+    output.add(result())
+    output.close()
+    ImageOutput(tmp_path, source, ["labels"], capability="few-shot").discard()
+    with pytest.raises(OutputError, match="what few-shot found, and segment would"):
+        ImageOutput(tmp_path, source, ["labels"], capability="auto")
+
+
+@pytest.mark.parametrize("capability", ["auto", ""])
+@pytest.mark.parametrize("name", ["cells.tif", "cells.geojson"])
+def test_what_was_made_elsewhere_is_not_replaced(
+    tmp_path: Path, name: str, capability: str
+) -> None:
+    path = tmp_path / name
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, np.ones(SHAPE, np.uint16), imagej=True)
+    else:
+        path.write_text('{"type": "FeatureCollection", "features": []}')
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match=f"{name} was not written by napari-sam"):
+        ImageOutput(tmp_path, image(), ["labels", "geojson"], capability=capability)
+    assert path.read_bytes() == before
+    path.write_bytes(b"")
+    ImageOutput(tmp_path, image(), ["labels", "geojson"]).discard()
+
+
+def test_files_that_do_not_say_who_found_the_objects_may_be_replaced(
+    tmp_path: Path,
+) -> None:
+    written(tmp_path, "")
+    document = json.loads((tmp_path / "cells.geojson").read_text())
+    document["napari_sam_suite"].pop("source")
+    # as an editor that sorts the keys leaves it
+    text = json.dumps(document, indent=1, sort_keys=True)
+    (tmp_path / "cells.geojson").write_text(text)
+    written(tmp_path, "prompt")
+
+
+def test_objects_of_several_capabilities_are_replaced_by_none(tmp_path: Path) -> None:
+    both = [Objects.empty({"capability": name}) for name in ("auto", "prompt")]
+    Objects.concat(both).save(tmp_path / "cells.geojson")
+    for name, other in (("auto", "prompt"), ("prompt", "segment")):
+        with pytest.raises(OutputError, match=f"holds what {other} found"):
+            ImageOutput(tmp_path, image(), ["geojson"], capability=name)
+
+
+def written(folder: Path, capability: str, count: int = 2) -> Path:
+    """A folder with the labels and the GeoJSON of a capability."""
+    output = ImageOutput(folder, image(), ["labels", "geojson"], capability=capability)
+    found = result(count=count)
+    source = {"capability": capability} if capability else {}
+    objects = Objects(found.objects.polygons, found.objects.features, source)
+    output.add(FrameResult(found.frame, objects, Losses()))
+    output.close()
+    return folder

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that ``--help`` is insta
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +34,10 @@ from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
 from napari_sam_suite.engine.params import AutoParams
 
 if TYPE_CHECKING:
+    from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.jobs import Job
     from napari_sam_suite.engine.metrics import LabelPair, Scores
+    from napari_sam_suite.engine.objects import Objects
 
 app = typer.Typer(
     name="napari-sam-suite",
@@ -83,6 +87,8 @@ def main(
 
 # The nuclei of the demo image are 8 to 25 px wide: small tiles, and nothing larger.
 _DEMO = AutoParams(tile=192, max_area=600)
+_CLICKS = "179,308; 353,81"
+"""Points on nuclei of the demo image."""
 
 
 @app.command()
@@ -92,16 +98,30 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Segment a bundled microscopy image: a picture in seconds, offline."""
-    from napari_sam_suite.cli.batch import Batch
+    from napari_sam_suite.cli.batch import Batch, Row
     from napari_sam_suite.cli.tasks import Segmenting
-    from napari_sam_suite.engine.samples import demo_image
+    from napari_sam_suite.engine.samples import demo_image, write_demo_image
+
+    path = out / "image.tif"
+
+    def open_demo() -> ImageSource:
+        write_demo_image(path)
+        return demo_image()
+
+    def list_image(row: Row, _: Job[Objects]) -> None:
+        row.files.append(str(path))
 
     with errors(as_json=as_json):
         names = {"labels": "labels", "geojson": "objects", "overlay": "overlay"}
         batch = Batch(out, tuple(names), Segmenting(_DEMO), as_json=as_json)
-        batch.names = names
-        batch.run([demo_image], DEFAULT_MODEL, device=device)
+        batch.names, batch.after = names, list_image
+        batch.run([open_demo], DEFAULT_MODEL, device=device)
     batch.finish()
+    if not as_json:
+        typer.echo(
+            f"Next: napari-sam-suite prompt {shlex.quote(str(path))} "
+            f'--points "{_CLICKS}" --out clicked'
+        )
 
 
 @app.command(cls=GroupedCommand)

@@ -165,7 +165,9 @@ class Batch:
             leave_now()
         if self.interrupted:
             raise typer.Exit(INTERRUPTED)
-        if any(row.error for row in self.rows):
+        if failed := sum(row.error is not None for row in self.rows):
+            if len(self.rows) > 1 and not self.as_json:
+                typer.echo(f"{failed} of {len(self.rows)} images failed.", err=True)
             raise typer.Exit(1)
 
     def _one(
@@ -195,6 +197,7 @@ class Batch:
                 composite,
                 names=self.names,
                 inputs=inputs,
+                capability=self.task.name,
             )
             try:
                 job = self.task.start(engine, image, frames, composite)

@@ -21,6 +21,7 @@ from napari_sam_suite.engine.outputs import result_files
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from napari_sam_suite.cli.batch import Row
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.fewshot.examples import Examples
     from napari_sam_suite.engine.fewshot.finder import FewShot
@@ -49,6 +50,9 @@ class Finding:
     prototypes: Prototypes | None
     saved: Path | None = None
     last: FewShot | None = None
+    left_out: tuple[str, ...] = ()
+    """Said of the image at hand: its examples are not found again."""
+    name = "few-shot"
 
     def start(
         self,
@@ -61,14 +65,20 @@ class Finding:
         from napari_sam_suite.engine.fewshot.finder import FewShot
 
         learnt = self.learnt
-        examples, known = self.examples, None
+        examples, known, self.left_out = self.examples, None, ()
         if examples is not None and image.path == examples.image.path:
             # Seen as the search sees it, the examples need no look of their own.
             examples = replace(examples, composite=composite)
             known = examples.objects
+            self.left_out = examples.left_out(frames)
         self.last = FewShot(self.params, examples, learnt, known=known)
         self.last.check(engine.spec)
         return engine.start(self.last, image, frames=frames, composite=composite)
+
+    def tell(self, row: Row, _: Job[Objects]) -> None:
+        """Say of an image with examples that these are left out of what was found."""
+        if row.objects:
+            row.notices += self.left_out
 
     def capability(self) -> Capability:
         """As a recipe has it: the shapes themselves, or the file of prototypes."""
@@ -134,9 +144,12 @@ def few_shot_command(
     ] = None,
     asked: Asked,
 ) -> None:
-    """Find objects like the examples: one label image and one GeoJSON file for each."""
+    """Find objects like the examples: one label image and one GeoJSON file for each.
+
+    The examples themselves are not among the objects found.
+    """
     from napari_sam_suite.cli.batch import check_names
-    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes, prototype_files
     from napari_sam_suite.engine.image import open_image
     from napari_sam_suite.engine.sources import find_images
 
@@ -163,9 +176,12 @@ def few_shot_command(
             )
         task = Finding(chosen, shapes, learnt, saved=prototypes)
         batch = asked.batch(task)
+        batch.after = task.tell
         asked.run(batch, images)
         if save_prototypes is not None and task.learnt is not None:
             task.learnt.save(save_prototypes)
+            row = next((row for row in batch.rows if row.frames), batch.rows[0])
+            row.files += map(str, prototype_files(save_prototypes))
     batch.finish()
 
 

@@ -122,6 +122,7 @@ class Prompting:
     prompts: Sequence[Prompt]
     params: PromptParams
     source: dict[str, Any] = field(default_factory=dict)
+    name = "prompt"
 
     def start(
         self,

@@ -80,6 +80,7 @@ class Propagating:
     objects: Objects
     start_at: int | None
     params: PropagateParams
+    name = "propagate"
 
     def start(
         self,

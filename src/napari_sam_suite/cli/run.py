@@ -98,7 +98,7 @@ def run_command(
                 "Give one of `dask` and `workers`.",
             )
         asked = read_recipe(recipe, images or (), out, store, device)
-        collected, left = None, False
+        collected, left, there = None, False, False
         if asked.outputs.formats:
             # Found out now, and not when all is done.
             check_folder(Path(asked.outputs.folder or ""))
@@ -112,16 +112,21 @@ def run_command(
                 summary = _run_there(asked, dask, workers, show)
             if not summary.stopped:
                 try:
-                    collected = _collect(asked, show)
+                    # Files that were there may have been corrected by hand.
+                    there = not summary.done and summary.complete and _are_there(asked)
+                    if not there:
+                        collected = _collect(asked, show)
                 except KeyboardInterrupt:
                     summary.stopped = True
     if as_json:
         found = summary.as_dict() | {"store": asked.outputs.store}
         if collected is not None:
             found["collected"] = asdict(collected)
+        elif there:
+            found["collected"] = None
         print_json(found)
     else:
-        _say(summary, collected, asked.outputs.store)
+        _say(summary, collected, asked.outputs.store, there=there)
     if left:
         leave_now()
     if summary.stopped:
@@ -253,6 +258,18 @@ def _follow(
     return summary, False
 
 
+def _are_there(recipe: Recipe) -> bool:
+    """Whether all files that the recipe asks for are there."""
+    from napari_sam_suite.engine.store.collect import is_collected
+    from napari_sam_suite.engine.store.store import Store
+
+    outputs = recipe.outputs
+    if not outputs.formats or outputs.folder is None:
+        return False
+    store = Store.open(outputs.store)
+    return is_collected(store, Path(outputs.folder), outputs.formats)
+
+
 def _collect(recipe: Recipe, show: Show | None) -> Collected | None:
     """Write the formats that the recipe asks for."""
     from napari_sam_suite.engine.store.collect import collect
@@ -265,7 +282,9 @@ def _collect(recipe: Recipe, show: Show | None) -> Collected | None:
     return collect(store, Path(outputs.folder), outputs.formats, show)
 
 
-def _say(summary: Summary, collected: Collected | None, store: str) -> None:
+def _say(
+    summary: Summary, collected: Collected | None, store: str, *, there: bool
+) -> None:
     console = Console()
     say = partial(console.print, soft_wrap=True, highlight=False)
     frames = _count(summary.done, "frame")
@@ -285,6 +304,8 @@ def _say(summary: Summary, collected: Collected | None, store: str) -> None:
         say(f"  and {len(summary.failures) - _SHOWN} more")
     if summary.done or summary.skipped:
         say(f"  The store, for collect: {escape(store)}")
+    if there:
+        say("  The files are there already; collect writes them again.")
     if collected is not None:
         _say_collected(collected)
     if summary.stopped:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 class Task(Protocol):
     """What a command does to each image."""
 
+    @property
+    def name(self) -> str:
+        """The capability, as the source of objects says it."""
+
     def start(
         self,
         engine: Engine,
@@ -40,6 +44,7 @@ class Segmenting:
     """Automatic masks as a `Task`."""
 
     params: AutoParams
+    name = "auto"
 
     def start(
         self,

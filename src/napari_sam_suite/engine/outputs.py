@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.formats.labels import LabelWriter
     from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
     from napari_sam_suite.engine.formats.zarr_inside import InsideWriter
-    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.engine.frames import FrameIndex, Sizes
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.run import FrameResult
 
@@ -36,7 +36,8 @@ _WHOLE = {
     "nimbus": ".nimbus.json",
 }
 _DRAWN = {"labels": ".tif", "zarr": ".labels.ome.zarr"}
-_INSIDE = "zarr-inside"
+INSIDE = "zarr-inside"
+"""The format that has no file of its own."""
 _SINGLE = {**_DRAWN, "csv": ".csv", **_WHOLE}
 FORMATS = (
     "labels",
@@ -45,7 +46,7 @@ FORMATS = (
     "csv",
     *(n for n in _WHOLE if n != "geojson"),
     "zarr",
-    _INSIDE,
+    INSIDE,
 )
 """Names of what a run can write."""
 _FILES = (".tif", ".tiff", ".geojson", ".json", ".csv", ".parquet", ".zip", ".png")
@@ -77,6 +78,13 @@ def result_files(folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
     return [folder / f"{stem}{_SINGLE[n]}" for n in formats if n in _SINGLE]
 
 
+def overlay_file(
+    folder: Path, stem: str, frame: FrameIndex, sizes: Sizes, name: str | None = None
+) -> Path:
+    """The overlay of one frame: of `stem`, unless it has a `name` of its own."""
+    return folder / f"{name or f'{stem}_overlay'}{_frame_suffix(frame, sizes)}.png"
+
+
 class ImageOutput:
     """What is written for one image, taken frame by frame.
 
@@ -94,12 +102,14 @@ class ImageOutput:
         File stem by format, where it is not the image's name.
     inputs : sequence of Path
         Further images of the same run, which must not be overwritten either.
+    capability : str
+        Who finds the objects, as their source says it.
 
     Raises
     ------
     OutputError
-        If the folder cannot be written to, or an image would be overwritten; found
-        out before any work is done.
+        If the folder cannot be written to, or an image or what others made would be
+        overwritten; found out before any work is done.
     MissingExtra
         If a format needs a package that is not installed.
     """
@@ -112,10 +122,12 @@ class ImageOutput:
         composite: Composite | None = None,
         names: Mapping[str, str] | None = None,
         inputs: Sequence[Path] = (),
+        capability: str = "",
     ) -> None:
         from napari_sam_suite.engine.formats import check_format
         from napari_sam_suite.engine.formats.labels import LabelWriter
         from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
+        from napari_sam_suite.engine.origin import spare_others
 
         for name in _WHOLE.keys() & set(formats):
             check_format(name)
@@ -128,17 +140,21 @@ class ImageOutput:
         self._results: list[FrameResult] = []
         self._labels: list[LabelWriter | ZarrWriter | InsideWriter] = []
         self._measured: list[DataFrame] = []
-        if _INSIDE in self.formats:
+        if INSIDE in self.formats:
             self._labels.append(_open_inside(image))
         own = () if image.path is None else (image.path,)
         _spare(dict.fromkeys((*own, *inputs)), self._targets())
+        for name in ("labels", "geojson", "geojson-annotations"):
+            if name in self.formats:
+                spare_others(self._path(name, _SINGLE[name]), capability)
         for name, suffix in _DRAWN.items():
             if name in self.formats:
-                writer = LabelWriter if name == "labels" else ZarrWriter
+                kind = LabelWriter if name == "labels" else ZarrWriter
                 path = self._path(name, suffix)
-                self._labels.append(
-                    writer(path, image.sizes, scale=image.scale, units=image.units)
-                )
+                writer = kind(path, image.sizes, scale=image.scale, units=image.units)
+                if isinstance(writer, LabelWriter):
+                    writer.capability = capability
+                self._labels.append(writer)
 
     @property
     def found(self) -> int:
@@ -232,13 +248,13 @@ class ImageOutput:
 
         return save
 
-    def _path(self, name: str, suffix: str, stem: str = "") -> Path:
-        stem = self._names.get(name, stem or self.image.name)
+    def _path(self, name: str, suffix: str) -> Path:
+        stem = self._names.get(name, self.image.name)
         return self.folder / f"{stem}{suffix}"
 
     def _overlay_path(self, frame: FrameIndex) -> Path:
-        suffix = _frame_suffix(frame, self.image)
-        return self._path("overlay", f"{suffix}.png", f"{self.image.name}_overlay")
+        image, name = self.image, self._names.get("overlay")
+        return overlay_file(self.folder, image.name, frame, image.sizes, name)
 
     def _targets(self) -> Iterator[Path]:
         """Every file that there may be in the end."""
@@ -348,9 +364,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _frame_suffix(frame: FrameIndex, image: ImageSource) -> str:
+def _frame_suffix(frame: FrameIndex, sizes: Sizes) -> str:
     """``_p2_t01_z3``: only axes that the image has, as wide as names sort by it."""
-    sizes = image.sizes
     axes = (
         ("p", frame.position, sizes.position),
         ("t", frame.time, sizes.time),

@@ -271,8 +271,9 @@ def plan_image(
     known = drawn.objects if here and drawn is not None else None
     examples = drawn if prototypes is None else None
     search = Search(capability.params, examples, prototypes, known=known)
-    told = drawn.notices if here and drawn is not None else ()
-    return search, chosen, told
+    if not here or drawn is None:
+        return search, chosen, ()
+    return search, chosen, (*drawn.notices, *drawn.left_out(chosen))
 
 
 def _plan_prompts(

@@ -13,7 +13,7 @@ from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.raster import count_pixels, pixel_window, rasterise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.image import ImageSource
@@ -65,6 +65,15 @@ class Examples:
     def frames(self) -> list[FrameIndex]:
         """Frames that have examples, in order."""
         return self.objects.frames()
+
+    def left_out(self, frames: Collection[FrameIndex]) -> tuple[str, ...]:
+        """Says that they are not found again, for those on frames to be searched."""
+        there = [self.objects.at(frame) for frame in self.frames() if frame in frames]
+        count = sum(int(one.features["tag"].isin(self.tags).sum()) for one in there)
+        if not count:
+            return ()
+        what = "The example is" if count == 1 else f"The {count} examples are"
+        return (f"{what} not among the objects found.",)
 
     def masks(self, frame: FrameIndex) -> tuple[Masks, list[str]]:
         """Masks and tags of the examples of one frame."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 _KEY = "napari_sam_suite"
 _VERSION = 1
+_HEADER = 2**20
+"""Bytes that hold all that a file says of itself."""
 _CORNER = 0.5
 _CONVENTION = (
     "x, y in pixels from the top left corner of the image: "
@@ -138,6 +141,35 @@ def from_document(document: Any, name: str) -> Objects:
         log.warning("%s: %d features without an area left out", name, skipped)
         source["skipped"] = skipped
     return Objects(polygons, to_table(rows, ours.get("columns") or {}), source)
+
+
+def origin(path: Path) -> dict[str, Any] | None:
+    """The source that a file names, without reading its objects.
+
+    Returns
+    -------
+    dict or None
+        None if the file was not written here; empty if it names no source.
+    """
+    key = f'"{_KEY}"'.encode()
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            # Another program may have put it after the objects.
+            start = data.find(key)
+            header = data[start + len(key) : start + _HEADER].decode(errors="replace")
+    except OSError:
+        return None
+    if start < 0:
+        return None
+    try:
+        ours, _ = json.JSONDecoder().raw_decode(header.lstrip(" :\r\n\t"))
+    except ValueError:
+        return {}
+    source = ours.get("source") if isinstance(ours, dict) else None
+    return source if isinstance(source, dict) else {}
 
 
 def is_geojson(document: Any) -> bool:

@@ -7,10 +7,12 @@ JSON, which napari and other readers built on `tifffile` understand. Either way 
 description says under ``pages_segmented`` which pages were looked at, counted from 1:
 the others are zero because nobody looked, not because nothing is there. Where objects
 have tracks, their numbers are those, and ``numbers`` is ``track`` in the description.
+Under ``capability`` it says who found them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import tempfile
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 _BIG = 2**32 - 2**25
 _TRACK = "track"
+_PAGES = "pages_segmented"
+_CAPABILITY = "capability"
 # ImageJ has no positions; P is a letter of ours.
 _LETTERS = {"P": "position", "T": "time", "Z": "z"}
 # What reading a damaged TIFF raises, with and without compiled codecs.
@@ -83,6 +87,8 @@ class LabelWriter:
     ----------
     tracked : bool
         Whether numbers are those of tracks; may be set until `close`.
+    capability : str
+        Who found the objects, as their source says it; may be set until `close`.
 
     Raises
     ------
@@ -101,6 +107,7 @@ class LabelWriter:
         self.path = Path(path)
         self.sizes = sizes
         self.tracked = False
+        self.capability = ""
         self._scale = scale
         self._units = units
         self._pages: dict[FrameIndex, _Page] = {}
@@ -195,9 +202,11 @@ class LabelWriter:
         dtype = _dtype_for(self._highest)
         big = sum(page.size for page in self._pages.values()) > _BIG
         imagej = dtype == np.uint16 and "P" not in axes and not big
-        metadata: dict[str, Any] = {"axes": axes, "pages_segmented": self._segmented()}
+        metadata: dict[str, Any] = {"axes": axes, _PAGES: self._segmented()}
         if self.tracked:
             metadata["numbers"] = _TRACK
+        if self.capability:
+            metadata[_CAPABILITY] = self.capability
         if imagej:
             metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}
         size, options = self._calibration(imagej=imagej)
@@ -326,6 +335,7 @@ def write(objects: Objects, path: Path) -> None:
         units=str(objects.source.get("units", "")),
     ) as writer:
         writer.tracked = _TRACK in objects.features
+        writer.capability = str(objects.source.get(_CAPABILITY) or "")
         for frame in objects.searched():
             writer.write(frame, objects.at(frame).to_labels((sizes.y, sizes.x)))
 
@@ -350,7 +360,7 @@ def read(path: Path) -> Objects:
     check_instances(labels, path.name)
     lengths = dict(zip(lead, labels.shape, strict=False))
     sizes = Sizes(**lengths, y=labels.shape[-2], x=labels.shape[-1])
-    pages = str(about.get("pages_segmented") or f"1-{sizes.frame_count}")
+    pages = str(about.get(_PAGES) or f"1-{sizes.frame_count}")
     source = {
         "image": path.name,
         "path": str(path),
@@ -371,6 +381,23 @@ def read(path: Path) -> Objects:
     if about.get("numbers") == _TRACK:
         objects = objects.with_features(track=objects.features["label"])
     return objects
+
+
+def origin(path: Path) -> dict[str, Any] | None:
+    """What the description of a file says, without reading its pixels.
+
+    Returns
+    -------
+    dict or None
+        None if the file was not written here.
+    """
+    try:
+        with listening(), tifffile.TiffFile(path) as tiff:
+            told = tiff.pages.first.description
+            about = tiff.imagej_metadata or json.loads(told)
+    except _DAMAGE:
+        return None
+    return about if isinstance(about, dict) and _PAGES in about else None
 
 
 class _Found(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +16,27 @@ from napari_sam_suite.engine.hierarchy.params import LEVELLED, TREE
 from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.losses import Losses
 from napari_sam_suite.engine.objects import Objects
-from napari_sam_suite.engine.outputs import ImageOutput, check_folder
+from napari_sam_suite.engine.outputs import (
+    INSIDE,
+    ImageOutput,
+    check_folder,
+    overlay_file,
+    result_files,
+)
 from napari_sam_suite.engine.recipe import Nested
 from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.engine.store.images import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.hierarchy.params import HierarchyParams
     from napari_sam_suite.engine.store.images import ImageRecord, ImageStore
     from napari_sam_suite.engine.store.store import Store
+
+_NOTE = "collected.json"
+"""How many frames the files in each folder have, by format."""
 
 
 @dataclass
@@ -83,6 +94,8 @@ def collect(
     """
     check_folder(folder)
     collected, stems = Collected(), _name_files(store)
+    asked = store.recipe.capability
+    levels = asked.params if isinstance(asked, Nested) else None
     for number, name in enumerate(store.images):
         if report is not None:
             report(number, len(store.images), name)
@@ -96,12 +109,18 @@ def collect(
             frames = [frame for frame in record.frames if frame in done]
             collected.missing += len(record.frames) - len(frames)
             image = _image(record, stem, store.recipe.source.axes)
-            asked = store.recipe.capability
-            levels = asked.params if isinstance(asked, Nested) else None
             names = (
                 {} if levels is None else dict.fromkeys(formats, f"{stem}{LEVELLED}")
             )
-            output = ImageOutput(folder, image, formats, record.composite, names=names)
+            output = ImageOutput(
+                folder,
+                image,
+                formats,
+                record.composite,
+                names=names,
+                # What nests is found as `segment` finds it.
+                capability=asked.name if levels is None else "auto",
+            )
             _write(place, output, frames)
         except (EngineError, MemoryError) as error:
             collected.failures.append({"image": name} | told(error))
@@ -112,7 +131,74 @@ def collect(
         collected.files += [str(path) for path in output.files]
         if levels is not None and frames:
             _write_tree(place, folder / stem, frames, levels, collected)
+    if not collected.failures:
+        _note(store, folder, formats, collected.frames)
     return collected
+
+
+def is_collected(store: Store, folder: Path, formats: Sequence[str]) -> bool:
+    """Whether all that `collect` would write was written, and all files are there.
+
+    They may have been changed since. Labels inside of images are no files: with them
+    it is never sure.
+    """
+    noted, stems = _noted(store).get(str(folder.absolute()), {}), _name_files(store)
+    if INSIDE in formats:
+        return False
+    count = 0
+    try:
+        for name in store.images:
+            place = store.image(name)
+            record, done = place.record, place.done()
+            frames = [f for f in record.frames if f in done] if record else []
+            if record is None or not frames:
+                continue
+            count += len(frames)
+            nested = isinstance(store.recipe.capability, Nested)
+            targets = _targets(folder / stems[name], record, frames, formats, nested)
+            if not all(path.exists() for path in targets):
+                return False
+    except EngineError:
+        return False  # `collect` says what is wrong
+    return all(noted.get(name) == count for name in formats)
+
+
+def _targets(
+    stem: Path,
+    record: ImageRecord,
+    frames: Sequence[FrameIndex],
+    formats: Sequence[str],
+    nested: bool,
+) -> Iterator[Path]:
+    """Files of one image."""
+    folder, name = stem.parent, stem.name
+    own = f"{name}{LEVELLED}" if nested else None
+    yield from result_files(folder, own or name, formats)
+    if "overlay" in formats:
+        for frame in frames:
+            yield overlay_file(folder, name, frame, record.sizes, own)
+    if nested:
+        yield from _tree_files(stem)
+
+
+def _note(store: Store, folder: Path, formats: Sequence[str], frames: int) -> None:
+    """Keep how many frames the files have, where the store may be written to."""
+    noted = _noted(store)
+    noted.setdefault(str(folder.absolute()), {}).update(dict.fromkeys(formats, frames))
+    with suppress(EngineError):
+        store.place.write(_NOTE, json.dumps(noted, indent=1).encode())
+
+
+def _noted(store: Store) -> dict[str, dict[str, int]]:
+    try:
+        noted: dict[str, dict[str, int]] = json.loads(store.place.read(_NOTE) or b"{}")
+    except ValueError:
+        return {}
+    return noted
+
+
+def _tree_files(stem: Path) -> list[Path]:
+    return [stem.with_name(f"{stem.name}{ending}") for ending in TREE]
 
 
 def _name_files(store: Store) -> dict[str, str]:
@@ -149,8 +235,7 @@ def _write_tree(
     objects = Objects.concat(place.read(frame)[0] for frame in frames)
     try:
         hierarchy = build_hierarchy(objects, params)
-        for ending in TREE:
-            path = stem.with_name(f"{stem.name}{ending}")
+        for path in _tree_files(stem):
             hierarchy.save(path)
             collected.files.append(str(path))
     except (EngineError, MemoryError) as error:
