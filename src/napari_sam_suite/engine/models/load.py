@@ -128,7 +128,7 @@ def read_weights(path: Path, *, published: bool = False) -> dict[str, torch.Tens
     except Exception as error:
         # The readers raise a dozen unrelated types for a damaged file.
         raise _unreadable(path, error, published=published) from error
-    weights = found if isinstance(found, dict) else {}
+    weights: Any = found if isinstance(found, dict) else {}
     weights = next((weights[name] for name in _NESTED if name in weights), weights)
     values = weights.values() if isinstance(weights, dict) else ()
     if not values or not all(isinstance(v, torch.Tensor) for v in values):
