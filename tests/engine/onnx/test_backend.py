@@ -167,9 +167,11 @@ def test_commands_run_where_torch_is_not(exported: Exported, tmp_path: Path) -> 
         ["propagate", movie, "--objects", labels],
         ["propagate", movie, "--objects", labels, "--method", "memory"],
     ]
-    given = ["--model", str(exported.folder), "--json", "--out", str(tmp_path / "out")]
+    given = ["--model", str(exported.folder), "--json", "--out"]
     code = [sys.executable, "-c", WITHOUT_TORCH]
-    asked = json.dumps([[*command, *given] for command in commands])
+    asked = json.dumps(
+        [[*c, *given, str(tmp_path / f"out{i}")] for i, c in enumerate(commands)]
+    )
     done = subprocess.run([*code, asked], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
