@@ -13,7 +13,9 @@ from napari.layers import Shapes
 from shapely import Polygon
 
 from napari_sam_suite.engine import AutoParams, FrameIndex, Objects
+from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.losses import Losses
+from napari_sam_suite.engine.origin import spare_others
 from napari_sam_suite.engine.outputs import FORMATS
 from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.widgets import export as module
@@ -154,6 +156,11 @@ def test_a_layer_is_saved_as_the_command_line_saves_its_run(
         with qtbot.waitSignal(tab.said, timeout=LIMIT) as told:
             tab.save_results(tmp_path / name, name)
         assert told.args == [f"Saved {name}: 2 objects."]
+    for name, ending in (("geojson", ".geojson"), ("labels", ".tif")):
+        saved = (tmp_path / name).rename(tmp_path / f"corrected{ending}")
+        with pytest.raises(OutputError, match="was saved from napari, perhaps"):
+            spare_others(saved, "auto")
+        saved.rename(tmp_path / name)
     searched = [FrameIndex(), FrameIndex(z=2)]
     objects = Objects.load(tmp_path / "geojson", "geojson")
     assert objects.searched() == searched

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_sam_suite.engine.errors import OutputError
+from napari_sam_suite.engine.provenance import SAVED_FROM
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,8 @@ _HINT = "Choose another folder with --out, or remove the file."
 def spare_others(path: Path, capability: str = "") -> None:
     """Refuse a target that holds anything but results of the same capability.
 
-    Files of ours that do not say who found their objects may be replaced.
+    Files of ours that do not say who found their objects may be replaced; what a person
+    saved from napari may hold corrections, and is not.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ def spare_others(path: Path, capability: str = "") -> None:
     Raises
     ------
     OutputError
-        If it was found by another capability, or was not written here.
+        If it was found by another capability, saved by a person, or not written here.
     """
     if not path.is_file() or not path.stat().st_size:
         return
@@ -42,7 +44,15 @@ def spare_others(path: Path, capability: str = "") -> None:
         raise OutputError(
             f"{path} was not written by napari-sam-suite, and would be replaced.", _HINT
         )
-    found = {one.get("capability") for one in source.get("sources", [source])}
+    sources = source.get("sources", [source])
+    programs = sorted({str(one[SAVED_FROM]) for one in sources if SAVED_FROM in one})
+    if programs:
+        raise OutputError(
+            f"{path} was saved from {programs[0]}, perhaps with corrections, and would "
+            "be replaced.",
+            _HINT,
+        )
+    found = {one.get("capability") for one in sources}
     others = sorted(_called(name) for name in found - {None, capability})
     if capability and others:
         raise OutputError(

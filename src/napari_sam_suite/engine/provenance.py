@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SEARCHED = "searched"
 """Where the source says which frames were searched."""
+SAVED_FROM = "saved_from"
+"""Where the source names the program in which a person looked at the objects."""
 
 
 def sizes_in(source: Mapping[str, Any]) -> Sizes | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from napari_sam_suite.engine.frames import FrameIndex
-from napari_sam_suite.engine.provenance import mark_searched, searched_in
+from napari_sam_suite.engine.provenance import SAVED_FROM, mark_searched, searched_in
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.shapes import placement_of, to_objects
 from napari_sam_suite.widgets.snapshots import mark_saved
@@ -63,7 +63,7 @@ def save_layer(
         shapes = [shapes[row] for row in kept]
         kinds = [kinds[row] for row in kept]
         table = table.iloc[kept].reset_index(drop=True)
-    source = _source(about, image)
+    source = _source(about, image) | {SAVED_FROM: "napari"}
     objects = to_objects(shapes, kinds, table, placement_of(meta), source)
     if name == "csv":
         from napari_sam_suite.engine.formats.measurements import write

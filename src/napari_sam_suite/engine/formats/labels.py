@@ -7,7 +7,7 @@ JSON, which napari and other readers built on `tifffile` understand. Either way 
 description says under ``pages_segmented`` which pages were looked at, counted from 1:
 the others are zero because nobody looked, not because nothing is there. Where objects
 have tracks, their numbers are those, and ``numbers`` is ``track`` in the description.
-Under ``capability`` it says who found them.
+Under ``capability`` it says who found them, under ``saved_from`` where they were seen.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.frames import FrameIndex, Sizes, format_selection
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.provenance import (
+    SAVED_FROM,
     SEARCHED,
     check_labels,
     scale_in,
@@ -87,8 +88,9 @@ class LabelWriter:
     ----------
     tracked : bool
         Whether numbers are those of tracks; may be set until `close`.
-    capability : str
-        Who found the objects, as their source says it; may be set until `close`.
+    capability, saved_from : str
+        Who found the objects, and in which program a person saw them, as their source
+        says it; may be set until `close`.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class LabelWriter:
         self.sizes = sizes
         self.tracked = False
         self.capability = ""
+        self.saved_from = ""
         self._scale = scale
         self._units = units
         self._pages: dict[FrameIndex, _Page] = {}
@@ -205,8 +208,8 @@ class LabelWriter:
         metadata: dict[str, Any] = {"axes": axes, _PAGES: self._segmented()}
         if self.tracked:
             metadata["numbers"] = _TRACK
-        if self.capability:
-            metadata[_CAPABILITY] = self.capability
+        told = {_CAPABILITY: self.capability, SAVED_FROM: self.saved_from}
+        metadata |= {name: text for name, text in told.items() if text}
         if imagej:
             metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}
         size, options = self._calibration(imagej=imagej)
@@ -336,6 +339,7 @@ def write(objects: Objects, path: Path) -> None:
     ) as writer:
         writer.tracked = _TRACK in objects.features
         writer.capability = str(objects.source.get(_CAPABILITY) or "")
+        writer.saved_from = str(objects.source.get(SAVED_FROM) or "")
         for frame in objects.searched():
             writer.write(frame, objects.at(frame).to_labels((sizes.y, sizes.x)))
 
