@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from napari_sam_suite.engine.synthetic.anything import paint_anything
 from napari_sam_suite.engine.synthetic.bacteria import paint_colony
 from napari_sam_suite.engine.synthetic.canvas import Canvas
 from napari_sam_suite.engine.synthetic.shapes import (
@@ -245,5 +246,6 @@ PAINTERS: dict[str, Painter] = {
     "stained": paint_stained,
     "immunostained": paint_immunostained,
     "colony": paint_colony,
+    "anything": paint_anything,
 }
 """How each kind is drawn, from a generator, a shape and a typical diameter."""
