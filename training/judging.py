@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 EVIDENCE = ("likeness", "score", "stability", "guide", "chosen", "size", "before")
 DRAWN = {"organelles": 30, "membrane": 40, "rods": 14, "touching nuclei": 30}
 """Synthetic kinds, and the diameter of their objects."""
+_STRANGE = range(6)
+"""Scenes of `anything`: no two look alike, so each is a kind of its own."""
 _MOST, _SIDE = 30, 512
 """Images of a group, and the window of them that is searched."""
 _STEEP = 12.0
@@ -100,14 +102,17 @@ def samples(data: Path) -> dict[str, list[Sample]]:
                 window = crowded(rgb, item.labels.astype(np.int64), _SIDE)
                 own.append(Sample(item.name, *window))
     for kind, width in DRAWN.items():
-        for seed in range(4):
-            scene = synthesize(kind, (400, 400), 7700 + seed, diameter=width)
-            axes = "YXC" if scene.image.ndim == 3 else "YX"
-            image = open_image(scene.image, axes=axes, name=kind)
-            rgb = compose(image.frame(FrameIndex()))
-            one = Sample(f"{kind} {seed}", rgb, scene.labels.astype(np.int64))
-            groups.setdefault(kind, []).append(one)
+        groups[kind] = [_drawn(kind, seed, width) for seed in range(4)]
+    for seed in _STRANGE:
+        groups[f"anything {seed}"] = [_drawn("anything", seed, 30)]
     return groups
+
+
+def _drawn(kind: str, seed: int, width: float) -> Sample:
+    scene = synthesize(kind, (400, 400), 7700 + seed, diameter=width)
+    axes = "YXC" if scene.image.ndim == 3 else "YX"
+    rgb = compose(open_image(scene.image, axes=axes, name=kind).frame(FrameIndex()))
+    return Sample(f"{kind} {seed}", rgb, scene.labels.astype(np.int64))
 
 
 def search(model, kind: str, task: Task) -> Trial:
