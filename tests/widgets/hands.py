@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
+from napari.layers.shapes._shapes_models import Polygon
+from napari.layers.shapes._shapes_mouse_bindings import initiate_polygon_draw
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication, QWidget
@@ -102,6 +104,14 @@ class Hand:
 
     def press(self, key: Any, modifier: Any = NOTHING) -> None:
         self.qtbot.keyClick(self.canvas, key, modifier)
+
+
+def draw_by_hand(layer: Shapes, points: NDArray[Any]) -> None:
+    """Click the corners of a polygon; the drawing is not finished."""
+    layer.mode = "add_polygon"
+    initiate_polygon_draw(layer, tuple(points[0]))
+    clicked = np.concatenate([points, points[-1:]])  # the last follows the mouse
+    layer._data_view.edit(layer.nshapes - 1, clicked, new_type=Polygon)
 
 
 def open_prompts(panel: Panel, qtbot: Any) -> Hand:

@@ -17,10 +17,13 @@ from napari.layers import Layer, Shapes
 
 from napari_sam_suite.contributions import write_geojson
 from napari_sam_suite.engine import journal
+from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.journal import find_lost, read_snapshot, write_snapshot
+from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.widgets.autosave import Autosave
 from napari_sam_suite.widgets.layers import KEY
-from napari_sam_suite.widgets.snapshots import describe, take_snapshot
+from napari_sam_suite.widgets.saving import save_layer
+from napari_sam_suite.widgets.snapshots import OWN, describe, take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,6 +221,54 @@ def test_what_was_saved_before_it_was_written_is_not_written(
     assert files(state_folder) == []
 
 
+@pytest.mark.parametrize("name", ["csv", "labels"])
+def test_a_file_without_outlines_is_no_save(
+    model: ViewerModel,
+    saving: Autosave,
+    state_folder: Path,
+    tmp_path: Path,
+    qtbot: Any,
+    name: str,
+) -> None:
+    layer = make_layer()
+    with written(saving, qtbot):
+        model.add_layer(layer)
+    data, meta, _ = layer.as_layer_data_tuple()
+    image = open_image(np.zeros((3, 40, 40), np.uint8), axes="ZYX", name="cells")
+    assert save_layer(str(tmp_path / "file"), data, meta, name, image) == 2
+    assert len(files(state_folder)) == 1
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_what_is_drawn_while_a_file_is_saved_is_not_saved(
+    model: ViewerModel,
+    saving: Autosave,
+    state_folder: Path,
+    tmp_path: Path,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    early: bool,
+) -> None:
+    layer = make_layer()
+    with written(saving, qtbot):
+        model.add_layer(layer)
+    save = Objects.save
+
+    def save_slowly(*arguments: Any) -> None:
+        save(*arguments)
+        layer.add_polygons(SQUARE + 40)
+        if early:
+            qtbot.waitSignal(saving.written, timeout=120_000).wait()
+
+    monkeypatch.setattr(Objects, "save", save_slowly)
+    data, meta, _ = layer.as_layer_data_tuple()
+    save_layer(str(tmp_path / "a.geojson"), data, meta, "geojson")
+    if not early:
+        qtbot.waitSignal(saving.written, timeout=120_000).wait()
+    [path] = files(state_folder)
+    assert len(read_snapshot(path).shapes()) == 3
+
+
 def test_after_a_crash_one_click_brings_everything_back(
     crashed: Path, model: ViewerModel, qtbot: Any
 ) -> None:
@@ -236,7 +287,7 @@ def test_after_a_crash_one_click_brings_everything_back(
     np.testing.assert_allclose(layer.edge_color, before.edge_color)
     np.testing.assert_allclose(layer.scale, before.scale)
     assert (layer.units, layer.axis_labels) == (before.units, before.axis_labels)
-    about = {k: v for k, v in layer.metadata[KEY].items() if k != "snapshot"}
+    about = {k: v for k, v in layer.metadata[KEY].items() if k not in OWN}
     assert about == before.metadata[KEY]
     assert layer.name == "cells objects" and saving.bar.isHidden()
     # now they are this session's, and only once

@@ -156,6 +156,32 @@ def test_the_button_says_what_is_missing(
     assert "There are no objects in this frame" in panel.footer.status.text()
 
 
+def test_objects_of_another_image_are_not_carried_on(
+    viewer: Any, panel: Panel, blobs: Blobs
+) -> None:
+    movie(viewer, blobs(2))
+    draw(viewer, 0).metadata[KEY] = {"image": ["another"], "runs": {}}
+    panel.prompts.carry.button.click()
+    assert "are of another, not of movie" in panel.footer.status.text()
+    assert not panel.busy
+
+
+@pytest.mark.parametrize("labels", [("t", "y", "x"), ("c", "t", "y", "x")])
+def test_shapes_with_more_or_fewer_axes_than_the_image_are_where_napari_shows_them(
+    viewer: Any, panel: Panel, blobs: Blobs, qtbot: Any, labels: tuple[str, ...]
+) -> None:
+    channels = (2,) * (len(labels) - 3)
+    viewer.add_image(blobs(*channels, 3), axis_labels=labels, name="movie")
+    viewer.dims.set_current_step(len(channels), 0)
+    outline = np.array([(8, 8), (8, 23), (23, 23), (23, 8)], float)
+    if channels:
+        leading = np.tile([1.0, 0.0], (4, 1))
+        outline = np.hstack([leading, outline])
+    viewer.add_shapes([outline], shape_type="polygon")
+    assert "1 track, 3 objects in 3 frames" in propagate(panel, qtbot)
+    assert places(results(panel)) == [(1, t, [8.0, 8.0]) for t in range(3)]
+
+
 def test_a_propagation_is_kept_as_a_script(
     viewer: Any, panel: Panel, blobs: Blobs, qtbot: Any
 ) -> None:

@@ -193,6 +193,19 @@ def test_shapes_drawn_by_hand_are_of_the_chosen_image(
     assert rows["intensity_mean_channel 1"].tolist() == [7.0]
 
 
+def test_shapes_with_the_channel_axis_of_the_image_in_front_are_of_it_as_well(
+    panel: Panel, viewer: Any, tab: ExportTab, qtbot: Any, tmp_path: Path
+) -> None:
+    labels = ("c", "y", "x")
+    viewer.add_image(np.full((2, 30, 40), 7), name="cells", axis_labels=labels)
+    drawn = np.insert(SQUARE, 0, 1, axis=1)
+    viewer.add_layer(Shapes([drawn], shape_type="polygon", axis_labels=labels))
+    with qtbot.waitSignal(tab.said, timeout=LIMIT):
+        tab.save_results(tmp_path / "a.csv", "csv")
+    rows = pd.read_csv(tmp_path / "a.csv")
+    assert rows["intensity_mean_channel 2"].tolist() == [7.0]
+
+
 def test_intensities_of_another_image_are_not_measured(
     panel: Panel, viewer: Any, tab: ExportTab, qtbot: Any, tmp_path: Path
 ) -> None:

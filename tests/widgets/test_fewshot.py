@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import shapely
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QThread
 from qtpy.QtWidgets import QApplication
 
+from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.recipe import as_python
 
 if TYPE_CHECKING:
@@ -95,6 +97,17 @@ def test_every_tag_of_the_layer_can_be_chosen(viewer: Any, panel: Panel) -> None
     assert "Choose which tag" in panel.fewshot.hint.text()
     panel.fewshot.choices["red"].setCurrentText("Find these")
     assert panel.fewshot.button.isEnabled()
+
+
+def test_shapes_of_another_image_are_no_examples(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    viewer.add_image(dots(), rgb=True, name="dots")
+    tag_shapes(viewer).metadata[KEY] = {"image": ["other"], "runs": {}}
+    panel.fewshot.choices["red"].setCurrentText("Find these")
+    qtbot.mouseClick(panel.fewshot.button, LEFT)
+    assert "are of other, not of dots. Tick other" in panel.footer.status.text()
+    assert not panel.busy
 
 
 def test_objects_like_the_examples_are_found_and_filtered_and_judged(
@@ -410,6 +423,37 @@ def test_moves_of_the_threshold_are_one_step_to_undo(
     panel.fewshot.threshold.setValue(0.5)
     wait(panel, qtbot)
     assert set(layer.features["id"]) == before
+
+
+def test_objects_that_are_added_otherwise_leave_the_threshold_at_work(
+    viewer: Any, panel: Panel, qtbot: Any
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    picture = panel.images.picture()
+    added = panel.results.begin(picture, {"capability": "prompt"}, "add")
+    panel.results.finish(added)
+    panel.fewshot.threshold.setValue(1.0)
+    wait(panel, qtbot)
+    assert len(layer.data) == 0
+    every = panel.results.begin(picture, {"capability": "auto"}, "add")
+    panel.results.finish(every)
+    panel.fewshot.automatic.setChecked(True)
+    wait(panel, qtbot)
+    assert len(layer.data) == 0
+
+
+def test_a_closed_panel_hears_of_no_verdicts(
+    viewer: Any, panel: Panel, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    heard: list[str] = []
+    monkeypatch.setattr(
+        panel.fewshot.similar, "_judged", lambda: heard.append("") or {}
+    )
+    viewer.window.remove_dock_widget(panel)
+    qtbot.waitUntil(lambda: not isalive(panel), timeout=LIMIT)
+    judge(layer, review=["rejected", "", ""])
+    assert not heard and len(layer.data) == 3
 
 
 def test_while_the_run_is_taken_away_the_threshold_waits(

@@ -199,6 +199,56 @@ def test_results_are_ticked_and_sketches_are_not_offered(
     assert panel.finetune.chosen() == [result]
 
 
+def test_results_of_another_image_are_not_ticked_and_are_refused(
+    panel: Panel, viewer: Any
+) -> None:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.layers import KEY
+    from napari_sam_suite.widgets.learning import read_truth
+
+    images = [viewer.add_image(np.eye(64), name=name) for name in ("one", "two")]
+    outline = [np.array([[4, 4], [4, 40], [40, 40]])]
+    found = [
+        viewer.add_shapes(
+            outline,
+            shape_type="polygon",
+            name=f"{name} objects",
+            metadata={KEY: {"image": [name], "runs": {}}},
+        )
+        for name in ("one", "two")
+    ]
+    tab = panel.finetune
+    assert tab.chosen() == found[:1]
+    panel.images.choose(images[1])
+    assert tab.chosen() == found[1:]
+    tab.layers.item(1).setCheckState(Qt.CheckState.Unchecked)
+    viewer.add_labels(np.ones((64, 64), int), name="labels")
+    assert tab.chosen() == []
+    panel.images.choose(images[0])
+    assert tab.chosen() == found[:1]
+    with pytest.raises(ParameterError, match="'two objects' are of two, not of one"):
+        read_truth(found, panel.images.picture(), FrameIndex())
+
+
+def test_objects_of_one_channel_are_learnt_from_on_all_of_them(
+    panel: Panel, viewer: Any
+) -> None:
+    from napari_sam_suite.engine.frames import FrameIndex
+    from napari_sam_suite.widgets.layers import KEY
+    from napari_sam_suite.widgets.learning import read_truth
+
+    for name in ("red", "green"):
+        viewer.add_image(np.eye(64), name=name, blending="additive")
+    layer = viewer.add_shapes(
+        [np.array([[4, 4], [4, 40], [40, 40]])],
+        shape_type="polygon",
+        metadata={KEY: {"image": ["red"], "runs": {}}},
+    )
+    assert panel.images.picture().names == ("red", "green")
+    assert panel.finetune.chosen() == [layer]
+    assert len(read_truth([layer], panel.images.picture(), FrameIndex())(str)) == 1
+
+
 def test_large_labels_are_not_read_while_the_window_waits(
     panel: Panel, viewer: Any
 ) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Image, Shapes
 from qtpy.QtCore import Qt
 
@@ -14,6 +15,8 @@ from napari_sam_suite.widgets import finding, models, outcome
 from napari_sam_suite.widgets.layers import KEY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_sam_suite.widgets.panel import Panel
     from widgets.hands import Blobs
 
@@ -231,6 +234,41 @@ def test_results_stay_those_of_an_image_that_gets_another_name(
     assert len(layer.data) == 4 and layer.name == "cells objects"
 
 
+def test_an_image_renamed_before_the_first_object_is_drawn_has_its_results(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs, fake: dict[str, Any]
+) -> None:
+    gate = fake["gate"] = threading.Event()
+    image = viewer.add_image(blobs(), name="cells")
+    press(panel, qtbot)
+    qtbot.waitUntil(lambda: panel.session._engine is not None, timeout=LIMIT)
+    qtbot.waitUntil(lambda: fake_of(panel).waiting, timeout=LIMIT)
+    image.name = "nuclei"
+    gate.set()
+    settle(panel, qtbot)
+    [layer] = results(panel)
+    assert panel.parts.result_layer() == layer
+
+
+def test_an_image_of_the_same_name_from_another_folder_has_its_own_results(
+    viewer: Any, panel: Panel, qtbot: Any, blobs: Blobs, tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "img.tif", blobs())
+    [first] = viewer.open(tmp_path / "a" / "img.tif", plugin="napari")
+    segment(panel, qtbot)
+    [old] = results(panel)
+    assert panel.parts.result_layer() == old
+    viewer.layers.remove(first)
+    [second] = viewer.open(tmp_path / "b" / "img.tif", plugin="napari")
+    assert second.name == "img"
+    assert panel.parts.result_layer() is None
+    before = set(old.features["id"])
+    segment(panel, qtbot)
+    assert set(old.features["id"]) == before
+    assert len(results(panel)) == 2
+
+
 def test_many_objects_are_offered_and_shown_as_labels(
     viewer: Any,
     panel: Panel,
@@ -291,6 +329,18 @@ def test_layers_of_one_image_are_ticked_together(
     assert panel.images.letters() == "ZYX"
     viewer.layers.clear()
     assert "No image" in panel.auto.button.toolTip()
+
+
+def test_channels_of_another_file_are_not_ticked(
+    viewer: Any, panel: Panel, blobs: Blobs, tmp_path: Path
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, np.stack([blobs()] * 2))
+        viewer.open(tmp_path / name, plugin="napari", channel_axis=0)
+    first, second, third, fourth = viewer.layers
+    assert panel.images.layers() == [first, second]
+    panel.images.choose(third, fourth)
+    assert panel.images.layers() == [third, fourth]
 
 
 def test_what_the_user_says_of_an_axis_is_kept(

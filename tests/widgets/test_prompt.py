@@ -483,3 +483,20 @@ def test_a_prompt_is_seen_before_an_answer_that_takes_long(
     hand.click(16, 16)
     qtbot.waitUntil(lambda: "Prompt" in panel.viewer.layers)
     qtbot.waitUntil(lambda: len(dots(panel)) == 1)
+
+
+def test_keys_belong_to_a_layer_while_it_is_drawn_in(panel: Panel, hand: Hand) -> None:
+    hand.outline(16, 16)
+    hand.press(ENTER)
+    [layer] = results(panel)
+    panel.viewer.layers.selection.active = layer
+    hand.outline(48, 48)
+    layer.mode = "add_polygon"
+    for key in (ENTER, ESCAPE):
+        hand.press(key)
+    assert len(outlines(panel)) == 1 and len(layer.data) == 1
+    hand.press(Z)
+    assert layer.mode == "pan_zoom"  # what Z does in napari
+    assert len(outlines(panel)) == 1
+    hand.press(ESCAPE)
+    assert outlines(panel) == []

@@ -15,6 +15,7 @@ from napari_sam_suite.widgets.edits import Edits
 from napari_sam_suite.widgets.review import KEYS, Review, look_at, next_row
 from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, column, paint
 from napari_sam_suite.widgets.tags import TagTab
+from widgets.hands import draw_by_hand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,6 +220,25 @@ def test_what_is_removed_by_a_run_leaves_the_others_selected(layer: Shapes) -> N
     delete_rows(layer, [0])
     assert layer.features["number"].tolist() == [1, 2]
     assert set(layer.selected_data) == {1}
+
+
+@pytest.mark.parametrize("corners", [4, 2])
+def test_a_shape_that_is_being_drawn_ends_as_it_is_when_others_are_removed(
+    layer: Shapes, corners: int
+) -> None:
+    layer.features = {"number": [0, 1, 2]}
+    layer.feature_defaults = {"number": [9]}
+    draw_by_hand(layer, SQUARE[:corners] + 80)
+    layer.add_polygons(SQUARE + 60)
+    before = [shape.copy() for shape in layer.data]
+    delete_rows(layer, [0, 2])
+    kept = [1, 3, 4] if corners == 4 else [1, 4]
+    assert layer.features["number"].tolist() == [1, 9, 9][: len(kept)]
+    assert len(layer.data) == len(kept)
+    for shape, row in zip(layer.data, kept, strict=True):
+        wanted = SQUARE + 80 if row == 3 else before[row]
+        np.testing.assert_array_equal(shape, wanted)
+    assert not layer._is_creating
 
 
 def test_the_camera_goes_to_the_frame_and_the_place() -> None:

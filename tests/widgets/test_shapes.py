@@ -145,6 +145,26 @@ def test_shapes_drawn_by_hand_become_objects() -> None:
     assert set(objects.features["tag"]) == {"unassigned"}
 
 
+@pytest.mark.parametrize(
+    ("axes", "place", "frame"),
+    [
+        ("YX", (1,), (0, 0, 0)),
+        ("TZYX", (), (0, 0, 0)),
+        ("TZYX", (5,), (0, 0, 5)),
+        ("TZYX", (1, 4, 5), (0, 4, 5)),
+        ("TCYX", (4, 1), (0, 4, 0)),
+    ],
+)
+def test_axes_of_shapes_are_counted_from_the_last(
+    axes: str, place: tuple[int, ...], frame: tuple[int, int, int]
+) -> None:
+    square = np.array([[0, 0], [0, 10], [10, 10], [10, 0]])
+    drawn = np.hstack([np.tile(place, (4, 1)), square])
+    objects = to_objects([drawn], ["polygon"], pd.DataFrame(), Placement(axes, {}))
+    assert objects.frames() == [frame]
+    assert objects.polygons[0].area == 100
+
+
 def test_a_layer_goes_through_geojson(objects: Objects, tmp_path: Path) -> None:
     layer = as_layer(objects, STACK)
     path = str(tmp_path / "cells.geojson")

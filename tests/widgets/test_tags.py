@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Shapes
+from qtpy.QtWidgets import QApplication
 
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.tags import TagTab
@@ -89,6 +90,24 @@ def test_shapes_of_any_layer_can_be_tagged(tab: TagTab, qtbot: Any) -> None:
     tab.press_key(3)
     assert drawn.features["tag"].tolist() == ["unassigned", "a"]
     assert [tag for tag, *_ in rows(tab)] == ["unassigned", "b", "a"]
+
+
+def test_another_image_shows_the_tags_of_its_own_results(
+    viewer: Any, panel: Any, blobs: Any
+) -> None:
+    images = [viewer.add_image(blobs(), name=name) for name in ("a", "b")]
+    for image in images:
+        viewer.add_shapes(
+            [SQUARE],
+            shape_type="polygon",
+            features={"tag": [f"of {image.name}"]},
+            metadata={KEY: {"image": [image.name], "axes": "YX"}},
+        )
+    viewer.layers.selection.active = images[0]
+    QApplication.processEvents()
+    for image in reversed(images):
+        panel.images.choose(image)
+        assert [tag for tag, *_ in rows(panel.tags)] == [f"of {image.name}"]
 
 
 def test_without_objects_the_controls_say_why(tab: TagTab, qtbot: Any) -> None:

@@ -19,8 +19,10 @@ from napari_sam_suite.widgets.bridge import Background
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.settings import autosave_wanted
 from napari_sam_suite.widgets.snapshots import (
+    OWN,
     PLACE,
     SAVED,
+    TAKEN,
     describe,
     read_layers,
     say_count,
@@ -155,7 +157,7 @@ class Autosave(QObject):
             layer.metadata[KEY] = {
                 name: deepcopy(value)
                 for name, value in about.items()
-                if name not in (PLACE, SAVED)
+                if name not in OWN
             }
         self._follow(layer)
 
@@ -217,6 +219,7 @@ class Autosave(QObject):
             key = self._key(about)
             if len(layer.data):
                 gone.discard(key)
+                about[TAKEN] = time.monotonic()
                 snapshots[key] = take_snapshot(layer)
             else:
                 gone.add(key)

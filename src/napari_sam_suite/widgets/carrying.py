@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.propagation.params import PropagateParams
+from napari_sam_suite.widgets.drawing import check_image, read_rows
 from napari_sam_suite.widgets.finding import Finding
 from napari_sam_suite.widgets.form import Form, fold
 from napari_sam_suite.widgets.repeat import record_shapes
@@ -192,13 +193,14 @@ class CarryBox(QWidget):
         Raises
         ------
         ParameterError
-            If there are none.
+            If there are none, or they are of another image.
         """
         from napari_sam_suite.engine.propagation.track import mark
-        from napari_sam_suite.widgets.drawing import read_rows
         from napari_sam_suite.widgets.table import name_rows
 
         layer = self._parts.shapes_layer()
+        if layer is not None:
+            check_image(layer, picture)
         place = picture.placement.frame
         data = [] if layer is None else layer.data
         rows = [row for row, shape in enumerate(data) if place(shape[0][:-2]) == frame]

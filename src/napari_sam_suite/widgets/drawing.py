@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Image, Shapes
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
+from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.widgets.bridge import Background
 from napari_sam_suite.widgets.layers import KEY
+from napari_sam_suite.widgets.placement import placement_of, put_onto
 from napari_sam_suite.widgets.reveal import Reveal
+from napari_sam_suite.widgets.table import REJECTED, column, paint, set_features
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.objects import Objects
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.widgets.placement import Placement
     from napari_sam_suite.widgets.runs import Run
 
+_CORNERS = 3  # of the smallest shape with an area
 _MANY = 50  # objects of a new layer, from which on another thread makes the triangles
 
 
@@ -81,6 +86,7 @@ class Drawing(QObject):
             self._viewer.add_layer(layer)
         if layer is not None and self.is_there(layer):
             layer.metadata[KEY]["runs"][run.id] = run.recipe
+            self._follow(layer, run.picture)
             _append(layer, run.picture, new)
             return
         self._build(run, new)
@@ -138,7 +144,44 @@ class Drawing(QObject):
 
     def _attach(self, run: Run, layer: Shapes) -> None:
         run.layer = layer
+        if (column(layer, "review") == REJECTED).any():
+            paint(layer)
+        self._follow(layer, run.picture)
         self._reveal.add(layer)
+
+    def _follow(self, layer: Shapes, picture: Picture) -> None:
+        """Put a result layer onto its image, which may have been moved meanwhile."""
+        for image in self._viewer.layers:
+            known = isinstance(image, Image) and image.name == picture.names[0]
+            if known and image.ndim == len(picture.letters):
+                there = picture.placement
+                put_onto(layer, placement_of(image, picture.letters, there.channel))
+
+
+def is_of(layer: Layer, names: Iterable[str]) -> bool:
+    """Whether a layer is of the image of these layers, or does not say of which.
+
+    One of them is enough: channels of the same image have the same pixels.
+    """
+    image = layer.metadata.get(KEY, {}).get("image")
+    return not image or not set(image).isdisjoint(names)
+
+
+def check_image(layer: Layer, picture: Picture) -> None:
+    """Refuse a layer of another image: its objects are not on these pixels.
+
+    Raises
+    ------
+    ParameterError
+        If it says that it is of another one.
+    """
+    if not is_of(layer, picture.names):
+        theirs = " + ".join(layer.metadata[KEY]["image"])
+        raise ParameterError(
+            f"The objects of {layer.name!r} are of {theirs}, not of "
+            f"{picture.image.name}.",
+            f"Tick {theirs}, or copy the shapes into a layer of your own.",
+        )
 
 
 def read_rows(layer: Shapes, rows: Sequence[int], placement: Placement) -> Objects:
@@ -154,21 +197,47 @@ def read_rows(layer: Shapes, rows: Sequence[int], placement: Placement) -> Objec
     )
 
 
+def drawn_row(layer: Shapes) -> int | None:
+    """Row of the shape that somebody is drawing by hand now, if there is one."""
+    # napari has no public way to ask, and warns of what is private
+    bare: Any = getattr(layer, "__wrapped__", layer)
+    return bare._moving_value[0] if bare._is_creating else None
+
+
 def delete_rows(layer: Shapes, rows: Sequence[int]) -> None:
-    """Remove shapes of a layer, in ascending rows; others stay selected."""
+    """Remove shapes of a layer, in ascending rows; others stay selected.
+
+    A shape that is being drawn by hand is finished: napari ends the drawing anyway,
+    but only when another shape has its row.
+    """
+    if not len(rows):
+        return
+    drawn = drawn_row(layer)
+    if drawn is not None:
+        rows = _end_drawing(layer, drawn, rows)
     rest = set(layer.selected_data).difference(rows)
     layer.selected_data = set(rows)
     layer.remove_selected()
     layer.selected_data = {row - int(np.searchsorted(rows, row)) for row in rest}
 
 
+def _end_drawing(layer: Shapes, drawn: int, rows: Sequence[int]) -> Sequence[int]:
+    """Finish a shape; one of too few points goes with the rows that are to go."""
+    bare: Any = getattr(layer, "__wrapped__", layer)
+    if len(layer.data[drawn]) > _CORNERS:  # the last follows the mouse
+        bare._finish_drawing()
+        return rows
+    bare._is_creating = False
+    return sorted({*rows, drawn})
+
+
 def _append(layer: Shapes, picture: Picture, new: Objects) -> None:
     import pandas as pd
 
     from napari_sam_suite.widgets.shapes import EDGE, colours, to_vertices
-    from napari_sam_suite.widgets.table import set_features
 
-    before = layer.features.copy()
+    # napari leaves a row behind of a shape that was given up while it was drawn
+    before = layer.features.iloc[: layer.nshapes]
     layer.add(
         to_vertices(new, picture.placement),
         shape_type="polygon",
@@ -180,3 +249,5 @@ def _append(layer: Shapes, picture: Picture, new: Objects) -> None:
     )
     table = pd.concat([before, new.features], ignore_index=True)
     set_features(layer, table)
+    if "review" in new.features and (new.features["review"] == REJECTED).any():
+        paint(layer)

@@ -21,6 +21,7 @@ from napari_sam_suite.engine.errors import EngineError, ParameterError
 from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.widgets.batch import BatchFields
+from napari_sam_suite.widgets.drawing import check_image
 from napari_sam_suite.widgets.finding import Finding
 from napari_sam_suite.widgets.form import Form, fold, scrolled
 from napari_sam_suite.widgets.prototypes import PrototypeBox
@@ -119,6 +120,7 @@ class FewShotTab(Tab):
                 "There is no layer with shapes.",
                 "Segment first, or draw shapes and tag them.",
             )
+        check_image(layer, picture)
         objects = to_objects(
             layer.data, layer.shape_type, layer.features, picture.placement
         )

@@ -24,6 +24,7 @@ from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.models.checkpoints import tuned_folder
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.widgets.curves import Curves
+from napari_sam_suite.widgets.drawing import is_of
 from napari_sam_suite.widgets.form import Form, fold, scrolled
 from napari_sam_suite.widgets.layers import KEY, SHOWN
 from napari_sam_suite.widgets.learning import Learning, read_truth, show_comparison
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _FIRST = ("epochs", "patience", "complete")
 _ROWS = 4
+_LAYER = Qt.ItemDataRole.UserRole
+_FITS = Qt.ItemDataRole.UserRole + 1  # whether it is of the chosen image
 
 
 class FinetuneTab(Tab):
@@ -103,11 +106,13 @@ class FinetuneTab(Tab):
 
     def chosen(self) -> list[Layer]:
         """The ticked layers."""
-        return [layer for layer, ticked in self._ticks() if ticked]
+        return [layer for layer, _, ticked in self._rows() if ticked]
 
     def show_state(self, state: State) -> None:
         """Show whether a training can begin."""
         self._why = state.why
+        if any(fits != self._fits(layer) for layer, fits, _ in self._rows()):
+            self.refresh()
         self._show_button()
 
     def start(self) -> None:
@@ -135,29 +140,42 @@ class FinetuneTab(Tab):
         )
 
     def refresh(self, _: object = None) -> None:
-        """List the layers that can be learnt from; what was ticked stays so."""
-        known = dict(self._ticks())
+        """List the layers that can be learnt from; what was ticked stays so.
+
+        Unless another image was chosen since: its own results are ticked then.
+        """
+        known = {layer: (fits, ticked) for layer, fits, ticked in self._rows()}
+        some = any(fits for fits, _ in known.values())
         with QSignalBlocker(self.layers):
             self.layers.clear()
             for layer in self._usable():
                 item = QListWidgetItem(layer.name)
-                item.setData(Qt.ItemDataRole.UserRole, layer)
+                fits = self._fits(layer)
+                item.setData(_LAYER, layer)
+                item.setData(_FITS, fits)
                 item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-                usual = not known or KEY in layer.metadata  # drawn first, or a result
-                ticked = known.get(layer, usual)
+                before, ticked = known.get(layer, (not fits, False))
+                if before != fits:  # drawn first, or a result
+                    ticked = fits and (not some or KEY in layer.metadata)
                 item.setCheckState(
                     Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked
                 )
                 self.layers.addItem(item)
         self._show_button()
 
-    def _ticks(self) -> Iterator[tuple[Layer, bool]]:
-        """Layers of the list, and whether they are ticked."""
+    def _rows(self) -> Iterator[tuple[Layer, bool, bool]]:
+        """Layers of the list, whether they fit the image, and whether they are ticked.
+
+        They fit unless they are of another image.
+        """
         for row in range(self.layers.count()):
             item = self.layers.item(row)
             if item is not None:
                 ticked = item.checkState() == Qt.CheckState.Checked
-                yield item.data(Qt.ItemDataRole.UserRole), ticked
+                yield item.data(_LAYER), bool(item.data(_FITS)), ticked
+
+    def _fits(self, layer: Layer) -> bool:
+        return is_of(layer, [image.name for image in self.parts.images.layers()])
 
     def _events(self) -> tuple[Any, ...]:
         """After which the list may be another one."""

@@ -60,9 +60,12 @@ class ImageChooser(QWidget):
     -------
     changed()
         Other layers or axes, or they look different.
+    renamed(str, str)
+        A layer had the first name, and has the second.
     """
 
     changed = Signal()
+    renamed = Signal(str, str)
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -269,6 +272,7 @@ class ImageChooser(QWidget):
             if before in about.get("image", ()):
                 now = {before: layer.name}
                 about["image"] = [now.get(name, name) for name in about["image"]]
+        self.renamed.emit(before, layer.name)
         self._refill()
 
     def _restyled(self, _: Any = None) -> None:
@@ -309,4 +313,7 @@ def _same_shape(one: Image, other: Image) -> bool:
 
 
 def _is_channel_of(layer: Image, first: Image) -> bool:
-    return str(layer.blending) == "additive" and _same_shape(layer, first)
+    one, other = layer.source, first.source
+    together = (one.path, one.sample) == (other.path, other.sample)
+    added = str(layer.blending) == "additive"
+    return added and together and _same_shape(layer, first)

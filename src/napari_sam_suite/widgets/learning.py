@@ -11,6 +11,7 @@ from napari.layers import Labels, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.widgets.drawing import check_image
 from napari_sam_suite.widgets.layers import SHOWN
 from napari_sam_suite.widgets.runner import Task
 
@@ -135,7 +136,7 @@ def read_truth(
     Raises
     ------
     ParameterError
-        If a Labels layer has another size than the image.
+        If a layer is of another image, or a Labels layer has another size than it.
     """
     from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.widgets.shapes import to_objects
@@ -143,6 +144,7 @@ def read_truth(
     drawn: list[Objects] = []
     planes: dict[str, list[_Plane]] = {}
     for layer in layers:
+        check_image(layer, picture)
         if isinstance(layer, Shapes):
             found = to_objects(
                 layer.data, layer.shape_type, layer.features, picture.placement

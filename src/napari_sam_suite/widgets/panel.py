@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
@@ -148,6 +148,7 @@ class Panel(QWidget):
         self.tabs.currentChanged.connect(self._show_tab)
         self.preview.failed.connect(self.footer.say)
         self.preview.removed.connect(lambda: self.preview_box.setChecked(False))
+        self.images.renamed.connect(self.results.rename)
         self.runner.placed.connect(self._show_device)
         self.results.changed.connect(self._show_results)
         self.autosave.said.connect(self.footer.say)
@@ -164,6 +165,7 @@ class Panel(QWidget):
         session, autosave = self.session, self.autosave
         stop = [tab.disconnect_viewer for tab in self._all_tabs()]
         stop += [self.images.disconnect_viewer, autosave.disconnect_viewer]
+        stop += [self.fewshot.similar.disconnect_layer]
         events, step = self._dims_events(), self._step
 
         def leave() -> None:
@@ -178,6 +180,21 @@ class Panel(QWidget):
         if application is not None:
             application.aboutToQuit.connect(lambda: session.close(_FAREWELL))
             application.aboutToQuit.connect(lambda: autosave.close())
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Leave where napari closes the dock: it only takes the panel out of it."""
+        super().changeEvent(event)
+        moved = event is not None and event.type() == QEvent.Type.ParentChange
+        if moved and self.parent() is None:
+            for part in (self.runner, self.results):
+                part.changed.connect(self._leave_when_done)
+            self.footer.cancelled.emit()
+            self._leave_when_done()
+
+    def _leave_when_done(self) -> None:
+        """Go, once nothing is running and all that was found is drawn."""
+        if not self.busy and self.results.settled:
+            self.deleteLater()
 
     # -- what can be done now ----------------------------------------------------
 

@@ -57,10 +57,15 @@ class Placement:
         }
 
     def frame(self, leading: Sequence[float]) -> FrameIndex:
-        """Frame of coordinates on the axes before y and x."""
+        """Frame of coordinates on the axes before y and x.
+
+        Counted from the last axis, as napari shows layers of fewer or more axes: what
+        is missing is 0, and what there is too much in front tells nothing.
+        """
+        letters = reversed(self.axes[:-2])
         found = {
             _FIELDS[letter]: max(0, round(float(value)))
-            for letter, value in zip(self.axes[:-2], leading, strict=True)
+            for letter, value in zip(letters, reversed(leading), strict=False)
             if letter in _FIELDS
         }
         return FrameIndex(**found)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
 
 OUTSIDE = "Shift"
 """The modifier of a click on what does not belong to the object."""
@@ -60,6 +61,7 @@ class Pointing(QObject):
         self._viewer = viewer
         self._keys, self._also = keys, also
         self._bound: list[tuple[Any, Mapping[str, Callable[[], None]]]] = []
+        self._layer: Layer | None = None
         self.on = False
 
     def turn(self, on: bool) -> None:
@@ -84,14 +86,25 @@ class Pointing(QObject):
             for key in keys:
                 owner.bind_key(key, None)
         self._bound = []
+        layer = self._viewer.layers.selection.active if self.on else None
+        self._follow(layer)
         if self.on:
             self._bound.append((self._viewer, {**self._keys, **self._also}))
-            layer = self._viewer.layers.selection.active
-            if layer is not None and not _drawn_in(layer):
-                self._bound.append((layer, self._keys))
+        if layer is not None and not _drawn_in(layer):
+            self._bound.append((layer, self._keys))
         for owner, keys in self._bound:
             for key, action in keys.items():
                 owner.bind_key(key, lambda _, do=action: do(), overwrite=True)
+
+    def _follow(self, layer: Layer | None) -> None:
+        """Hear when a layer begins to be drawn in, or no longer is."""
+        if layer == self._layer:
+            return
+        if self._layer is not None:
+            self._layer.events.mode.disconnect(self._bind)
+        self._layer = layer
+        if layer is not None:
+            layer.events.mode.connect(self._bind)
 
     def _drag(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         # What is handled does not move the camera.

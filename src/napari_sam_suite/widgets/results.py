@@ -5,15 +5,24 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Image, Shapes
 from qtpy.QtCore import QObject, QTimer, Signal  # type: ignore[attr-defined]
 
-from napari_sam_suite.widgets.drawing import Drawing, delete_rows
+from napari_sam_suite.widgets.drawing import (
+    Drawing,
+    delete_rows,
+    drawn_row,
+    read_rows,
+)
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.runs import Run, nothing
+from napari_sam_suite.widgets.table import column, name_rows, set_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 _SHARE = 8  # pauses over the time that drawing takes, while the run goes on
 _CHUNK = 80  # shapes put in or taken out in one turn of the event loop, at least
 _FEW = 20  # objects that are drawn without waiting for a turn
+_HAND = 300  # ms between two looks at what somebody is drawing by hand
 _PART = 16  # and at least this part of the layer: napari looks at all of it each time
 
 
@@ -62,8 +72,10 @@ class Results(QObject):
         self._viewer = viewer
         self._done: list[Step] = []
         self._undone: list[Step] = []
+        self._all: WeakSet[Run] = WeakSet()
         self._runs: list[Run] = []  # with something to draw, the next one first
         self._chunks: deque[Objects] = deque()  # of the first of them
+        self._by_hand: list[str] = []  # ids of what was drawn while shapes had to go
         self._drawing = Drawing(viewer, self)
         self._drawing.failed.connect(self.failed)
         self._drawing.changed.connect(self._go_on)
@@ -99,6 +111,7 @@ class Results(QObject):
         run = Run(name, picture, {**recipe, "searched": []}, mode)
         if mode != "new":
             run.layer = self.layer_of(picture)
+        self._all.add(run)
         self.began.emit(run)
         return run
 
@@ -161,9 +174,34 @@ class Results(QObject):
             about = layer.metadata.get(KEY)
             if not isinstance(layer, Shapes) or not about:
                 continue
-            if (about.get("image"), about.get("axes")) == wanted:
+            known = (about.get("image"), about.get("axes"))
+            if known == wanted and not self._was_another(about, picture):
                 return layer
         return None
+
+    def _was_another(self, about: dict[str, Any], picture: Picture) -> bool:
+        """Whether the last run of a layer saw another image of the same name."""
+        runs = list(about.get("runs", {}).values())
+        seen = runs[-1].get("image", {}) if runs else {}
+        now = picture.image.sizes._asdict()
+        # a stack may have grown since
+        if any(seen.get("sizes", now)[axis] != now[axis] for axis in "yx"):
+            return True
+        paths = [
+            layer.source.path
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and layer.name == picture.names[0]
+        ]
+        before = str(seen.get("path") or "")
+        return bool(before and paths) and not _same_file(before, paths[0] or "")
+
+    def rename(self, before: str, now: str) -> None:
+        """An image layer has another name: that of their image, to its runs."""
+        for run in self._all:
+            names = run.picture.names
+            if before in names:
+                names = tuple(now if name == before else name for name in names)
+                run.picture = replace(run.picture, names=names)
 
     def undo(self) -> None:
         """Take the last step back.
@@ -245,7 +283,8 @@ class Results(QObject):
             self._close(run)
         took = time.perf_counter() - start
         if self._runs and not self._drawing.building:
-            self._timer.start(round(took * 1000 * (1 if run.ended else _SHARE)))
+            pause = round(took * 1000 * (1 if run.ended else _SHARE))
+            self._timer.start(max(pause, _HAND if self._waits(run) else 0))
 
     def _draw_some(self, run: Run) -> bool:
         """Put some new shapes in, or else take some old ones out, if there are any."""
@@ -257,7 +296,12 @@ class Results(QObject):
         if run.pending:
             self._collect(run)
             return True
-        return False
+        return self._waits(run)
+
+    def _waits(self, run: Run) -> bool:
+        """Whether all that is left is to take shapes out, while somebody draws one."""
+        busy = bool(self._chunks or run.pending) or not run.outdated
+        return not busy and run.layer is not None and drawn_row(run.layer) is not None
 
     def _collect(self, run: Run) -> None:
         """Make chunks of the frames that have come; a new layer takes all at once."""
@@ -278,22 +322,39 @@ class Results(QObject):
         )
 
     def _take_outdated(self, run: Run) -> bool:
-        """Take out some of what earlier runs have in frames that are finished."""
+        """Take out some of what earlier runs have in frames that are finished.
+
+        Not while somebody draws a shape there by hand, which would break off; it stays.
+        """
         layer = run.layer
         if layer is None or not self._drawing.is_there(layer):
             run.outdated.clear()
             return False
+        drawn = drawn_row(layer)
+        if drawn is not None:
+            name_rows(layer, [drawn])
+            name = column(layer, "id")[drawn]
+            if name not in self._by_hand:
+                self._by_hand.append(name)
+            return False
+        if len(layer.features) > layer.nshapes:
+            # napari leaves the row of a shape that was given up, and not always last
+            left = ~layer.features["id"].isin(self._by_hand[-1:])
+            set_features(layer, layer.features[left].iloc[: layer.nshapes])
         # where they are, and not what the table says: it knows no frame of shapes
         # that were drawn by hand or moved
         frame, data = run.picture.placement.frame, layer.data
         old = layer.features["run"].to_numpy() != run.id
+        old &= ~layer.features["id"].isin(self._by_hand).to_numpy(dtype=bool)
         for row in np.flatnonzero(old).tolist():
             old[row] = frame(data[row][0][:-2]) in run.outdated
         if not old.any():
             run.outdated.clear()
+            self._by_hand.clear()
             return False
-        old[np.flatnonzero(old)[_chunk(run) :]] = False
-        run.let_go(self._drawing.take(run, old))
+        rows = np.flatnonzero(old)[: _chunk(run)].tolist()
+        run.let_go(read_rows(layer, rows, run.picture.placement))
+        delete_rows(layer, rows)
         return True
 
     def _close(self, run: Run) -> None:
@@ -306,6 +367,10 @@ class Results(QObject):
         if run.then is not None:
             run.then()
         self.changed.emit()
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).absolute() == Path(other).absolute()
 
 
 def _chunk(run: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _OF_RUN = ("model", "capability", "params", "composite")
 """What a run says of itself, and not of the image: kept where all runs agree."""
+
+_NO_OUTLINES = ("csv", "labels", "zarr")
+"""Formats from which objects do not come back as they were."""
 
 
 def save_layer(
@@ -53,6 +57,7 @@ def save_layer(
     EngineError
         If the file cannot be written.
     """
+    began = time.monotonic()
     shapes = list(data)
     kinds = meta.get("shape_type", "polygon")
     kinds = [kinds] * len(shapes) if isinstance(kinds, str) else list(kinds)
@@ -71,7 +76,8 @@ def save_layer(
         write(objects, Path(path), image)
     else:
         objects.save(path, name)
-    mark_saved(about)
+    if name not in _NO_OUTLINES:
+        mark_saved(about, began)
     return len(objects)
 
 
@@ -79,9 +85,11 @@ def image_of(meta: dict[str, Any], picture: Picture | None) -> ImageSource | Non
     """The chosen image, if the objects of a layer are of it.
 
     A layer that was drawn by hand does not say what it is of: there it is enough that
-    the axes are the same. One that was read from a file is of the image of that name.
+    the axes are the same, but for a channel axis in front, which results do not have.
+    One that was read from a file is of the image of that name.
     """
-    if picture is None or placement_of(meta).axes != picture.placement.axes:
+    axes = placement_of(meta).axes.removeprefix("C")
+    if picture is None or axes != picture.placement.axes:
         return None
     about = (meta.get("metadata") or {}).get(KEY) or {}
     if "image" in about:

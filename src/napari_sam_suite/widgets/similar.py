@@ -92,7 +92,7 @@ class Similar(QObject):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._choose)
         tab.threshold_moved.connect(self._wish)
-        results.began.connect(lambda _: self.forget())
+        results.began.connect(self._begin)
         results.taken.connect(self._gather)
         results.stepping.connect(self._prepare_step)
         results.stepped.connect(self._look_again)
@@ -118,6 +118,11 @@ class Similar(QObject):
         self._listen()
         self._tab.show_threshold(run.recipe["params"]["threshold"])
 
+    def _begin(self, run: Run) -> None:
+        """Let go of the run before, unless this one only adds to what is there."""
+        if run.recipe.get("capability", "auto") in ("auto", "few-shot"):
+            self.forget()
+
     def _gather(self, run: Run, result: FrameResult) -> None:
         """Keep the outlines of a run that may be chosen from again."""
         if run.recipe.get("capability") == "few-shot":
@@ -131,12 +136,17 @@ class Similar(QObject):
             layer.events.features.connect(self._look)
             self._look()
 
+    def disconnect_layer(self) -> None:
+        """Hear of verdicts no longer."""
+        if self._layer is not None:
+            self._layer.events.features.disconnect(self._look)
+        self._layer = None
+
     def forget(self) -> None:
         """The run is over: another one begins."""
         self._stop()
-        if self._layer is not None:
-            self._layer.events.features.disconnect(self._look)
-        self._run = self._finder = self._learnt = self._layer = None
+        self.disconnect_layer()
+        self._run = self._finder = self._learnt = None
         self._shown, self._verdicts, self._pools, self._masks = {}, {}, {}, {}
 
     # -- what is wished --------------------------------------------------------------

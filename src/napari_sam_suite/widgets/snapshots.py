@@ -19,19 +19,28 @@ PLACE = "snapshot"
 """Where a layer's metadata keeps the path of its snapshot."""
 
 SAVED = "saved"
-"""Where it keeps when the layer was saved to a file, by the monotonic clock."""
+"""Where it keeps as of when the layer was saved to a file, by the monotonic clock."""
+
+TAKEN = "taken"
+"""Where it keeps as of when the snapshot is, by the same clock."""
+
+OWN = (PLACE, SAVED, TAKEN)
+"""What concerns one layer in one session, and neither its copies nor later ones."""
 
 
-def mark_saved(about: dict[str, Any]) -> None:
+def mark_saved(about: dict[str, Any], since: float) -> None:
     """Note that a layer was saved to a file, so that there is nothing to restore.
 
     Parameters
     ----------
     about : dict
         What the plugin keeps in the layer's metadata.
+    since : float
+        When the layer was as it was saved, by the monotonic clock.
     """
-    about[SAVED] = time.monotonic()
-    if place := about.get(PLACE):
+    about[SAVED] = since
+    place = about.get(PLACE)
+    if place and about.get(TAKEN, 0.0) <= since:
         Path(place).unlink(missing_ok=True)
 
 
@@ -41,7 +50,7 @@ def take_snapshot(layer: Shapes) -> Snapshot:
 
     data = layer.data
     about = layer.metadata.get(KEY, {})
-    kept = {k: v for k, v in about.items() if k not in (PLACE, SAVED)}
+    kept = {k: v for k, v in about.items() if k not in OWN}
     options = {
         "name": layer.name,
         "opacity": float(layer.opacity),

@@ -32,7 +32,7 @@ from napari_sam_suite.widgets.table import about, column
 if TYPE_CHECKING:
     from napari.layers import Shapes
 
-    from napari_sam_suite.widgets.tab import Parts
+    from napari_sam_suite.widgets.tab import Parts, State
 
 _KEYS = 9
 _HEIGHT = 90  # px, for a header and three tags
@@ -81,6 +81,11 @@ class TagTab(Tab):
         viewer.layers.selection.events.active.connect(self._soon.ask)
         parts.results.changed.connect(self._soon.ask)
         self.refresh()
+
+    def show_state(self, state: State) -> None:
+        """Another image may have other results."""
+        if self.parts.shapes_layer() != self._layer:
+            self.refresh()
 
     def disconnect_viewer(self) -> None:
         """Stop listening to the viewer and its layers."""
