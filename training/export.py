@@ -21,6 +21,9 @@ from napari_sam_suite.engine.models.nano.config import (
     read_card,
 )
 
+STAGES = ("dense", "prompts", "long", *(f"muon{n}" for n in ("", *range(2, 10))))
+"""Names of the checkpoints, one after the other."""
+
 
 def history(checkpoint: Path) -> dict[str, dict[str, float]]:
     """Steps and minutes of each stage up to this one, from the logs beside it.
@@ -28,17 +31,7 @@ def history(checkpoint: Path) -> dict[str, dict[str, float]]:
     Of a stage whose log is gone, the weights' own card still knows.
     """
     stages = dict(read_card()["training"])
-    for name in (
-        "dense",
-        "prompts",
-        "long",
-        "muon",
-        "muon2",
-        "muon3",
-        "muon4",
-        "muon5",
-        "muon6",
-    ):
+    for name in STAGES:
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():
             last = json.loads(log.read_text().splitlines()[-1])
