@@ -281,6 +281,31 @@ def test_objects_without_a_frame_are_put_where_start_says(image: Path) -> None:
     assert sorted(saved(image).features["time"]) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("command", "frames"),
+    [
+        (("propagate", "--start", 2, "--direction", "forward"), 3),
+        (("propagate", "--steps", 1), 2),
+        (("prompt",), 1),
+    ],
+)
+def test_frames_that_nobody_asked_for_are_not_missing(
+    image: Path, command: tuple[object, ...], frames: int
+) -> None:
+    movie = np.repeat(tifffile.imread(image), 2, axis=0)
+    options = {"photometric": "minisblack", "metadata": {"axes": "TYX"}}
+    tifffile.imwrite(image, movie, **options)
+    labels = np.zeros((96, 96), np.uint8)
+    labels[20:40, 20:40] = 1
+    given = image.parent / "given.tif"
+    tifffile.imwrite(given, labels)
+    Objects.load(given).save(given.with_suffix(".geojson"))
+    name, *flags = command
+    row = run(image, name, "--objects", given.with_suffix(".geojson"), *flags)
+    assert (row["frames"], row["partial"]) == (frames, False)
+    assert not any("were finished" in text for text in row["notices"])
+
+
 def test_a_way_that_leads_nowhere_is_said(image: Path) -> None:
     labels = np.zeros((96, 96), np.uint8)
     labels[20:40, 20:40] = 1

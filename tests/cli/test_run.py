@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -153,7 +154,9 @@ def test_files_of_a_finished_recipe_are_left_as_they_are(
     command = ("segment", path, "--out", out, "--format", form, *FEW)
     saved(tmp_path / "run.json", *command)
     assert "collected" in answer(run("run", tmp_path / "run.json", "--json"))
-    kept = {file: file.stat() for file in out.rglob("*") if file.suffix != ".store"}
+    files = [file for file in out.rglob("*") if file.suffix != ".store"]
+    # Not the time of the last reading, which `stat` has too.
+    kept = {file: file.stat().st_mtime_ns for file in files}
     mine = out / next(name for name in names(out) if name.startswith("a"))
     again = run("run", tmp_path / "run.json")
     assert again.exit_code == 0, again.output
@@ -161,7 +164,7 @@ def test_files_of_a_finished_recipe_are_left_as_they_are(
     assert str(out / "run.store") in again.stdout
     found = answer(run("run", tmp_path / "run.json", "--json"))
     assert (found["done"], found["collected"]) == (0, None)
-    assert all(file.stat() == before for file, before in kept.items())
+    assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
     if mine.is_dir():
         shutil.rmtree(mine)
     else:
@@ -391,6 +394,57 @@ def test_what_is_wrong_with_a_recipe_is_told(
 ) -> None:
     (tmp_path / "plate.json").write_text(json.dumps(body))
     explains(run("run", tmp_path / "plate.json"), *words)
+
+
+def test_a_store_that_may_not_be_written_to_is_one_sentence(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack(tmp_path / "a.tif", 1)
+    body = {"recipe": 1, "source": {"images": ["a.tif"]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+
+    def refuse(*_: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    result = run("run", tmp_path / "plate.json")
+    explains(result, "plate.store", "read-only", "may write")
+
+
+def test_a_drive_that_gives_up_is_one_sentence(
+    tmp_path: Path, out: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack(tmp_path / "a.tif", 2)
+    body = {"recipe": 1, "source": {"images": ["a.tif"]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+    assert run("run", tmp_path / "plate.json").exit_code == 0
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "manifest.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for command in (
+        ("run", tmp_path / "plate.json"),
+        ("collect", tmp_path / "plate.store", "--out", out),
+    ):
+        explains(run(*command), "manifest.json cannot be read: Input/output error")
+
+
+def test_what_nobody_foresaw_is_one_sentence_too(
+    tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack(tmp_path / "a.tif", 1)
+    body = {"recipe": 1, "source": {"images": ["a.tif"]}}
+    (tmp_path / "plate.json").write_text(json.dumps(body))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a worker was lost")
+
+    monkeypatch.setattr(batch_run, "process", fail)
+    explains(run("run", tmp_path / "plate.json"), "a worker was lost", "--verbose")
 
 
 def test_a_folder_that_is_no_store_is_told(tmp_path: Path) -> None:

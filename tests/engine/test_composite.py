@@ -383,6 +383,27 @@ def test_frames_without_values_do_not_count_for_the_limits() -> None:
     assert composite.resolve(image).channels[0].limits == (0, 15)
 
 
+@pytest.mark.parametrize("damaged", [(0,), (1, 2), (0, 2), (0, 1, 2)])
+def test_damaged_frames_do_not_count_for_the_limits(damaged: tuple[int, ...]) -> None:
+    movie = np.arange(16).reshape(1, 4, 4) * np.ones((3, 1, 1), np.uint16)
+
+    class Damaged:
+        shape, dtype = movie.shape, movie.dtype
+
+        def __getitem__(self, key: Any) -> Any:
+            if key[0] in damaged:
+                raise OSError(f"plane {key[0]} is not whole")
+            return movie[key]
+
+    image = open_image(Damaged(), axes="TYX")
+    composite = Composite(channels=(Channel(index=0, limits=(0, 100)),))
+    if len(damaged) == 3:
+        with pytest.raises(ImageError, match="plane 2 is not whole"):
+            composite.resolve(image)
+    else:
+        assert composite.resolve(image).channels[0].limits == (0, 15)
+
+
 # The models
 
 

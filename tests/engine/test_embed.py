@@ -137,6 +137,15 @@ def test_a_file_gives_the_embedding_back_to_the_next_process(tmp_path: Path) -> 
     )
 
 
+def test_a_file_gives_the_maps_back_in_their_order(tmp_path: Path) -> None:
+    names = ("image", "middle", "fine", "guide")
+    features = {name: torch.rand(1, 2, 4, 4) for name in names}
+    EmbeddingCache(folder=tmp_path).put("a", CPU, Embedding(features, (9, 9), (9, 9)))
+    found = EmbeddingCache(folder=tmp_path).get("a", CPU)
+    assert found is not None
+    assert tuple(found.maps()) == names
+
+
 def test_what_is_found_does_not_depend_on_who_encoded_first(tmp_path: Path) -> None:
     class Fine(FakeSam):
         def encode(self, images: Sequence[NDArray[np.uint8]]) -> list[Embedding]:

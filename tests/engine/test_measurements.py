@@ -133,7 +133,7 @@ def test_a_table_is_read_by_pandas_but_not_as_objects(tmp_path) -> None:
         Objects.load(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("tracked", [False, True, "some"])
 def test_a_table_is_joined_to_the_label_image_of_a_movie(tmp_path, tracked) -> None:
     boxes = [shapely.box(x, 3, x + 2 + t, 9) for t in range(2) for x in (2, 12, 25)]
     movie = image()
@@ -141,6 +141,8 @@ def test_a_table_is_joined_to_the_label_image_of_a_movie(tmp_path, tracked) -> N
     features = pd.DataFrame({"time": [0, 0, 0, 1, 1, 1]})
     if tracked:
         features["track"] = [7, 8, 9, 9, 8, 7]
+    if tracked == "some":
+        features["track"] = [7, 0, 7, np.nan, 8, np.nan]
     objects = Objects(boxes, features, source)
     for number, given in enumerate((None, movie)):
         measurements.write(objects, tmp_path / f"{number}.csv", given)

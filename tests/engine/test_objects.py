@@ -364,6 +364,26 @@ def test_labels_of_several_frames_need_a_frame():
     assert objects.to_labels((20, 20), FrameIndex(0, 1, 0))[5, 5] == 1
 
 
+@pytest.mark.parametrize(
+    ("track", "numbers"),
+    [
+        ([math.nan, 3, math.nan, 5], [4, 3, 6, 5]),  # added by hand beside tracks
+        ([0, 3, 2.5, -1], [4, 3, 1, 2]),
+        ([2, 2, 7, 7], [2, 3, 7, 8]),  # daughters that one number was given to
+        ([math.inf, 2**40, 1e300, 1], [1, 2, 2, 1]),
+        (["4", "", None, "x"], [4, 5, 1, 2]),
+        (pd.array([1, None, 4, None], "Int64"), [1, 2, 4, 5]),
+    ],
+)
+def test_every_object_has_a_number_of_its_own_beside_tracks(track, numbers):
+    objects = squares((0, 0), (15, 0), (0, 0), (15, 0), time=[0, 0, 1, 1])
+    objects = objects.with_features(track=track)
+    assert objects.numbers().tolist() == numbers
+    for time in range(2):
+        drawn = objects.to_labels((30, 30), FrameIndex(0, time, 0))
+        assert [drawn[5, 5], drawn[20, 5]] == numbers[2 * time : 2 * time + 2]
+
+
 def test_objects_partly_or_wholly_outside_are_cut_off():
     objects = squares((-5, -5), (100, 100), (15, 15))
     labels = objects.to_labels((20, 20))

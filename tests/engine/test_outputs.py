@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -160,6 +162,27 @@ def test_one_file_of_other_programs_holds_all_frames(tmp_path: Path, name: str) 
     output.close()
     [path] = output.files
     assert Objects.load(path).features["time"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("formats", "kept"),
+    [(("labels", "overlay", "csv", "zarr"), False), (("labels", "geojson"), True)],
+)
+def test_objects_are_kept_only_for_files_of_all_frames(
+    tmp_path: Path, formats: tuple[str, ...], kept: bool
+) -> None:
+    output = ImageOutput(tmp_path, image(2), formats)
+    refs = []
+    for time in range(2):
+        taken = result(time, count=time + 1)
+        refs.append(weakref.ref(taken.objects))
+        output.add(taken)
+        del taken
+    gc.collect()
+    assert [ref() is not None for ref in refs] == [kept, kept]
+    assert (output.frames, output.found) == (2, 3)
+    output.close()
+    assert len(output.files) == len(formats) + ("overlay" in formats)
 
 
 def test_a_package_that_is_missing_is_told_before_any_work(

@@ -23,6 +23,7 @@ from napari_sam_suite.cli.console import (
     print_error,
     print_json,
     progress_bar,
+    raise_failure,
 )
 from napari_sam_suite.cli.intake import Intake
 from napari_sam_suite.engine.errors import (
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Row:
-    """What became of one image; `partial` if frames are missing."""
+    """What became of one image; `partial` if its work did not come to its end."""
 
     image: str
     frames: int = 0
@@ -229,6 +230,8 @@ class Batch:
         count: int,
     ) -> None:
         """Write frames as they come; whatever ends the job, finished ones are kept."""
+        from napari_sam_suite.engine.job import JobState
+
         failure: EngineError | MemoryError | None = None
         try:
             with counted_interrupts() as presses:
@@ -249,15 +252,16 @@ class Batch:
         row.frames, row.objects = output.frames, output.found
         row.files = [str(path) for path in output.files]
         row.notices = [reworded(text, flag) for text in job.notices]
-        row.partial = row.frames < count
+        row.partial = failure is not None or job.state is not JobState.DONE
         if failure is not None or (row.partial and (self.interrupted or row.frames)):
             row.notices.append(
-                f"{row.frames} of {count} frames were finished and kept."
+                f"{row.frames} of {job.expected or count} frames were finished and "
+                "kept."
             )
         if failure is not None:
             raise failure
-        if not self.interrupted:
-            _raise(job)
+        if not (self.interrupted or isinstance(job.error, Cancelled)):
+            raise_failure(job.error)
 
     def _parts(
         self, job: Job[Objects], presses: Presses, row: Row, show: Show | None
@@ -326,17 +330,6 @@ def check_names(
                 "Run them one at a time, each with its own `out`.",
             )
         seen[name] = path
-
-
-def _raise(job: Job[Any]) -> None:
-    if isinstance(job.error, Cancelled) or job.error is None:
-        return
-    if isinstance(job.error, EngineError):
-        raise job.error
-    raise EngineError(
-        f"Something unexpected went wrong: {job.error}",
-        "Run again with --verbose and report what it prints.",
-    ) from job.error
 
 
 def _path(open_one: Callable[[], Any]) -> Path | None:

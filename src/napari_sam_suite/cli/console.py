@@ -124,6 +124,18 @@ def error_as_dict(error: EngineError | MemoryError) -> dict[str, str]:
     return {"message": message, "hint": hint}
 
 
+def raise_failure(error: BaseException | None) -> None:
+    """Raise what a job failed with, if it did: as one sentence, whatever it is."""
+    if error is None:
+        return
+    if isinstance(error, EngineError):
+        raise error
+    raise EngineError(
+        f"Something unexpected went wrong: {error}",
+        "Run again with --verbose and report what it prints.",
+    ) from error
+
+
 def print_error(
     error: EngineError | MemoryError, *, as_json: bool, about: str = ""
 ) -> None:

@@ -17,6 +17,7 @@ from napari_sam_suite.cli.console import (
     print_json,
     print_stopped,
     progress_bar,
+    raise_failure,
 )
 from napari_sam_suite.cli.flags import GroupedCommand, with_params
 from napari_sam_suite.cli.options import (
@@ -28,7 +29,7 @@ from napari_sam_suite.cli.options import (
     Precision,
     Random,
 )
-from napari_sam_suite.engine.errors import Cancelled, EngineError
+from napari_sam_suite.engine.errors import Cancelled
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL
 
@@ -153,11 +154,7 @@ def _follow(job: Job[Outcome], show: Show | None, *, quiet: bool) -> None:
 
 
 def _result(job: Job[Outcome]) -> Outcome:
-    if job.error is not None and not isinstance(job.error, EngineError):
-        raise EngineError(
-            f"Something unexpected went wrong: {job.error}",
-            "Run again with --verbose and report what it prints.",
-        ) from job.error
+    raise_failure(job.error)
     return job.result()
 
 

@@ -20,6 +20,7 @@ from napari_sam_suite.cli.console import (
     leave_now,
     print_json,
     progress_bar,
+    raise_failure,
 )
 from napari_sam_suite.cli.flags import GroupedCommand
 from napari_sam_suite.cli.options import AsJson, Formats, Out
@@ -252,6 +253,7 @@ def _follow(
                 show(done, total, text)
     if isinstance(job.error, Cancelled):
         return Summary(stopped=True), False
+    raise_failure(job.error)
     summary = job.result()
     # Also if all was finished by then: collecting it is not begun.
     summary.stopped |= bool(presses.count)

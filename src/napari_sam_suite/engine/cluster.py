@@ -284,7 +284,7 @@ class _Run:
 
     def _open(self, name: str) -> None:
         try:
-            frames, left = remaining(self._store.image(name))
+            frames, left = remaining(self._store.image(name), self._store.images[name])
         except ImageError as error:
             self._tally.fail_image(name, fail_image(self._store, name, error))
             return

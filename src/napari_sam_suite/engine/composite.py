@@ -157,7 +157,7 @@ class Composite(BaseModel):
         Parameters
         ----------
         image : ImageSource
-            Some of its frames are read.
+            Some of its frames are read; those that are damaged are left out.
         frames : iterable of FrameIndex, optional
             Choose from these; all without it.
         samples : int
@@ -171,7 +171,7 @@ class Composite(BaseModel):
         Raises
         ------
         ImageError
-            If none of the frames read has a finite pixel.
+            If none of them can be read, or has a finite pixel.
         ParameterError
             If no channel is visible or one does not exist.
         """
@@ -186,11 +186,18 @@ class Composite(BaseModel):
         known = list(image.frames() if frames is None else frames)
         places = np.linspace(0, len(known) - 1, min(samples, len(known)))
         seen: dict[int, list[NDArray[np.float64]]] = {c.index: [] for c in loose}
+        damage: ImageError | None = None
         for place in places:
-            frame = image.frame(known[round(place)])
+            try:
+                frame = image.frame(known[round(place)])
+            except ImageError as error:
+                damage = error
+                continue
             for index, parts in seen.items():
                 plane = frame.planes if frame.rgb else frame.planes[index]
                 parts.append(sample_values(plane, _SAMPLE // len(places)))
+        if damage is not None and not any(seen.values()):
+            raise damage
         values = {index: np.concatenate(parts) for index, parts in seen.items()}
         if not any(part.size for part in values.values()):
             raise _nothing_finite(f"{image.name!r}")

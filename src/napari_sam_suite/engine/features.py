@@ -13,6 +13,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from shapely import MultiPolygon, Polygon
 
 UNASSIGNED = "unassigned"
@@ -93,6 +94,14 @@ def build_columns(
         made["id"] = _typed("id", _unique(ids), count)
     more = {n: _bare(column) for n, column in columns.items() if n not in COLUMNS}
     return made | more
+
+
+def whole_numbers(values: Any) -> NDArray[np.int64]:
+    """A column as whole numbers, 0 where it has none."""
+    column = pd.to_numeric(pd.Series(values), errors="coerce")
+    given = column.to_numpy(np.float64, na_value=np.nan)
+    whole = (np.abs(given) < 2**53) & (given == given.round())
+    return np.where(whole, given, 0).astype(np.int64)
 
 
 def _bare(values: Any) -> Any:

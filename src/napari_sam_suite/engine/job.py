@@ -47,6 +47,11 @@ class Progress(NamedTuple):
 class Job(Generic[T]):
     """Work handed to an engine.
 
+    Attributes
+    ----------
+    expected : int
+        How many parts there will be, where that is known; 0 before.
+
     Signals
     -------
     progressed(Progress), found(object), noticed(str), finished()
@@ -65,6 +70,7 @@ class Job(Generic[T]):
         self.state = JobState.QUEUED
         self.progress = Progress()
         self.parts: list[Any] = []
+        self.expected = 0
         self.notices: list[str] = []
         self.error: BaseException | None = None
         self._task = task

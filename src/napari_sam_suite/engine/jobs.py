@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.errors import EngineError
+from napari_sam_suite.engine.frames import resolve_frames
 from napari_sam_suite.engine.job import Job, JobState, Progress, start_job
 from napari_sam_suite.engine.models.registry import DEFAULT_MODEL, find_model
 from napari_sam_suite.engine.params import AutoParams
@@ -171,12 +172,14 @@ class Engine:
         """
 
         def task(model: SamModel, job: Job[Objects]) -> Objects:
+            chosen = resolve_frames(image.sizes, frames)
+            job.expected = len(chosen)
             with ThreadPoolExecutor(1, "sam-polygons") as pool:
                 return run_frames(
                     model,
                     image,
                     finder,
-                    frames=frames,
+                    frames=chosen,
                     composite=composite,
                     run=run,
                     job=job,

@@ -18,6 +18,7 @@ from napari_sam_suite.engine.features import (
     build_columns,
     complete,
     to_table,
+    whole_numbers,
 )
 from napari_sam_suite.engine.formats import find_format
 from napari_sam_suite.engine.frames import FrameIndex
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
 
     from napari_sam_suite.engine.polygons import Parts, Traced
+
+_HIGHEST = 2**31
+"""Tracks from here on are no numbers in label images, which have 32 bits."""
 
 
 class MaskSet(Protocol):
@@ -406,9 +410,8 @@ class Objects:
         Returns
         -------
         (H, W) array
-            Object `i` of the frame has number ``i + 1``, or that of its `track` where
-            there is such a column. Where objects overlap, the
-            one with the better score is on top, and of equals the smaller one.
+            See `numbers`. Where objects overlap, the one with the better score is on
+            top, and of equals the smaller one.
             uint16, or uint32 for more than 65535 objects.
 
         Raises
@@ -432,16 +435,29 @@ class Objects:
         return draw_labels([self.polygons[row] for row in order], numbers, shape)
 
     def numbers(self) -> NDArray[np.int64]:
-        """What `to_labels` calls each object in the label image of its frame."""
+        """What `to_labels` calls each object in the label image of its frame.
+
+        Each has a number of its own there, from 1: that of its `track`, where there is
+        such a column. Of two with one track the first has its number. Those without get
+        the numbers after the largest, in their order.
+        """
         columns = self.columns()
-        if "track" in columns:
-            return np.asarray(columns["track"], np.int64)
         places = np.stack([columns[axis] for axis in FrameIndex._fields], axis=1)
         frame = np.unique(places, axis=0, return_inverse=True)[1].ravel()
-        order = np.argsort(frame, kind="stable")
-        numbers = np.arange(1, len(self) + 1)
-        before = np.searchsorted(frame[order], frame[order])
-        numbers[order] = numbers - before
+        numbers = np.zeros(len(self), np.int64)
+        if "track" in columns:
+            tracks = whole_numbers(columns["track"])
+            pairs = np.stack([frame, tracks], axis=1)
+            first = np.unique(pairs, axis=0, return_index=True)[1]
+            numbers[first] = tracks[first]
+            numbers[(numbers < 1) | (numbers >= _HIGHEST)] = 0
+        largest = np.zeros(frame.max(initial=0) + 1, np.int64)
+        np.maximum.at(largest, frame, numbers)
+        rest = np.flatnonzero(numbers == 0)
+        rest = rest[np.argsort(frame[rest], kind="stable")]
+        own = frame[rest]
+        before = np.searchsorted(own, own)
+        numbers[rest] = largest[own] + np.arange(1, len(rest) + 1) - before
         return numbers
 
 

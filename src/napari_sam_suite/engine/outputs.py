@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_sam_suite.engine.formats.zarr_inside import InsideWriter
     from napari_sam_suite.engine.frames import FrameIndex, Sizes
     from napari_sam_suite.engine.image import ImageSource
+    from napari_sam_suite.engine.objects import Objects
     from napari_sam_suite.engine.run import FrameResult
 
 _WHOLE = {
@@ -105,6 +106,12 @@ class ImageOutput:
     capability : str
         Who finds the objects, as their source says it.
 
+    Attributes
+    ----------
+    found, frames : int
+        Objects and frames taken so far. The objects are kept only where a format is one
+        file that is written in the end.
+
     Raises
     ------
     OutputError
@@ -137,7 +144,8 @@ class ImageOutput:
         self.files: list[Path] = []
         self._composite = composite
         self._names = names or {}
-        self._results: list[FrameResult] = []
+        self.found = self.frames = 0
+        self._kept: list[Objects] = []
         self._labels: list[LabelWriter | ZarrWriter | InsideWriter] = []
         self._measured: list[DataFrame] = []
         if INSIDE in self.formats:
@@ -156,16 +164,6 @@ class ImageOutput:
                     writer.capability = capability
                 self._labels.append(writer)
 
-    @property
-    def found(self) -> int:
-        """Objects taken so far."""
-        return sum(len(r.objects) for r in self._results)
-
-    @property
-    def frames(self) -> int:
-        """Frames taken so far."""
-        return len(self._results)
-
     def add(self, result: FrameResult) -> None:
         """Take the objects of one finished frame.
 
@@ -181,7 +179,10 @@ class ImageOutput:
         for writer in self._labels:
             writer.write(result.frame, drawn)
             writer.tracked |= "track" in result.objects.features
-        self._results.append(result)
+        self.frames += 1
+        self.found += len(result.objects)
+        if _WHOLE.keys() & set(self.formats):
+            self._kept.append(result.objects)
         if "csv" in self.formats:
             from napari_sam_suite.engine.measurements import measure
 
@@ -197,7 +198,7 @@ class ImageOutput:
         EngineError or MemoryError
             If a file cannot be written; the others are, and `files` has them.
         """
-        if not self._results:
+        if not self.frames:
             self.discard()
             return
         failure: EngineError | MemoryError | None = None
@@ -242,8 +243,7 @@ class ImageOutput:
         def save() -> None:
             if name in self.formats:
                 path = self._path(name, _WHOLE[name])
-                objects = Objects.concat(r.objects for r in self._results)
-                objects.save(path, name)
+                Objects.concat(self._kept).save(path, name)
                 self.files.append(path)
 
         return save

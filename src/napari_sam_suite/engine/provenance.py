@@ -80,7 +80,7 @@ def scale_in(source: Mapping[str, Any]) -> tuple[float, float, float] | None:
 def searched_in(source: Mapping[str, Any]) -> list[FrameIndex]:
     """Frames that were searched, in order; none if the source does not say."""
     sizes, text = sizes_in(source), source.get(SEARCHED)
-    if sizes is None or not isinstance(text, str):
+    if sizes is None or not isinstance(text, str) or not text.strip():
         return []
     try:
         numbers = parse_selection(text, sizes.frame_count, field=SEARCHED)

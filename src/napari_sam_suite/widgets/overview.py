@@ -73,9 +73,10 @@ def _draw(
     picture: Picture,
     shape: tuple[int, ...],
 ) -> NDArray[np.uint32]:
-    """Number every object of all frames, starting from 1."""
+    """Number every object of all frames, starting from 1, whatever its track."""
     from napari_sam_suite.widgets.shapes import to_objects
 
+    table = table.drop(columns="track", errors="ignore")
     objects = to_objects(data, kinds, table, picture.placement)
     labels = np.zeros(shape, np.uint32)
     places = objects.features[list(FrameIndex._fields)].to_numpy()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import random
 import threading
 import time
@@ -26,7 +27,6 @@ from napari_sam_suite.engine.batch.run import (
     run_recipe,
     start_run,
 )
-from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import ImageError, ModelError, OutputError
 from napari_sam_suite.engine.formats import atomic
 from napari_sam_suite.engine.frames import FrameIndex
@@ -145,6 +145,38 @@ def test_an_image_that_comes_back_has_not_failed(
     assert not image.failures()
 
 
+def test_results_of_an_older_image_are_not_those_of_its_successor(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 3)
+    recipe = recipe_of(path, store=tmp_path / "store")
+    run_recipe(recipe)
+    before = path.read_bytes()
+    write_stack(path, 3, first=5)
+    assert len(path.read_bytes()) == len(before)
+    summary = run_recipe(recipe)
+    assert (summary.done, summary.failed_images) == (0, 1)
+    assert "its content differs" in summary.failures[0]["message"]
+    (tmp_path / "store/images/a/objects/p1_t2_z1.parquet").unlink()
+    assert run_recipe(recipe).failed_images == 1
+    path.write_bytes(before)  # at another time
+    assert run_recipe(recipe).done == 1 and run_recipe(recipe).complete
+
+
+def test_a_record_without_content_is_of_any_file(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    path = write_stack(tmp_path / "a.tif", 2)
+    recipe = recipe_of(path, store=tmp_path / "store")
+    run_recipe(recipe)
+    record = tmp_path / "store/images/a/image.json"
+    known = json.loads(record.read_text())
+    assert known.pop("content")
+    record.write_text(json.dumps(known))
+    write_stack(path, 2, first=5)
+    assert run_recipe(recipe).skipped == 2
+
+
 def test_a_frame_that_fails_is_recorded_and_tried_again(
     tmp_path: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,10 +190,6 @@ def test_a_frame_that_fails_is_recorded_and_tried_again(
             raise ImageError("This plane is damaged.", "Copy it again.")
         return read(self, index)  # type: ignore[arg-type]
 
-    composite = Composite(
-        channels=(Channel(index=0, limits=(0, 1000), mode="absolute"),)
-    )
-    recipe = recipe.model_copy(update={"composite": composite})
     with monkeypatch.context() as patch:
         patch.setattr(image, "frame", damaged)
         summary = run_recipe(recipe)

@@ -109,6 +109,31 @@ def test_a_descriptor_holds_all_levels_colours_and_shape() -> None:
     assert describe(masks((0, 0, 8, 8)), rgb).shape == (1, 2 * 2 + 2 * 1 + 9 + 7)
 
 
+@pytest.mark.parametrize(
+    "order",
+    [("fine", "middle", "image", "guide"), ("fine", "guide", "image", "middle")],
+    ids=["exported", "file"],
+)
+def test_a_descriptor_is_the_same_in_whatever_order_the_maps_come(order) -> None:
+    rng = np.random.default_rng(0)
+    sides = {"image": (6, 4), "middle": (4, 8), "fine": (2, 16), "guide": (5, 16)}
+    maps = {
+        name: rng.random((1, count, side, side), np.float32)
+        for name, (count, side) in sides.items()
+    }
+    found, rgb = masks((4, 4, 30, 20)), np.zeros((64, 64, 3), np.uint8)
+    region = Region(0, 0, 64, 64)
+    straight, mixed = (
+        Embedding({name: maps[name] for name in names}, (64, 64), (64, 64))
+        for names in (sides, order)
+    )
+    vectors = descriptors(mixed, found, rgb, region)
+    assert list(mixed.maps()) == list(sides)
+    assert (vectors == descriptors(straight, found, rgb, region)).all()
+    coarse, _ = pool(mixed.maps()["image"], found, (0, 0), (1 / 16, 1 / 16))
+    assert vectors[:, :6] == pytest.approx(coarse)
+
+
 def test_a_descriptor_tells_colour_from_surroundings() -> None:
     rgb = np.zeros((64, 64, 3), np.uint8)
     rgb[..., 2] = 51

@@ -5,20 +5,29 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
+import shapely
 import tifffile
 from PIL import Image
 
 from napari_sam_suite.engine.composite import Channel, Composite
 from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.finetune.data import (
+    Sample,
+    gather_samples,
     hash_samples,
     split_samples,
 )
 from napari_sam_suite.engine.finetune.folders import read_folders
+from napari_sam_suite.engine.frames import FrameIndex
+from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.pairing import pair_names
 
@@ -245,7 +254,7 @@ def test_frames_are_split_by_lot_and_never_all_held_out(
     tifffile.imwrite(folders[1] / "a.tif", TWO)
     tifffile.imwrite(folders[1] / "b.tif", RING * 3)
     samples = read_folders(*folders).samples
-    many = samples * 5
+    many = [replace(sample, image="") for sample in samples * 5]
     train, held = split_samples(many, 0.2, seed=1)
     assert (len(train), len(held)) == (8, 2)
     assert split_samples(many, 0.2, seed=1)[1] == held
@@ -253,6 +262,71 @@ def test_frames_are_split_by_lot_and_never_all_held_out(
     assert [len(part) for part in split_samples(samples[:1], 0.2, 0)] == [1, 0]
     assert [len(part) for part in split_samples(samples, 0, 0)] == [2, 0]
     assert hash_samples(samples) != hash_samples(samples[:1])
+
+
+def frames_of(*images: str) -> list[Sample]:
+    """A frame for each name, with a few squares of some size."""
+    rng, shape = np.random.default_rng(0), (40, 40)
+    samples = []
+    for number, image in enumerate(images):
+        builder = MaskBuilder(shape)
+        for side in rng.integers(3, 15, int(rng.integers(1, 6))):
+            builder.add(np.ones((side, side), bool), (5, 5))
+        rgb = np.zeros((*shape, 3), np.uint8)
+        frame = FrameIndex(time=images[:number].count(image))
+        samples.append(Sample(f"{number}", rgb, builder.build(), frame, image))
+    return samples
+
+
+@pytest.mark.parametrize("alone", ["", "a path of its own"])
+def test_the_lot_of_images_with_one_frame_has_not_changed(alone: str) -> None:
+    samples = frames_of(*(alone and f"{alone} {n}" for n in range(12)))
+    samples[4] = replace(samples[4], masks=MaskBuilder((40, 40)).build())
+    filled = [i for i in range(12) if i != 4]
+    sizes = [np.log(sample.masks.area) / 2 for sample in samples]
+    usual = np.quantile(np.concatenate(sizes), (0.25, 0.5, 0.75))
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        lots = []
+        for _ in range(50):
+            lot = rng.permutation(filled)[:3].tolist()
+            areas = np.concatenate([sizes[i] for i in lot])
+            off = np.abs(np.quantile(areas, (0.25, 0.5, 0.75)) - usual).mean()
+            lots.append((float(off + 0.5 / np.sqrt(len(areas))), lot))
+        _, expected = min(lots, key=lambda one: one[0])
+        train, held = split_samples(samples, 0.25, seed)
+        assert [int(sample.name) for sample in held] == sorted(expected)
+        assert len(train) == 9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_movies_teach_or_judge_as_a_whole(seed: int) -> None:
+    samples = frames_of(*"aaaabbbbccccdddd", "e", "f")
+    train, held = split_samples(samples, 0.2, seed)
+    assert not {one.image for one in train} & {one.image for one in held}
+    assert 2 <= len(held) <= 6, "near 4 of 18"
+    train, held = split_samples(frames_of(*"aaabbb"), 0.9, seed)
+    assert Counter(one.image for one in train) in ({"a": 3}, {"b": 3})
+
+
+@pytest.mark.parametrize("names", ["a" * 12, "a" * 8 + "bcde"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_single_movie_is_judged_by_frames_in_a_row(names: str, seed: int) -> None:
+    train, held = split_samples(frames_of(*names), 0.3, seed)
+    assert (len(train), len(held)) == (8, 4)
+    times = [one.frame.time for one in held if one.image == "a"]
+    assert times == list(range(times[0], times[-1] + 1)) if times else names != "a" * 12
+
+
+def test_frames_of_a_movie_know_that_they_are_of_one(tmp_path: Path) -> None:
+    movie = np.zeros((2, 3, 32, 32), np.uint8)
+    movie[:, :, 4:20, 4:20] = 9
+    image = open_image(movie, axes="PTYX", name="movie")
+    box = shapely.box(4, 4, 19, 19)
+    table = pd.DataFrame([frame._asdict() for frame in image.frames()])
+    samples = gather_samples(image, Objects([box] * 6, table))
+    counts = Counter(sample.image for sample in samples)
+    assert sorted(counts.values()) == [3, 3], "two positions"
 
 
 def test_frames_for_validation_have_objects_of_the_usual_size(tmp_path: Path) -> None:

@@ -231,6 +231,34 @@ def test_objects_of_many_frames_go_to_a_file_and_back(tmp_path):
         np.testing.assert_array_equal(again, found[frame.time, frame.z])
 
 
+def write_series(path, *stacks):
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for stack in stacks:
+            axes = "TYX"[-stack.ndim :]
+            tiff.write(stack, photometric="minisblack", metadata={"axes": axes})
+
+
+def test_every_image_of_a_file_is_a_position(tmp_path):
+    stacks = np.zeros((3, 2, 20, 30), np.uint16)
+    for number, stack in enumerate(stacks, start=1):
+        stack[1, 2:8, 3 : 3 + 2 * number] = number
+    path = tmp_path / "plate.ome.tif"
+    write_series(path, *stacks)
+    assert open_image(path).sizes == Sizes(3, 2, y=20, x=30)
+    np.testing.assert_array_equal(read_labels(path), stacks)
+    found = Objects.load(path)
+    assert found.frames() == [FrameIndex(position, 1, 0) for position in range(3)]
+    assert found.features["area"].tolist() == [12, 24, 36]
+    assert len(found.searched()) == 6
+
+
+def test_images_of_a_file_that_differ_are_refused(tmp_path):
+    path = tmp_path / "mixed.ome.tif"
+    write_series(path, np.ones((20, 30), np.uint16), np.ones((2, 9, 9), np.uint16))
+    with pytest.raises(ImageError, match=r"number 2 \(2, 9, 9\) and TYX"):
+        read_labels(path)
+
+
 def test_objects_of_an_unknown_image_size_cannot_be_labels(tmp_path):
     with pytest.raises(ParameterError, match="size of the image"):
         Objects([shapely.box(0, 0, 3, 3)]).save(tmp_path / "a.tif")

@@ -54,6 +54,14 @@ def write_image(path: Path, kind: int = 2, shape: tuple[int, ...] = SHAPE) -> Pa
     return path
 
 
+def blocks(count: int) -> np.ndarray:
+    """So many objects beside each other."""
+    labels = np.zeros(SHAPE[-2:], np.uint32)
+    for number in range(count):
+        labels[2:8, 10 * number + 2 : 10 * number + 8] = number + 1
+    return labels
+
+
 def noise(seed: int, shape: tuple[int, int] = SHAPE[-2:]) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 100_000, shape).astype(np.uint32)
 
@@ -102,8 +110,8 @@ def test_objects_come_back_with_tracks_and_searched_frames(
     assert output.files == [path / "labels" / "objects"]
 
 
-def test_every_position_of_a_plate_has_its_own(tmp_path: Path) -> None:
-    plate = tmp_path / "plate.ome.zarr"
+def write_plate(plate: Path) -> Path:
+    """Two wells with an image each."""
     group = zarr.open_group(plate, mode="w", zarr_format=2)
     group.attrs["plate"] = {
         "version": "0.4",
@@ -116,12 +124,33 @@ def test_every_position_of_a_plate_has_its_own(tmp_path: Path) -> None:
     for well in ("A/1", "A/2"):
         group.require_group(well).attrs["well"] = {"images": [{"path": "0"}]}
         write_image(plate / well / "0")
+    return plate
+
+
+def test_every_position_of_a_plate_has_its_own(tmp_path: Path) -> None:
+    plate = write_plate(tmp_path / "plate.ome.zarr")
     writer = InsideWriter(plate, open_image(plate).sizes)
     writer.write(FrameIndex(position=1, time=1), noise(1))
     assert writer.close() == plate
     for well, expected in (("A/1", np.zeros((32, 48))), ("A/2", noise(1))):
         array = zarr.open_group(plate / well / "0" / "labels" / "objects")["0"]
         np.testing.assert_array_equal(np.asarray(array)[1, 0], expected)
+    assert not Objects.load(plate / "A/1/0", "zarr").searched(), "nobody looked there"
+
+
+def test_positions_that_a_run_does_not_look_at_keep_their_labels(
+    tmp_path: Path,
+) -> None:
+    plate = write_plate(tmp_path / "plate.ome.zarr")
+    for number in range(2):
+        writer = InsideWriter(plate, open_image(plate).sizes)
+        writer.write(FrameIndex(position=number, time=number), blocks(number + 1))
+        writer.close()
+    for number, well in enumerate(("A/1", "A/2")):
+        found = Objects.load(plate / well / "0", "zarr")
+        assert found.searched() == [FrameIndex(time=number)]
+        drawn = found.to_labels(SHAPE[-2:], FrameIndex(time=number))
+        np.testing.assert_array_equal(drawn > 0, blocks(number + 1) > 0)
 
 
 def test_labels_written_before_are_replaced_and_others_are_kept(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +76,27 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file"):
         open_place(tmp_path / "file" / "place").write("a", b"")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    place = open_place(tmp_path)
+    place.write("a", b"one")
+
+    def refuse(*_: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    told = f"cannot be read: {os.strerror(number)}"
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.read_bytes", refuse)
+        with pytest.raises(OutputError, match=f"a {told}"):
+            place.read("a")
+        patch.setattr("os.scandir", refuse)
+        with pytest.raises(OutputError, match=told):
+            place.names()
+    assert place.read("a") == b"one" and place.names() == {"a"}
 
 
 def test_an_unknown_kind_of_address_is_told() -> None:

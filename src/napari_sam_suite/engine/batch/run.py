@@ -87,7 +87,7 @@ def all_done(recipe: Recipe) -> Summary | None:
     try:
         store = Store.open(address)
         images = list_images(recipe, store)
-        frames = [remaining(store.image(name)) for name in images]
+        frames = [remaining(store.image(name), path) for name, path in images.items()]
     except EngineError:
         return None  # the run itself says what is wrong
     other = first_difference(store.recipe, recipe)
@@ -214,7 +214,7 @@ def read_images(
     for name in names:
         place = store.image(name)
         try:
-            frames, left = remaining(place)
+            frames, left = remaining(place, store.images[name])
             if frames and not left:
                 tally.open(frames, 0)
                 continue

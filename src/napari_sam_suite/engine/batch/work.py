@@ -138,11 +138,18 @@ def list_images(recipe: Recipe, store: Store) -> dict[str, str]:
     return name_images(paths, store.images)
 
 
-def remaining(store: ImageStore) -> tuple[int, int]:
-    """Frames of an image, and how many of them are left; (0, 0) if it is not known."""
+def remaining(store: ImageStore, path: str) -> tuple[int, int]:
+    """Frames of an image, and how many of them are left; (0, 0) if it is not known.
+
+    Raises
+    ------
+    ImageError
+        If the file at `path` is not the one that the results are of.
+    """
     record = store.record
     if record is None:
         return 0, 0
+    record.check(path)
     return len(record.frames), len(set(record.frames) - store.done())
 
 
@@ -172,11 +179,8 @@ def begin_image(
         told = (*image.notices, *notices)
         record = ImageRecord.of(image, composite, frames, told)
         place.begin(record)
-    elif record.sizes != image.sizes:
-        raise ImageError(
-            f"{image.name!r} is not what it was when this run began: its size differs.",
-            "Put the image back, or run into another store.",
-        )
+    else:
+        record.check(store.images[name], image.sizes)
     done = frozenset(place.done() & set(record.frames))
     if isinstance(recipe.capability, Propagate):
         todo = _way(cast("Propagated", finder), place, record.frames, done)

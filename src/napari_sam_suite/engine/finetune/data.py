@@ -44,12 +44,16 @@ class Sample:
         Its objects, holes and all their parts included; they may overlap.
     frame : FrameIndex
         Which frame of its image.
+    image : str
+        The same for all frames of one movie or stack, which are alike; empty where the
+        frame has none beside it.
     """
 
     name: str
     rgb: NDArray[np.uint8]
     masks: Masks
     frame: FrameIndex = _FIRST
+    image: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -94,9 +98,10 @@ def gather_samples(
             name = image.name
             if sizes.frame_count > 1:
                 name = f"{name}, {frame.label(sizes)}"
-            samples.append(
-                Sample(name, compose(image.frame(frame), fixed), masks, frame)
-            )
+            rgb = compose(image.frame(frame), fixed)
+            # Positions are places of their own.
+            place = f"{image.path or image.name} {frame.position}"
+            samples.append(Sample(name, rgb, masks, frame, place))
     return samples
 
 
@@ -137,6 +142,9 @@ def split_samples(
 ) -> tuple[list[Sample], list[Sample]]:
     """Draw frames for validation, of those that have objects.
 
+    Frames of a movie or stack are alike, so what is learnt from one shows on the next.
+    Of several movies whole ones are drawn; of a single one frames in a row.
+
     Of many draws the one whose objects are most of the size of all: what is learnt
     from small objects does not show on a frame of large ones, and little on a frame of
     few.
@@ -146,8 +154,8 @@ def split_samples(
     samples : sequence of Sample
         All frames.
     share : float
-        Part that is held out: at least one frame where two have objects, and never
-        all of these. 0 holds out none.
+        Part that is held out, as near as whole movies allow: at least one frame where
+        two have objects, and never all of these. 0 holds out none.
     seed : int
         Of the lot.
 
@@ -172,19 +180,42 @@ def split_samples(
         return list(samples), []
     rng = np.random.default_rng(seed)
     filled = [i for i, sample in enumerate(samples) if len(sample.masks)]
-    draws = [rng.permutation(filled)[:count].tolist() for _ in range(_DRAWS)]
+    images: dict[object, list[int]] = {}
+    for i in sorted(filled, key=lambda i: samples[i].frame):
+        images.setdefault(samples[i].image or i, []).append(i)
+    groups = sorted(images.values(), key=min)
+    draws = [_draw(rng, groups, count) for _ in range(_DRAWS)]
     sizes = [np.log(sample.masks.area) / 2 for sample in samples]
     everything = np.quantile(np.concatenate(sizes), _QUARTILES)
 
     def unlike(draw: list[int]) -> float:
         drawn = np.concatenate([sizes[i] for i in draw])
         off = np.abs(np.quantile(drawn, _QUARTILES) - everything).mean()
-        return float(off + 0.5 / np.sqrt(len(drawn)))
+        wrong = abs(len(draw) - count) / len(samples)
+        return float(off + 0.5 / np.sqrt(len(drawn)) + wrong)
 
     usual = min(draws, key=unlike)
     held = set(usual)
     train = [s for i, s in enumerate(samples) if i not in held]
     return train, [s for i, s in enumerate(samples) if i in held]
+
+
+def _draw(
+    rng: np.random.Generator, images: Sequence[list[int]], count: int
+) -> list[int]:
+    """So many frames: of whole images, but for one that alone has several frames."""
+    order = rng.permutation(len(images)).tolist()
+    whole = sum(len(frames) > 1 for frames in images) > 1
+    drawn: list[int] = []
+    for place in order[:-1] if whole else order:
+        frames, room = images[place], count - len(drawn)
+        if len(frames) > room and not whole:
+            start = int(rng.integers(len(frames) - room + 1))
+            frames = frames[start : start + room]
+        drawn += frames
+        if len(drawn) >= count:
+            break
+    return drawn
 
 
 def hash_samples(samples: Sequence[Sample]) -> str:

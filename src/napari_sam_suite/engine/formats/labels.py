@@ -40,7 +40,7 @@ from napari_sam_suite.engine.readers.tiff import describe
 from napari_sam_suite.engine.readers.whole import check_whole, listening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -364,7 +364,7 @@ def read(path: Path) -> Objects:
     check_instances(labels, path.name)
     lengths = dict(zip(lead, labels.shape, strict=False))
     sizes = Sizes(**lengths, y=labels.shape[-2], x=labels.shape[-1])
-    pages = str(about.get(_PAGES) or f"1-{sizes.frame_count}")
+    pages = str(about.get(_PAGES, f"1-{sizes.frame_count}"))
     source = {
         "image": path.name,
         "path": str(path),
@@ -425,9 +425,15 @@ def _read(path: Path) -> _Found:
         )
     try:
         with listening() as said, tifffile.TiffFile(path) as tiff:
-            series = tiff.series[0]
+            every = tiff.series
             check_whole(tiff, said, path.name)
-            labels, axes = series.asarray(), series.axes
+            full = [one for one in every if not one.keyframe.is_reduced] or every
+            series, axes = full[0], full[0].axes
+            if len(full) > 1:
+                _check_alike(full, path.name)
+                labels, axes = np.stack([one.asarray() for one in full]), f"P{axes}"
+            else:
+                labels = series.asarray()
             shaped = tiff.shaped_metadata or ()
             about = dict(tiff.imagej_metadata or next(iter(shaped), {}))
             size = describe(tiff, series.keyframe)[1]
@@ -444,6 +450,19 @@ def _read(path: Path) -> _Found:
         )
     _check_numbers(labels, path.name)
     return _Found(labels, axes, about, size)
+
+
+def _check_alike(series: Sequence[tifffile.TiffPageSeries], name: str) -> None:
+    """Make sure that series of a file can be its positions."""
+    first = series[0]
+    for number, one in enumerate(series, start=1):
+        if (one.shape, one.axes) != (first.shape, first.axes) or "P" in one.axes:
+            raise ImageError(
+                f"{name} holds label images that differ: number 1 has shape "
+                f"{first.shape} and axes {first.axes}, number {number} {one.shape} "
+                f"and {one.axes}.",
+                "Save them as separate files.",
+            )
 
 
 def _check_numbers(labels: NDArray[Any], name: str = "This array") -> None:

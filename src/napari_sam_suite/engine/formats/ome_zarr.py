@@ -223,7 +223,7 @@ def read(path: Path) -> Objects:
         "sizes": image.sizes._asdict(),
         "scale": list(image.scale),
         "units": image.units,
-        SEARCHED: str(ours.get(SEARCHED) or f"1-{image.sizes.frame_count}"),
+        SEARCHED: str(ours.get(SEARCHED, f"1-{image.sizes.frame_count}")),
     }
     frames = [Objects.empty(source)]
     for frame in image.frames():

@@ -49,7 +49,7 @@ class InsideWriter:
     """Write the label images of one image into it as they come, in any order.
 
     They are written beside their place and take it when all is closed. Frames that
-    never came are zero.
+    never came are zero; a position of which none came keeps the labels it has.
 
     Parameters
     ----------
@@ -122,6 +122,8 @@ class InsideWriter:
                     for frame in self._frames
                     if frame.position == number
                 ]
+                if not here and labels.target.exists():
+                    continue
                 sizes = self.sizes._replace(position=1)._asdict()
                 about = mark_searched({"sizes": sizes}, sorted(here))
                 labels.close(about[SEARCHED], tracked=self.tracked)

@@ -31,6 +31,9 @@ MULTIMASK = (1, 2, 3)
 EVERY = (*SINGLE, *MULTIMASK)
 """All four output tokens."""
 
+_MAPS = ("image", "middle", "fine", "guide")
+"""Feature maps in the order that descriptors have them in, however they were made."""
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -62,8 +65,14 @@ class Embedding:
         return sum(level.nbytes for level in self.features.values())
 
     def maps(self) -> dict[str, NDArray[np.float32]]:
-        """Every feature map as an array (C, h, w) on the CPU, in float32."""
-        return {name: to_numpy(level[0]) for name, level in self.features.items()}
+        """Every feature map as an array (C, h, w) on the CPU, in float32.
+
+        The coarse ``"image"`` comes first, then ``"middle"``, ``"fine"``, ``"guide"``
+        and any other, in whatever order the model or a file gave them.
+        """
+        known = [name for name in _MAPS if name in self.features]
+        names = dict.fromkeys([*known, *self.features])
+        return {name: to_numpy(self.features[name][0]) for name in names}
 
 
 @dataclass(frozen=True)

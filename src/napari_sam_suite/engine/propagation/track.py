@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
+
+from napari_sam_suite.engine.features import whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +116,8 @@ def mark(objects: Objects, taken: int = 0) -> Objects:
     """
     table, count = objects.features, len(objects)
     tracked = "track" in table
-    known = _whole(table, "track" if tracked else "label")
+    name = "track" if tracked else "label"
+    known = whole_numbers(table[name] if name in table else np.zeros(count))
     first = np.zeros(count, bool)
     first[np.unique(known, return_index=True)[1]] = True
     numbered = first & (known > (0 if tracked else taken))
@@ -129,12 +131,3 @@ def mark(objects: Objects, taken: int = 0) -> Objects:
         pairs = zip(values, kept.tolist(), strict=True)
         columns[name] = [type(value)(v) if keep else value for v, keep in pairs]
     return objects.with_features(**columns)
-
-
-def _whole(table: pd.DataFrame, name: str) -> NDArray[np.int64]:
-    """A column as whole numbers, 0 where it has none."""
-    if name not in table:
-        return np.zeros(len(table), np.int64)
-    given = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
-    whole = np.isfinite(given) & (given == given.round())
-    return np.where(whole, given, 0).astype(np.int64)

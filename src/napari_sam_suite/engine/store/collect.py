@@ -192,7 +192,7 @@ def _note(store: Store, folder: Path, formats: Sequence[str], frames: int) -> No
 def _noted(store: Store) -> dict[str, dict[str, int]]:
     try:
         noted: dict[str, dict[str, int]] = json.loads(store.place.read(_NOTE) or b"{}")
-    except ValueError:
+    except (EngineError, ValueError):
         return {}
     return noted
 
@@ -243,14 +243,15 @@ def _write_tree(
 
 
 def _image(record: ImageRecord, name: str, axes: str | None) -> ImageSource:
-    """The image as its files are called; without pixels, if it is not there."""
+    """The image as its files are called; without pixels, if it is gone or another."""
     try:
         image = open_image(record.path, axes=axes)
+        record.check(record.path, image.sizes)
     except ImageError:
 
         def gone(_: int) -> Any:
             raise ImageError(
-                f"The image {record.path} is not there any more.",
+                f"The image {record.path} is not there any more, or is another one.",
                 "Choose formats that need no pixels, or put it back.",
             )
 

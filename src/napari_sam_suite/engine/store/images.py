@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +25,15 @@ from napari_sam_suite.engine.recorded import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.store.place import Place
 
 _NAME = re.compile(r"p([0-9]+)_t([0-9]+)_z([0-9]+)\.(?:parquet|json)")
 _NOTES = "run notes"
+_END = 2**16
+"""Bytes at each end of a file that tell it from others of its size."""
 
 
 class ImageRecord(Recorded):
@@ -44,6 +49,8 @@ class ImageRecord(Recorded):
         Those to be done, as ``(position, time, z)`` counted from 0, in their order.
     notices : tuple of str
         Sentences on the image as a whole.
+    content : str
+        Tells its file from another of the same name; see `know_file`.
     """
 
     name: str
@@ -55,6 +62,7 @@ class ImageRecord(Recorded):
     composite: Composite
     frames: tuple[FrameIndex, ...]
     notices: tuple[str, ...] = ()
+    content: str = ""
 
     @classmethod
     def of(
@@ -75,7 +83,36 @@ class ImageRecord(Recorded):
             composite=composite,
             frames=tuple(frames),
             notices=tuple(notices),
+            content=know_file(image.path) if image.path else "",
         )
+
+    def check(self, path: Path | str, sizes: Sizes | None = None) -> None:
+        """Make sure that an image is still the one that was recorded.
+
+        Parameters
+        ----------
+        path : path
+            Where it is now. What is not there, or no file, is not looked into.
+        sizes : Sizes, optional
+            Its own, where it is open.
+
+        Raises
+        ------
+        ImageError
+            If it is another one, whose results these are not.
+        """
+        now = know_file(path) if self.content else ""
+        other = ""
+        if sizes not in (None, self.sizes):
+            other = "size"
+        elif now and now != self.content:
+            other = "content"
+        if other:
+            raise ImageError(
+                f"{self.name!r} is not what it was when this run began: its {other} "
+                "differs.",
+                "Put the image back, or run into another store.",
+            )
 
 
 class ImageStore:
@@ -238,6 +275,22 @@ class ImageStore:
             f"{letter}{index + 1:0{len(str(n))}}"
             for letter, index, n in zip("ptz", frame, lengths, strict=True)
         )
+
+
+def know_file(path: Path | str) -> str:
+    """SHA-256 of a file's size and both its ends, the same for every copy.
+
+    Nothing for a folder, as OME-Zarr is, and for what cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            first = file.read(_END)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END))
+            last = file.read()
+    except OSError:
+        return ""
+    return hashlib.sha256(b"%d " % size + first + last).hexdigest()
 
 
 def told(error: BaseException) -> dict[str, str]:

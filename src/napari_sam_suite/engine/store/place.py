@@ -37,7 +37,7 @@ class Place(Protocol):
         Raises
         ------
         OutputError
-            If storage elsewhere cannot be reached.
+            If it cannot be read, or storage elsewhere cannot be reached.
         """
 
     def write(self, name: str, data: bytes) -> None:
@@ -53,7 +53,13 @@ class Place(Protocol):
         """Remove a file, if it is there."""
 
     def names(self) -> set[str]:
-        """Names of what is directly in it; none if it is not there."""
+        """Names of what is directly in it; none if it is not there.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be looked into.
+        """
 
     def tidy(self) -> None:
         """Remove what a killed process left half-written, directly in it."""
@@ -111,10 +117,13 @@ class Folder:
 
     def read(self, name: str) -> bytes | None:
         """A whole file, or None if there is none."""
+        path = self.path / name
         try:
-            return (self.path / name).read_bytes()
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _unread(error, path) from error
 
     def write(self, name: str, data: bytes) -> None:
         """Put a file in place, folders included."""
@@ -142,6 +151,8 @@ class Folder:
                 }
         except (FileNotFoundError, NotADirectoryError):
             return set()
+        except OSError as error:
+            raise _unread(error, self.path) from error
 
     def tidy(self) -> None:
         """Remove what a killed process left half-written."""
@@ -234,3 +245,12 @@ class Remote:
                 f"{self.address}/{name} cannot be reached: {error}.",
                 "Check the address, the network, and that you may read there.",
             ) from error
+
+
+def _unread(error: OSError, path: Path) -> OutputError:
+    """Say what kept a file or folder from being read."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return OutputError(
+        f"{path} cannot be read: {reason}.",
+        "Check the drive that it is on, and that you may read there.",
+    )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from napari_sam_suite.engine.errors import EngineError, OutputError
+from napari_sam_suite.engine.formats.atomic import explain
 from napari_sam_suite.engine.formats.extras import check_extra
 from napari_sam_suite.engine.recipe import FewShot, Recipe, first_difference
 from napari_sam_suite.engine.store.images import ImageStore
@@ -226,7 +227,7 @@ class Store:
         Raises
         ------
         OutputError
-            If another run is writing into it.
+            If another run is writing into it, or nobody may.
         """
         if not isinstance(self.place, Folder):
             yield
@@ -240,6 +241,8 @@ class Store:
                 f"Another run is writing into {self.place.address}.",
                 "Wait for it, or choose another store.",
             ) from error
+        except OSError as error:
+            raise explain(error, self.place.path / ".lock") from error
         try:
             yield
         finally:
