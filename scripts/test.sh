@@ -27,7 +27,7 @@ demo() {
     grep -q Polygon "$scratch/demo/objects.geojson" || { echo "demo: no objects"; return 1; }
 }
 
-# The window tests beside all others: each half keeps one core busy.
+# The tests of windows and commands beside all others: each half keeps one core busy.
 tests() {
     if [ $# -gt 0 ]; then
         run_tests "$@"
@@ -35,11 +35,11 @@ tests() {
     fi
     local rest failed=0
     export OMP_NUM_THREADS=1
-    run_tests --ignore=tests/widgets >"$scratch/rest.log" 2>&1 &
+    run_tests --ignore=tests/widgets --ignore=tests/cli >"$scratch/rest.log" 2>&1 &
     rest=$!
-    run_tests tests/widgets || failed=1
+    run_tests tests/widgets tests/cli || failed=1
     wait "$rest" || failed=1
-    printf '\n== tests without windows\n'
+    printf '\n== all other tests\n'
     cat "$scratch/rest.log"
     return "$failed"
 }

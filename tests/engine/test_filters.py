@@ -45,7 +45,7 @@ def nano() -> Any:
 
 @pytest.fixture(scope="module")
 def cells() -> np.ndarray:
-    image = synthesize("nuclei", (256, 256), seed=5).image
+    image = synthesize("touching nuclei", (256, 256), seed=5, diameter=24).image
     return np.ascontiguousarray(np.broadcast_to(image[..., None], (256, 256, 3)))
 
 
