@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from napari_sam_suite.engine.composite import Composite
-    from napari_sam_suite.engine.formats.labels import LabelWriter
+    from napari_sam_suite.engine.formats.label_writer import LabelWriter
     from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
     from napari_sam_suite.engine.formats.zarr_inside import InsideWriter
     from napari_sam_suite.engine.frames import FrameIndex, Sizes
@@ -132,7 +132,7 @@ class ImageOutput:
         capability: str = "",
     ) -> None:
         from napari_sam_suite.engine.formats import check_format
-        from napari_sam_suite.engine.formats.labels import LabelWriter
+        from napari_sam_suite.engine.formats.label_writer import LabelWriter
         from napari_sam_suite.engine.formats.ome_zarr import ZarrWriter
         from napari_sam_suite.engine.origin import spare_others
 

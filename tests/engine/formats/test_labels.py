@@ -10,11 +10,8 @@ import shapely
 import tifffile
 
 from napari_sam_suite.engine.errors import ImageError, ParameterError
-from napari_sam_suite.engine.formats.labels import (
-    LabelWriter,
-    read_labels,
-    write_labels,
-)
+from napari_sam_suite.engine.formats.label_writer import LabelWriter
+from napari_sam_suite.engine.formats.labels import read_labels, write_labels
 from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.objects import Objects

@@ -28,6 +28,33 @@ _STEPS = 0.97
 """Least part of the differences that are 1, where a strong blur leaves few pieces."""
 
 
+def check_numbers(labels: NDArray[Any], name: str = "This array") -> None:
+    """Refuse numbers that no labels have: negative ones and fractions.
+
+    Parameters
+    ----------
+    labels : array
+        Of any type.
+    name : str
+        How the error calls the file.
+
+    Raises
+    ------
+    ImageError
+        If they cannot be labels.
+    """
+    if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
+        raise ImageError(
+            f"{name} has negative numbers, which no labels are.",
+            "A label image has 0 for background and a number from 1 for each object.",
+        )
+    if labels.dtype.kind not in "bui":
+        raise ImageError(
+            f"{name} does not hold labels but {labels.dtype} values.",
+            "A label image has whole numbers, 0 for background.",
+        )
+
+
 def check_instances(labels: NDArray[Any], name: str) -> None:
     """Refuse intensities, which no count of objects fits.
 
