@@ -110,6 +110,21 @@ def test_a_saved_layer_knows_its_image(tmp_path: Path) -> None:
     assert (image["file_name"], image["height"]) == ("cells.tif", 30)
 
 
+def test_a_saved_layer_knows_whether_its_image_is_coloured(tmp_path: Path) -> None:
+    pytest.importorskip("napari")
+    roifile = pytest.importorskip("roifile")
+    sizes = {"position": 1, "time": 1, "z": 5, "channel": 3, "y": 30, "x": 40}
+    outline = np.insert(SQUARE, 0, 2, axis=1)
+    for number, rgb in enumerate((False, True)):
+        run = {"image": {"name": "cells", "sizes": sizes, "rgb": rgb}}
+        about = {"axes": "ZYX", "runs": {"r1": run}}
+        path = str(tmp_path / f"{number}.zip")
+        meta = {"metadata": {"napari-sam-suite": about}}
+        contributions.write_rois(path, [outline], meta)
+        [roi] = roifile.roiread(path)
+        assert (roi.position, roi.z_position) == ((3, 0) if rgb else (0, 3))
+
+
 def test_what_was_opened_is_saved_with_the_source_that_it_had(tmp_path: Path) -> None:
     pytest.importorskip("napari")
     from shapely import Polygon

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from commands import BOXES, answer, explains, names, run, segment, stack
 from napari_sam_suite import __version__
@@ -268,6 +269,40 @@ def test_what_another_command_found_is_not_replaced(
     explains(run(*clicked), "holds what segment found, and prompt would", "--out")
     assert before == {name: (out / name).read_bytes() for name in names(out)}
     assert segment(cells, "--out", out).exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["labels", "geojson"])
+def test_what_was_found_in_another_image_of_that_name_is_not_replaced(
+    model: FakeSam, tmp_path: Path, out: Path, form: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for day in ("a = é", "b"):
+        (tmp_path / day).mkdir()
+        stack(tmp_path / day / "plate.tif", 1)
+    monkeypatch.chdir(tmp_path / "a = é")
+    assert segment("plate.tif", "--out", out, "--format", form).exit_code == 0
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    monkeypatch.chdir(tmp_path / "b")
+    result = segment("plate.tif", "--out", out, "--format", form)
+    explains(result, str(tmp_path / "a = é" / "plate.tif"), "another folder with --out")
+    assert before == {name: (out / name).read_bytes() for name in names(out)}
+    (tmp_path / "link").symlink_to(tmp_path / "a = é")
+    again = ("--out", out, "--format", form)
+    assert segment(tmp_path / "link" / "plate.tif", *again).exit_code == 0
+    (tmp_path / "a = é").rename(tmp_path / "c")
+    assert segment(tmp_path / "c" / "plate.tif", *again).exit_code == 0
+
+
+def test_results_go_beside_single_images_but_not_where_images_are_looked_for(
+    model: FakeSam, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 255).save(path)
+    forms = ("--out", tmp_path, "--format", "geojson,overlay")
+    explains(segment(tmp_path, *forms), "taken for images", "Choose another folder")
+    assert names(tmp_path) == ["a.png"]
+    assert segment(path, *forms).exit_code == 0
+    assert names(tmp_path) == ["a.geojson", "a.png", "a_overlay.png"]
 
 
 def test_a_label_image_drawn_by_hand_is_not_replaced(

@@ -10,11 +10,15 @@ import tifffile
 
 from commands import answer, explains, names, run
 from engine.fewshot_fakes import tagged
+from napari_sam_suite.cli.fewshot import Finding
+from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 from napari_sam_suite.engine.objects import Objects
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_sam_suite.engine.image import ImageSource
 
 SPOTS = [(20, 20), (20, 60), (20, 100), (60, 20), (60, 60), (60, 100), (100, 60)]
 SHAPE = (128, 128)
@@ -275,6 +279,31 @@ class TestInputsOutliveTheRun:
             "--save-prototypes", image.parent / "out" / "dots.coco.json",
         )  # fmt: skip
         explains(result, "would overwrite the results", "--save-prototypes")
+
+
+@pytest.mark.usefixtures("no_model")
+def test_examples_are_seen_as_what_is_searched_though_their_image_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((3, 2, *SHAPE), np.uint8)
+    still, movie = tmp_path / "ref.tif", tmp_path / "movie.tif"
+    tifffile.imwrite(still, pixels[0], imagej=True, metadata={"axes": "CYX"})
+    tifffile.imwrite(movie, pixels, imagej=True, metadata={"axes": "TCYX"})
+    drawn = tmp_path / "ref.geojson"
+    tagged(SHAPE, (20, 20, "dot"), radius=8).save(drawn)
+    shown = {}
+
+    def start(self: Finding, _: object, image: ImageSource, *__: object) -> None:
+        channels = self.examples.composite.channels
+        shown[image.name] = [channel.visible for channel in channels]
+        raise ParameterError("That is all.")
+
+    monkeypatch.setattr(Finding, "start", start)
+    run(
+        "few-shot", still, movie, "--examples", drawn, "--tag", "dot", "--time", "2-3",
+        "--channels", "2", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert shown == {"movie": [False, True]}
 
 
 def test_the_help_says_that_the_examples_decide_what_is_left_open() -> None:

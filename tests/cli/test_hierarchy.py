@@ -116,6 +116,70 @@ def test_inputs_are_not_written_over_and_names_do_not_meet(
     explains(result, "would write the same file")
 
 
+@pytest.mark.parametrize("name", ["labels", "geojson"])
+@pytest.mark.parametrize("made", ["by others", "by a person"])
+def test_what_others_made_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, made: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr("napari_sam_suite.engine.models.load.load_model", fail)
+    image = stack(tmp_path / "cells.tif", 1)
+    ending = {"labels": ".tif", "geojson": ".geojson"}[name]
+    there = tmp_path / "out" / f"cells.levels{ending}"
+    there.parent.mkdir()
+    if made == "by a person":
+        source = {**nested().source, "saved_from": "napari"}
+        Objects(nested().polygons, source=source).save(there)
+    elif name == "labels":
+        tifffile.imwrite(there, np.ones((8, 8), np.uint8))
+    else:
+        there.write_text('{"type": "FeatureCollection", "features": []}')
+    before = there.read_bytes()
+    out = ("--out", there.parent, "--format", name)
+    explains(run("hierarchy", image, *out, *FEW), there.name, "would be replaced")
+    nested().save(tmp_path / "cells.geojson")
+    result = run("hierarchy", tmp_path / "cells.geojson", *out)
+    explains(result, there.name, "would be replaced")
+    assert there.read_bytes() == before
+    assert names(there.parent) == [there.name]
+
+
+def test_levels_of_another_image_of_that_name_are_not_replaced(tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    for folder in ("one", "two"):
+        image = tmp_path / folder / "cells.tif"
+        image.parent.mkdir()
+        stack(image, 1)
+        source = {**nested().source, "path": str(image), "capability": "auto"}
+        Objects(nested().polygons, source=source).save(image.with_suffix(".geojson"))
+    first, second = (tmp_path / name / "cells.geojson" for name in ("one", "two"))
+    for _ in range(2):
+        assert run("hierarchy", first, *out).exit_code == 0
+    explains(run("hierarchy", second, *out), "another image", str(tmp_path / "one"))
+
+
+def test_results_are_not_written_where_images_are_looked_for(tmp_path: Path) -> None:
+    stack(tmp_path / "cells.tif", 1)
+    asked = ("hierarchy", tmp_path, "--out", tmp_path, "--format", "labels")
+    explains(run(*asked, *FEW), "taken for images", "Choose another folder")
+    assert names(tmp_path) == ["cells.tif"]
+
+
+def test_its_own_results_are_replaced_also_those_of_corrected_objects(
+    tmp_path: Path,
+) -> None:
+    source = {**nested().source, "saved_from": "napari"}
+    corrected = tmp_path / "cells.geojson"
+    Objects(nested().polygons, source=source).save(corrected)
+    out = ("--out", tmp_path / "out", "--format", "labels,geojson")
+    for _ in range(2):
+        result = run("hierarchy", corrected, *out)
+        assert result.exit_code == 0, result.output
+    assert Objects.load(corrected).source["saved_from"] == "napari"
+
+
 def test_what_is_wrong_is_one_sentence(cells: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     explains(run("hierarchy", tmp_path / "no.geojson", *out), "no.geojson", lines=9)

@@ -136,6 +136,67 @@ def test_headings_that_are_not_understood_are_refused(
     assert words in said
 
 
+@pytest.mark.parametrize(
+    ("text", "flags", "hint"),
+    [
+        ("y,x,time\n30,30,2\n", ("--time", "2"), "--time, counted from 1"),
+        (" ,X,Y,Slice\n1,30,30,2\n", ("--time", "2"), "--z or --time"),
+        ("y,x,position\n30,30,5\n", ("--positions", "1"), "--positions, counted"),
+    ],
+)
+def test_points_of_another_frame_than_the_first_need_one_that_is_chosen(
+    image: Path, text: str, flags: tuple[str, ...], hint: str
+) -> None:
+    path = image.with_name("a.csv")
+    path.write_text(text)
+    result = call("prompt", image, "--points", path, "--out", image.parent / "out")
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert "a.csv is of another frame than the first" in said
+    assert hint in said
+    run(image, "prompt", "--points", path, *flags)
+    assert list(saved(image).features["time"]) == [int("--time" in flags)]
+
+
+@pytest.mark.parametrize("value", ["0", "1", "1.0", "", "B03"])
+def test_points_of_the_first_frame_need_no_word_on_it(
+    tmp_path: Path, value: str
+) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text(f"y,x,time\n30,40,{value}\n")
+    unsaid = ["positions", "z", "time"]
+    assert read_numbers(str(path), 2, "points", unsaid) == ([[30, 40]], [""])
+
+
+def test_boxes_are_told_of_points_in_them_that_do_not_belong(image: Path) -> None:
+    recipe = image.parent / "said.json"
+    boxes, outside = "42,42,18,18; 52,54,76,78", "20,40; 90,5"
+    given = ("--boxes", boxes, "--outside", outside, "--save-recipe", recipe)
+    run(image, "prompt", *given, "--points", "64,66")
+    prompts = json.loads(recipe.read_text())["capability"]["prompts"]
+    assert [prompt.get("outside", []) for prompt in prompts] == [
+        [[20, 40], [90, 5]],
+        [[20, 40]],
+        [],
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--whole", "--objects"])
+def test_points_outside_of_nothing_that_is_typed_are_refused(
+    image: Path, flag: str
+) -> None:
+    given: list[object] = [flag]
+    if flag == "--objects":
+        labels = np.zeros((96, 96), np.uint8)
+        labels[20:40, 20:40] = 1
+        given += [image.parent / "given.tif"]
+        tifffile.imwrite(image.parent / "given.tif", labels)
+    out = image.parent / "out"
+    result = call("prompt", image, *given, "--outside", "20,20", "--out", out)
+    assert result.exit_code == 1
+    assert "Give --points or --boxes" in " ".join(result.output.split())
+
+
 def test_a_bad_prompt_is_told_and_the_others_go_on(image: Path) -> None:
     row = run(image, "prompt", "--points", "300,30; 30,30")
     assert row["objects"] == 1
@@ -279,6 +340,41 @@ def test_objects_without_a_frame_are_put_where_start_says(image: Path) -> None:
         *("propagate", "--objects", given, "--start", 2, "--direction", "backward"),
     )
     assert sorted(saved(image).features["time"]) == [0, 1]
+
+
+def test_of_several_frames_with_that_start_one_has_to_be_chosen(
+    tmp_path: Path, image: Path
+) -> None:
+    discs = tifffile.imread(image)[0]
+    movie = tmp_path / "movie.tif"
+    tifffile.imwrite(movie, np.broadcast_to(discs, (2, 3, *discs.shape)).copy(),
+                     imagej=True, metadata={"axes": "TZYX"})  # fmt: skip
+    labels = np.zeros((96, 96), np.uint8)
+    labels[54:75, 56:77] = 1
+    one = Objects.from_labels(labels)
+    given = tmp_path / "given.geojson"
+    planes = [one.with_features(z=z, time=t) for t in (0, 1) for z in (0, 2)]
+    Objects.concat(planes).save(given)
+    asked = ("propagate", "--objects", given, "--axis", "time")
+    for flags, words in (
+        (("--start", 1), "time 1 are of 2 frames: z 1, 3. Say in which one to begin "
+                         "with --z."),
+        ((), "are of 4 frames: z 1, 3; time 1-2. Say in which one to begin with --z "
+             "and --start."),
+        (("--start", 1, "--z", 2), "There are no objects in z 2, time 1."),
+        (("--start", 1, "--time", 2), "--start and --time name different frames"),
+    ):  # fmt: skip
+        result = call(asked[0], movie, *asked[1:], "--out", tmp_path / "out", *flags)
+        assert result.exit_code == 1
+        assert words in " ".join(result.output.split())
+    for flags in ("--start", 1, "--z", 3), ("--time", 1, "--z", 3):
+        run(movie, *asked, *flags)
+        table = Objects.load(tmp_path / "out" / "movie.geojson").features
+        assert list(zip(table["time"], table["z"], strict=True)) == [(0, 2), (1, 2)]
+    one.save(given)
+    run(movie, *asked, "--start", 2, "--z", 3, "--direction", "backward")
+    table = Objects.load(tmp_path / "out" / "movie.geojson").features
+    assert sorted(zip(table["time"], table["z"], strict=True)) == [(0, 2), (1, 2)]
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,90 @@ def test_files_of_a_finished_recipe_are_left_as_they_are(
     assert mine.exists()
 
 
+def folder_recipe(tmp_path: Path, *formats: str, out: str = "out") -> Path:
+    """A recipe of all images in a folder, which has one that is good."""
+    (tmp_path / "imgs").mkdir()
+    stack(tmp_path / "imgs" / "good.tif", 1)
+    body = {
+        "recipe": 1,
+        "source": {"images": ["imgs"]},
+        "capability": {"name": "auto", "params": {"points_per_side": 8}},
+        "outputs": {"folder": out, "formats": formats},
+    }
+    path = tmp_path / "plate.json"
+    path.write_text(json.dumps(body))
+    return path
+
+
+def test_files_stay_as_they_are_though_another_image_fails_or_is_new(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    recipe = folder_recipe(tmp_path, "labels", "coco")
+    (tmp_path / "imgs" / "bad.png").write_bytes(b"no image")
+    assert run("run", recipe).exit_code == 1
+    corrected = out / "good.coco.json"
+    corrected.write_text("mine")
+    again = run("run", recipe, "--json")
+    assert again.exit_code == 1 and answer(again)["collected"] is None
+    assert (answer(again)["done"], answer(again)["skipped"]) == (0, 1)
+    stack(tmp_path / "imgs" / "new.tif", 2)
+    found = answer(run("run", recipe, "--json"))["collected"]
+    assert (found["images"], found["frames"], found["kept"]) == (1, 2, 1)
+    assert [Path(name).name for name in found["files"]] == ["new.tif", "new.coco.json"]
+    (out / "good.tif").unlink()
+    result = run("run", recipe)
+    assert "The files of 1 image are there already" in result.stdout
+    assert (out / "good.tif").is_file() and corrected.read_text() == "mine"
+    run("collect", tmp_path / "plate.store", "--out", out, "--format", "coco")
+    assert corrected.read_text() != "mine"
+
+
+def test_files_of_an_image_whose_results_were_deleted_are_written_again(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    recipe = folder_recipe(tmp_path, "coco")
+    assert run("run", recipe).exit_code == 0
+    (out / "good.coco.json").write_text("old")
+    shutil.rmtree(tmp_path / "plate.store" / "images" / "good")
+    assert answer(run("run", recipe, "--json"))["collected"]["images"] == 1
+    assert (out / "good.coco.json").read_text() != "old"
+
+
+def test_a_note_of_all_images_at_once_is_understood(
+    tmp_path: Path, out: Path, model: FakeSam
+) -> None:
+    recipe, store = folder_recipe(tmp_path, "coco"), tmp_path / "plate.store"
+    stack(tmp_path / "imgs" / "other.tif", 2)
+    assert run("run", recipe).exit_code == 0
+    for name in ("good", "other"):
+        (store / "images" / name / "collected.json").unlink()
+    note = store / "collected.json"
+    for frames, kept in ((3, True), (2, False)):
+        note.write_text(json.dumps({str(out): {"coco": frames}}))
+        (out / "good.coco.json").write_text("mine")
+        found = answer(run("run", recipe, "--json"))["collected"]
+        assert (found is None) is kept
+        assert ((out / "good.coco.json").read_text() == "mine") is kept
+
+
+@pytest.mark.parametrize("source", ["imgs", "imgs/*.tif", "./imgs/../**/*.tif"])
+def test_results_are_not_written_where_images_are_looked_for(
+    tmp_path: Path, model: FakeSam, source: str
+) -> None:
+    recipe = folder_recipe(tmp_path, "geojson", "labels", out="imgs")
+    body = json.loads(recipe.read_text())
+    body["source"]["images"] = [source]
+    recipe.write_text(json.dumps(body))
+    explains(run("run", recipe), "taken for images", "Choose another folder")
+    assert names(tmp_path / "imgs") == ["good.tif"]
+    assert names(tmp_path) == ["imgs", "plate.json"]
+    body["outputs"]["formats"] = ["geojson"]
+    recipe.write_text(json.dumps(body))
+    for _ in range(2):
+        assert answer(run("run", recipe, "--json"))["images"] == 1
+    assert names(tmp_path / "imgs") == ["good.geojson", "good.tif"]
+
+
 def test_files_of_fewer_frames_are_not_those_of_a_finished_recipe(
     tmp_path: Path, out: Path, model: FakeSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +267,7 @@ def test_files_of_fewer_frames_are_not_those_of_a_finished_recipe(
     frame.unlink()
     run("collect", out / "run.store", "--out", out)
     with monkeypatch.context() as patch:
-        patch.setattr(collected, "collect", lambda *_: signal.raise_signal(2))
+        patch.setattr(collected, "collect", lambda *_, **__: signal.raise_signal(2))
         run("run", tmp_path / "run.json")
     assert frame.is_file(), "it was done, but not collected"
     assert answer(run("run", tmp_path / "run.json", "--json"))["collected"]["frames"]
@@ -540,7 +624,7 @@ def test_what_is_stopped_before_a_run_begins_is_json(
     body = {"recipe": 1, "source": {"images": [str(cells)]}}
     (tmp_path / "plate.json").write_text(json.dumps(body))
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         signal.raise_signal(kind)
 
     with monkeypatch.context() as patch:

@@ -423,6 +423,24 @@ def test_32_bit_labels_and_stacks_also_say_who_found_them(tmp_path: Path) -> Non
         ImageOutput(tmp_path, source, ["labels"], capability="auto")
 
 
+def test_32_bit_labels_and_stacks_also_say_of_which_image_they_are(
+    tmp_path: Path,
+) -> None:
+    sources = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "µ = \udcff.tif"
+        tifffile.imwrite(path, np.zeros((2, 2, *SHAPE), np.uint8))
+        sources.append(open_image(path, axes="PTYX"))
+    output = ImageOutput(tmp_path, sources[0], ["labels"], capability="auto")
+    output.add(result())
+    output.close()
+    ImageOutput(tmp_path, sources[0], ["labels"], capability="auto").discard()
+    with pytest.raises(OutputError) as caught:
+        ImageOutput(tmp_path, sources[1], ["labels"], capability="auto")
+    assert f"of another image, {sources[0].path}" in caught.value.message
+
+
 @pytest.mark.parametrize("capability", ["auto", ""])
 @pytest.mark.parametrize("name", ["cells.tif", "cells.geojson"])
 def test_what_was_made_elsewhere_is_not_replaced(

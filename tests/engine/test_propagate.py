@@ -164,6 +164,33 @@ def test_where_the_model_errs_the_motion_carries_the_object_on() -> None:
     assert abs(ends[2] - 27) <= 1
 
 
+def test_what_covers_no_pixel_is_left_out_and_told(engine: FakeEngine) -> None:
+    y, x = 40.3, 9.3
+    speck = Objects([box(y, x, y + 0.4, x + 0.4)])
+    given = Objects.concat([speck, squares((20, 10))])
+    objects, notices = run(engine, MOVING, given)
+    assert middles(objects) == [(t, 25, 15 + 3 * t) for t in range(5)]
+    assert len(objects) == 5
+    assert notices == ["1 object covers no pixel of the image and was left out."]
+    image = open_image(np.stack(MOVING), axes="TYX")
+    with pytest.raises(ParameterError, match="cover no pixel"):
+        start_propagate(engine, image, speck)
+
+
+def test_an_answer_without_pixels_is_none() -> None:
+    """However little is trusted."""
+
+    class Blind(FakeSam):
+        def decode(self, *arguments: Any, **options: Any) -> Decoded:
+            found = super().decode(*arguments, **options)
+            return replace(found, logits=np.full_like(found.logits, -9))
+
+    with FakeEngine(Blind()) as engine:
+        objects, _ = run(engine, MOVING, squares((44, 44)), trust=0)
+    assert middles(objects) == [(t, 49, 49) for t in range(5)]
+    assert list(objects.features["by"][1:]) == ["motion"] * 4
+
+
 def test_what_vanishes_is_lost_after_the_longest_gap(engine: FakeEngine) -> None:
     frames = [frame_with((20, 10, 200), (44, 44, 150))] * 2
     frames += [frame_with((44, 44, 150))] * 4

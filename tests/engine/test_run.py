@@ -126,6 +126,9 @@ def test_objects_know_their_model_parameters_and_image() -> None:
     assert objects.source["params"]["pred_iou_thresh"] == 0.8
     assert objects.source["composite"]["channels"][0]["mode"] == "absolute"
     assert objects.source["sizes"]["y"] == 32
+    assert "rgb" not in objects.source
+    coloured = np.stack([grey(ONE_BOX)] * 3, axis=-1).astype(np.uint8)
+    assert run(open_image(coloured, axes="YXS")).source["rgb"] is True
 
 
 def test_scores_and_levels_are_those_of_the_token_that_drew_the_mask() -> None:

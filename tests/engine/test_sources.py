@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_sam_suite.engine.errors import ImageError
-from napari_sam_suite.engine.sources import find_images, name_images
+from napari_sam_suite.engine.errors import ImageError, OutputError
+from napari_sam_suite.engine.sources import check_apart, find_images, name_images
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -52,6 +52,46 @@ def test_nothing_is_told(tmp_path: Path, name: str) -> None:
         find_images([str(tmp_path / name)])
     with pytest.raises(ImageError, match="No image was given"):
         find_images([])
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "form"),
+    [
+        (".", ".", "labels"),
+        (".", "link", "overlay"),
+        ("link", ".", "zarr"),
+        ("*.png", ".", "overlay"),
+        ("**/*.tif", "out/deep", "labels"),
+        ("*/*.tif", "out", "labels"),
+        ("x_*.*", ".", "geojson,zarr"),
+    ],
+)
+def test_results_must_not_be_found_as_images(
+    tmp_path: Path, name: str, out: str, form: str
+) -> None:
+    touch(tmp_path, "x_1.png", "x_2.tif", "plate/x_3.tif")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="taken for images"):
+        check_apart([str(tmp_path / name)], tmp_path / out, form.split(","))
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "form"),
+    [
+        (".", ".", "geojson,coco,csv,zarr-inside"),
+        (".", "out", "labels,overlay"),
+        ("x_1.png", ".", "labels,overlay"),
+        ("*.png", ".", "labels"),
+        ("*.tif", "out", "labels"),
+        ("plate/**/*.tif", ".", "labels,overlay,zarr"),
+        ("none/*.tif", ".", "labels"),
+    ],
+)
+def test_results_may_be_where_they_are_not_found_as_images(
+    tmp_path: Path, name: str, out: str, form: str
+) -> None:
+    touch(tmp_path, "x_1.png", "x_2.tif", "plate/x_3.tif")
+    check_apart([str(tmp_path / name)], tmp_path / out, form.split(","))
 
 
 def test_every_image_has_a_name_of_its_own() -> None:

@@ -150,6 +150,37 @@ def test_a_training_that_was_stopped_leaves_a_model_that_can_be_chosen(
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
 
 
+def test_an_unfinished_training_is_not_replaced_but_another_name_goes_on(
+    panel: Panel,
+    viewer: Any,
+    qtbot: Any,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_sam_suite.engine.finetune import loop
+
+    def killed(*_: Any) -> None:
+        raise RuntimeError
+
+    better(monkeypatch, 0.1, 0.4, 0.3, 0.1, 0.2)
+    add_fields(viewer)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Training, "_finish", killed)
+        learn(panel, qtbot)
+    state = folder / "cells 1.training" / "last.safetensors"
+    before = state.read_bytes()
+    start(panel, qtbot, {"epochs": 1})
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
+    said = panel.footer.status.text()
+    assert "unfinished training with epochs 2 instead of 1, at epoch 2" in said
+    assert "choose another name" in said
+    assert state.read_bytes() == before
+    panel.finetune.name.setText("cells 2")
+    start(panel, qtbot, {"epochs": 1})
+    qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT)
+    assert (folder / "cells 2.safetensors").is_file()
+
+
 def test_objects_that_lie_outside_of_the_image_are_told_of(
     panel: Panel, viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,15 @@ def test_objects_come_back_from_a_layer_as_they_went_in(objects: Objects) -> Non
     pd.testing.assert_frame_equal(back.features, objects.features, check_dtype=False)
 
 
+def test_the_area_of_an_outline_that_was_enlarged_is_counted_anew() -> None:
+    place = Placement("YX", {})
+    found = Objects([box(0, 0, 20, 20), box(30, 30, 50, 50)]).with_features(area=441)
+    data = to_vertices(found, place)
+    data[1] = data[1] * 2
+    back = to_objects(data, ["polygon"] * 2, found.features, place)
+    assert back.features["area"].tolist() == [441, 1600]
+
+
 def test_a_polygon_lies_in_its_own_frame(objects: Objects) -> None:
     for vertices, time, z in zip(
         as_layer(objects, STACK).data, (0, 1, 2), (3, 4, 5), strict=True

@@ -148,10 +148,11 @@ def segment(
     """
     from napari_sam_suite.cli.batch import check_names
     from napari_sam_suite.cli.tasks import Segmenting
-    from napari_sam_suite.engine.sources import find_images
+    from napari_sam_suite.engine.sources import check_apart, find_images
 
     with errors(as_json=asked.as_json):
         chosen = AutoParams.preset(preset, **params) if preset else AutoParams(**params)
+        check_apart(map(str, images), asked.out, asked.formats)
         images = find_images(map(str, images))
         check_names(images)
         batch = asked.batch(Segmenting(chosen))

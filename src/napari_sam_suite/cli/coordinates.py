@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING
 from napari_sam_suite.engine.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 _AXIS = re.compile(r"axis-[0-9]+")
-_FRAMES = ("position", "time", "t", "frame", "z", "slice")
+_FRAMES = {
+    "position": ("positions",),
+    "time": ("time",),
+    "t": ("time",),
+    "frame": ("time",),
+    "z": ("z",),
+    "slice": ("z", "time"),  # ImageJ's, which is of either
+}
+"""Columns that name a frame, with the flags that choose one."""
 _TAGS = ("tag", "class")
 _SIZED = ("by", "bx", "height", "width")
 _KNOWN = {
@@ -24,7 +32,7 @@ _SAID = {2: "y,x and axis-0,axis-1", 4: "y0,x0,y1,x1 and BX,BY,Width,Height"}
 
 
 def read_numbers(
-    text: str, width: int, name: str
+    text: str, width: int, name: str, unsaid: Collection[str] = ()
 ) -> tuple[list[list[float]], list[str]]:
     """Rows of numbers and a tag for each, from text or from a CSV file.
 
@@ -39,6 +47,9 @@ def read_numbers(
         How many numbers: 2 for points, 4 for boxes.
     name : str
         Of the flag, for what is said about it.
+    unsaid : collection of str
+        Flags for frames that were left out, so that the first one is meant: a file that
+        names another one is refused.
 
     Raises
     ------
@@ -52,7 +63,7 @@ def read_numbers(
     if text and len(rows) == 1 and path.suffix and path.is_file():
         rows = _read_csv(path, name)
         if not _is_number(rows[0][0]):
-            return _by_heading(rows, width, name, path.name)
+            return _by_heading(rows, width, name, path.name, unsaid)
     return _parsed(rows, width, name)
 
 
@@ -74,7 +85,11 @@ def _read_csv(path: Path, name: str) -> list[list[str]]:
 
 
 def _by_heading(
-    rows: Sequence[Sequence[str]], width: int, name: str, file: str
+    rows: Sequence[Sequence[str]],
+    width: int,
+    name: str,
+    file: str,
+    unsaid: Collection[str],
 ) -> tuple[list[list[float]], list[str]]:
     """Rows below a heading, which says where the numbers and tags are."""
     heading = [cell.strip().lower() for cell in rows[0]]
@@ -92,7 +107,7 @@ def _by_heading(
             "Keep the points of one frame and these two, called y and x; choose the "
             "frame with `time` or `z`.",
         )
-    _check_frames(heading, rows[1:], name, file)
+    _check_frames(heading, rows[1:], name, file, unsaid)
     places = [heading.index(title) for title in known]
     tag = next((heading.index(title) for title in _TAGS if title in heading), None)
     if tag is None and sorted(places) == list(range(width)):
@@ -109,16 +124,32 @@ def _by_heading(
 
 
 def _check_frames(
-    heading: Sequence[str], rows: Sequence[Sequence[str]], name: str, file: str
+    heading: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    name: str,
+    file: str,
+    unsaid: Collection[str],
 ) -> None:
-    """Refuse rows of several frames: they would all be looked for in each."""
+    """Refuse rows of several frames, which would all be looked for in each.
+
+    Those of one frame are refused where that is neither chosen nor the first.
+    """
     for place, title in enumerate(heading):
         if title not in _FRAMES:
             continue
-        if len({row[place].strip() for row in rows if place < len(row)}) > 1:
+        values = {row[place].strip() for row in rows if place < len(row)}
+        if len(values) > 1:
             raise ParameterError(
                 f"`{name}`: {file} is of several frames, by its column {title}.",
                 "Keep the rows of one frame, and choose it with `time` or `z`.",
+            )
+        value, flags = next(iter(values), ""), _FRAMES[title]
+        if set(flags) <= set(unsaid) and not _is_first(value):
+            ways = " or ".join(f"`{one}`" for one in flags)
+            raise ParameterError(
+                f"`{name}`: {file} is of another frame than the first, by its column "
+                f"{title}: {value}.",
+                f"Choose the frame with {ways}, counted from 1.",
             )
 
 
@@ -138,6 +169,11 @@ def _parsed(
         numbers.append([float(cell) for cell in cells[:width]])
         tags.append(cells[width] if len(cells) > width else "")
     return numbers, tags
+
+
+def _is_first(text: str) -> bool:
+    """Whether this is no number of a frame but the first, counted from 1 or from 0."""
+    return not _is_number(text) or float(text) in (0, 1)
 
 
 def _is_number(text: str) -> bool:

@@ -151,9 +151,10 @@ def few_shot_command(
     from napari_sam_suite.cli.batch import check_names
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes, prototype_files
     from napari_sam_suite.engine.image import open_image
-    from napari_sam_suite.engine.sources import find_images
+    from napari_sam_suite.engine.sources import check_apart, find_images
 
     with errors(as_json=asked.as_json):
+        check_apart(map(str, images), asked.out, asked.formats)
         images = find_images(map(str, images))
         chosen = FewShotParams(**params)
         spec = find_model(asked.model, folder=asked.engine["folder"])
@@ -168,7 +169,13 @@ def few_shot_command(
             check_tags(learnt, tags or (), negatives or ())
         elif examples is not None and prototypes is None:
             image = open_image(images[0], axes=asked.axes)
-            shapes = read_examples(examples, image, tags or (), negatives or ())
+            shapes = read_examples(
+                examples,
+                image,
+                tags or (),
+                negatives or (),
+                asked.colours.composite(image),
+            )
         else:
             raise ParameterError(
                 "Few-shot learns either from examples or from prototypes.",
@@ -253,9 +260,15 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def read_examples(
-    path: Path, image: ImageSource, tags: Sequence[str], negatives: Sequence[str]
+    path: Path,
+    image: ImageSource,
+    tags: Sequence[str],
+    negatives: Sequence[str],
+    composite: Composite | None = None,
 ) -> Examples:
     """Examples from a file; objects without any tag get the one asked for.
+
+    Other parameters are those of `choose_examples`.
 
     Raises
     ------
@@ -279,4 +292,4 @@ def read_examples(
         )
     if len(tags) == 1 and (objects.features["tag"] == UNASSIGNED).all():
         objects = objects.with_tags(tags[0])
-    return choose_examples(image, objects, tags, negatives)
+    return choose_examples(image, objects, tags, negatives, composite)

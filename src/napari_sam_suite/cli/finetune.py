@@ -75,7 +75,7 @@ def finetune_command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace a model that was made from other data or settings.",
+            help="Replace a model or an unfinished training of other data or settings.",
             rich_help_panel="Output",
         ),
     ] = False,

@@ -21,7 +21,7 @@ from napari_sam_suite.engine.outputs import parse_formats, result_files, results
 from napari_sam_suite.engine.params import AutoParams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_sam_suite.engine.composite import Composite
     from napari_sam_suite.engine.frames import FrameIndex
@@ -72,6 +72,8 @@ class Nesting(Segmenting):
 
     levels: HierarchyParams = field(default_factory=HierarchyParams)
     cache: Path | None = None
+    spare: Callable[[str, Path | None], object] | None = None
+    """Called with the name and the file of an image before it is looked at."""
 
     def start(
         self,
@@ -83,6 +85,8 @@ class Nesting(Segmenting):
         """Queue automatic segmentation, from the cache where it is known."""
         from napari_sam_suite.engine.hierarchy.remembered import RememberedAutomatic
 
+        if self.spare is not None:
+            self.spare(image.name, image.path)
         if self.cache is None:
             return super().start(engine, image, frames, composite)
         finder = RememberedAutomatic(self.params, self.cache)
@@ -112,19 +116,20 @@ def hierarchy_command(
     Images are segmented first, with masks that may overlap. Each input gives the
     objects with levels as tags, and the tree as JSON, CSV and text.
     """
-    from napari_sam_suite.engine.sources import find_images
+    from napari_sam_suite.engine.sources import check_apart, find_images
 
     with errors(as_json=asked.as_json):
         settings = HierarchyParams(**levels)
         chosen = AutoParams(**params, overlap="allow")
         wanted = _parse(formats)
+        check_apart(map(str, inputs), asked.out, wanted)
         inputs = find_images(map(str, inputs))
         check_names(inputs, _stem)
         kept = nullcontext() if cache is None else results_in(cache, "--cache")
         with results_in(asked.out), kept:
             images = [path for path in inputs if not _is_result(path)]
             writer = _Writer(asked.out, wanted, settings, inputs, asked.as_json)
-            batch = asked.batch(Nesting(chosen, settings, cache))
+            batch = asked.batch(Nesting(chosen, settings, cache, writer.spare))
             batch.said = wanted
             batch.row, batch.after = LevelRow, writer.of_image
             if asked.recipe is not None and len(images) < len(inputs):
@@ -184,32 +189,42 @@ class _Writer:
         )
 
         try:
+            path = objects.source.get("path")
+            self.spare(stem, None if path is None else Path(path))
             hierarchy = build_hierarchy(objects, self.params)
             statistics = hierarchy.statistics()
             row.levels = statistics_as_dict(statistics)
             if not self.as_json:
                 typer.echo(format_statistics(statistics))
-            tagged = hierarchy.tagged()
-            files = result_files(self.out, f"{stem}{LEVELLED}", self.formats)
+            tagged = _as_result(hierarchy.tagged())
+            files = self._levelled(stem)
             for name, path in zip(self.formats, files, strict=True):
-                self._spare(path)
                 tagged.save(path, name)
                 row.files.append(str(path))
             for ending in TREE:
                 path = self.out / f"{stem}{ending}"
-                self._spare(path)
                 hierarchy.save(path)
                 row.files.append(str(path))
         except (EngineError, MemoryError) as error:
             self._fail(row, error)
 
-    def _spare(self, path: Path) -> None:
-        """Never write over what was read."""
-        if path.exists() and any(path.samefile(one) for one in self.inputs):
-            raise ParameterError(
-                f"{path.name} would overwrite the input.",
-                "Choose another folder with `out`.",
-            )
+    def spare(self, stem: str, image: Path | None) -> None:
+        """Never write over what was read, or over what others made."""
+        from napari_sam_suite.engine.origin import spare_others
+
+        levelled = self._levelled(stem)
+        for path in (*levelled, *(self.out / f"{stem}{ending}" for ending in TREE)):
+            if path.exists() and any(path.samefile(one) for one in self.inputs):
+                raise ParameterError(
+                    f"{path.name} would overwrite the input.",
+                    "Choose another folder with `out`.",
+                )
+        for path in levelled:
+            if path.suffix in (".tif", ".geojson"):
+                spare_others(path, image=image)
+
+    def _levelled(self, stem: str) -> list[Path]:
+        return result_files(self.out, f"{stem}{LEVELLED}", self.formats)
 
     def _fail(self, row: LevelRow, error: EngineError | MemoryError) -> None:
         row.error = error_as_dict(error)
@@ -231,6 +246,20 @@ def _stem(path: Path) -> str:
     endings = (ending for known in FORMATS for ending in known.suffixes)
     fitting = [ending for ending in endings if path.name.lower().endswith(ending)]
     return path.name[: -len(max(fitting, key=len))]
+
+
+def _as_result(objects: Objects) -> Objects:
+    """The same, whose source does not say that a person had saved what was read."""
+    from napari_sam_suite.engine.objects import Objects
+    from napari_sam_suite.engine.provenance import SAVED_FROM
+
+    source = {k: v for k, v in objects.source.items() if k != SAVED_FROM}
+    if "sources" in source:
+        source["sources"] = [
+            {k: v for k, v in one.items() if k != SAVED_FROM}
+            for one in source["sources"]
+        ]
+    return Objects(objects.polygons, objects.features, source)
 
 
 def _parse(formats: str) -> tuple[str, ...]:

@@ -48,7 +48,12 @@ def prompt_command(
         str, _prompt("--points", help='Objects as "y,x; y,x", or a CSV file of them.')
     ] = "",
     outside: Annotated[
-        str, _prompt("--outside", help='Points outside of them, as "y,x; y,x".')
+        str,
+        _prompt(
+            "--outside",
+            help='Points outside of all of them, as "y,x; y,x"; a box is told of '
+            "those that are in it.",
+        ),
     ] = "",
     together: Annotated[
         bool, _prompt("--together", help="All points are of one object.")
@@ -90,7 +95,9 @@ def prompt_command(
                 f"There are no objects in {objects}.", "Give a file with some."
             )
         prompts = [Prompt(whole=True)] if whole else []
-        prompts += _from_points(points, outside, together) + _from_boxes(boxes)
+        flags = zip(("positions", "z", "time"), asked.selection, strict=True)
+        unsaid = [flag for flag, text in flags if not text]
+        prompts += _typed(points, boxes, outside, together, unsaid)
         if given is not None and prompts:
             # The objects may be in any frame; what is typed is for those it would be
             # for without them.
@@ -101,8 +108,8 @@ def prompt_command(
         source = {} if given is None else given.source
         task = Prompting(_tagged(prompts, tag), PromptParams(**params), source)
         batch = asked.batch(task)
-        unsaid = "1" if given is None else "all"
-        positions, z, time = (text or unsaid for text in asked.selection)
+        usual = "1" if given is None else "all"
+        positions, z, time = (text or usual for text in asked.selection)
         batch.selection = positions, z, time
         batch.read = [] if objects is None else [objects]
         asked.run(batch, [image])
@@ -163,21 +170,38 @@ class Prompting:
         )
 
 
-def _from_points(points: str, outside: str, together: bool) -> list[Prompt]:
-    from napari_sam_suite.engine.prompts.prompt import from_points
+def _typed(
+    points: str, boxes: str, outside: str, together: bool, unsaid: Sequence[str]
+) -> list[Prompt]:
+    """Prompts from points and boxes, and from what lies outside of all of them."""
+    from napari_sam_suite.engine.prompts.prompt import from_boxes, from_points
 
-    yes, tags = read_numbers(points, 2, "points")
-    no, _ = read_numbers(outside, 2, "outside")
+    yes, tags = read_numbers(points, 2, "points", unsaid)
+    no, _ = read_numbers(outside, 2, "outside", unsaid)
+    corners, box_tags = read_numbers(boxes, 4, "boxes", unsaid)
+    if no and not (yes or corners):
+        raise ParameterError(
+            "`outside` says what does not belong to points or boxes, and there are "
+            "none.",
+            "Give `points` or `boxes`, or leave it out.",
+        )
     labels = [1] * len(yes) + [0] * len(no)
     named = tags + [""] * len(no)
-    return from_points(yes + no, labels, together=together, tags=named)
+    prompts = []
+    if yes:
+        prompts = from_points(yes + no, labels, together=together, tags=named)
+    return prompts + [
+        replace(prompt, outside=tuple((y, x) for y, x in no if _is_in(prompt, y, x)))
+        for prompt in from_boxes(corners, tags=box_tags)
+    ]
 
 
-def _from_boxes(boxes: str) -> list[Prompt]:
-    from napari_sam_suite.engine.prompts.prompt import from_boxes
-
-    numbers, tags = read_numbers(boxes, 4, "boxes")
-    return from_boxes(numbers, tags=tags)
+def _is_in(prompt: Prompt, y: float, x: float) -> bool:
+    """Whether a point lies in the box of a prompt, whose corners may be swapped."""
+    if prompt.box is None:
+        return False
+    (y0, y1), (x0, x1) = sorted(prompt.box[::2]), sorted(prompt.box[1::2])
+    return y0 <= y <= y1 and x0 <= x <= x1
 
 
 def _again(objects: Objects | None, use: str) -> list[Prompt]:

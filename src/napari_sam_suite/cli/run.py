@@ -91,6 +91,7 @@ def run_command(
     """
     from napari_sam_suite.engine.batch.run import all_done
     from napari_sam_suite.engine.outputs import check_folder
+    from napari_sam_suite.engine.sources import check_apart
 
     with errors(as_json=as_json):
         if dask is not None and workers is not None:
@@ -102,7 +103,9 @@ def run_command(
         collected, left, there = None, False, False
         if asked.outputs.formats:
             # Found out now, and not when all is done.
-            check_folder(Path(asked.outputs.folder or ""))
+            folder = Path(asked.outputs.folder or "")
+            check_apart(asked.source.images, folder, asked.outputs.formats)
+            check_folder(folder)
         with progress_bar(quiet=as_json) as show:
             done = all_done(asked)
             if done is not None:
@@ -113,12 +116,12 @@ def run_command(
                 summary = _run_there(asked, dask, workers, show)
             if not summary.stopped:
                 try:
-                    # Files that were there may have been corrected by hand.
-                    there = not summary.done and summary.complete and _are_there(asked)
-                    if not there:
-                        collected = _collect(asked, show)
+                    collected = _collect(asked, show)
                 except KeyboardInterrupt:
                     summary.stopped = True
+    if collected is not None and collected.kept:
+        there = not (collected.files or collected.failures)
+        collected = None if there else collected
     if as_json:
         found = summary.as_dict() | {"store": asked.outputs.store}
         if collected is not None:
@@ -260,20 +263,11 @@ def _follow(
     return summary, False
 
 
-def _are_there(recipe: Recipe) -> bool:
-    """Whether all files that the recipe asks for are there."""
-    from napari_sam_suite.engine.store.collect import is_collected
-    from napari_sam_suite.engine.store.store import Store
-
-    outputs = recipe.outputs
-    if not outputs.formats or outputs.folder is None:
-        return False
-    store = Store.open(outputs.store)
-    return is_collected(store, Path(outputs.folder), outputs.formats)
-
-
 def _collect(recipe: Recipe, show: Show | None) -> Collected | None:
-    """Write the formats that the recipe asks for."""
+    """Write the formats that the recipe asks for, but for files that are there.
+
+    These may have been corrected by hand.
+    """
     from napari_sam_suite.engine.store.collect import collect
     from napari_sam_suite.engine.store.store import Store
 
@@ -281,7 +275,8 @@ def _collect(recipe: Recipe, show: Show | None) -> Collected | None:
     if not outputs.formats or outputs.folder is None:
         return None
     store = Store.open(outputs.store)
-    return collect(store, Path(outputs.folder), outputs.formats, show)
+    folder = Path(outputs.folder)
+    return collect(store, folder, outputs.formats, show, again=False)
 
 
 def _say(
@@ -321,6 +316,9 @@ def _say_collected(found: Collected) -> None:
         f"{_count(found.objects, 'object')} of {_count(found.frames, 'frame')} in "
         f"{_count(len(found.files), 'file')}"
     )
+    if found.kept:
+        files = f"The files of {_count(found.kept, 'image')}"
+        say(f"  {files} are there already; collect writes them again.")
     if found.missing:
         say(f"  {_count(found.missing, 'frame')} not finished and left out")
     for path in found.files[:_SHOWN]:

@@ -89,6 +89,11 @@ class ImageSource:
     _stack: Callable[[int], Stack] = field(repr=False)
     notices: tuple[str, ...] = ()
 
+    @property
+    def axes(self) -> str:
+        """Letter of each dimension as stored; see `open_image`."""
+        return self._stack(0).axes
+
     def frame(self, index: FrameIndex) -> Frame:
         """Read one frame.
 

@@ -154,7 +154,8 @@ class ImageOutput:
         _spare(dict.fromkeys((*own, *inputs)), self._targets())
         for name in ("labels", "geojson", "geojson-annotations"):
             if name in self.formats:
-                spare_others(self._path(name, _SINGLE[name]), capability)
+                target = self._path(name, _SINGLE[name])
+                spare_others(target, capability, image.path)
         for name, suffix in _DRAWN.items():
             if name in self.formats:
                 kind = LabelWriter if name == "labels" else ZarrWriter
@@ -162,6 +163,7 @@ class ImageOutput:
                 writer = kind(path, image.sizes, scale=image.scale, units=image.units)
                 if isinstance(writer, LabelWriter):
                     writer.capability = capability
+                    writer.image = str(image.path.absolute()) if image.path else ""
                 self._labels.append(writer)
 
     def add(self, result: FrameResult) -> None:
@@ -286,7 +288,7 @@ def _open_inside(image: ImageSource) -> InsideWriter:
             f"{image.name} is no OME-Zarr that labels can be written into.",
             "Choose the format zarr, which is written as a folder of its own.",
         )
-    return InsideWriter(image.path, image.sizes)
+    return InsideWriter(image.path, image.sizes, axes=image.axes)
 
 
 @contextmanager

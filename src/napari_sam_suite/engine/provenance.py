@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SEARCHED = "searched"
 """Where the source says which frames were searched."""
+SHAPES = "shapes"
+"""Where it has the rows and columns of each position, if that is known."""
 SAVED_FROM = "saved_from"
 """Where the source names the program in which a person looked at the objects."""
 
@@ -40,6 +42,16 @@ def sizes_in(source: Mapping[str, Any]) -> Sizes | None:
     # A tuple is what JSON makes of it when it was not turned into a dictionary.
     named = known if isinstance(known, dict) else Sizes(*known)._asdict()
     return Sizes(**{k: int(v) for k, v in named.items() if k in Sizes._fields})
+
+
+def shape_in(source: Mapping[str, Any], position: int) -> tuple[int, int] | None:
+    """Rows and columns of the image at a position; None if the source does not say."""
+    shapes = source.get(SHAPES)
+    if isinstance(shapes, (list, tuple)) and position < len(shapes):
+        y, x = shapes[position]
+        return int(y), int(x)
+    sizes = sizes_in(source)
+    return None if sizes is None else (sizes.y, sizes.x)
 
 
 def check_size(source: Mapping[str, Any], image: ImageSource) -> None:

@@ -221,10 +221,12 @@ def describe(
     image: ImageSource, model: SamModel, finder: Finder, composite: Composite
 ) -> dict[str, object]:
     """Where objects come from, as their files keep it."""
+    colours = {"rgb": True} if image.rgb else {}
     return {
         "image": image.name,
-        "path": str(image.path or ""),
+        "path": str(image.path.absolute()) if image.path else "",
         "sizes": image.sizes._asdict(),
+        **colours,
         "scale": list(image.scale),
         "units": image.units,
         "model": model.spec.id,

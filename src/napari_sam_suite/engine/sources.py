@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_sam_suite.engine.errors import ImageError
+from napari_sam_suite.engine.errors import ImageError, OutputError
+from napari_sam_suite.engine.frames import FrameIndex, Sizes
 from napari_sam_suite.engine.image import plain_name
+from napari_sam_suite.engine.outputs import overlay_file, result_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".zarr")
 _MAGIC = re.compile(r"[*?[]")
@@ -41,13 +44,9 @@ def find_images(names: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for name in names:
-        path = Path(name).expanduser()
-        if _MAGIC.search(name) and not path.exists():
-            files = [p for p in _glob(path) if _is_image(p)]
-        elif path.is_dir() and not _is_zarr(path):
-            files = [p for p in path.iterdir() if _is_image(p)]
-        else:
-            found[path] = None
+        files = _find(name)
+        if files is None:
+            found[Path(name).expanduser()] = None
             continue
         if not files:
             raise ImageError(
@@ -60,6 +59,35 @@ def find_images(names: Iterable[str]) -> list[Path]:
             "No image was given.", "Name files, folders or patterns of images."
         )
     return list(found)
+
+
+def check_apart(names: Iterable[str], folder: Path, formats: Sequence[str]) -> None:
+    """Make sure that results are not taken for images the next time.
+
+    Parameters
+    ----------
+    names : iterable of str
+        What images are found by; see `find_images`. Those that are named one by one
+        may have their results beside them.
+    folder : Path
+        Where results go.
+    formats : sequence of str
+        Of `outputs.FORMATS`.
+
+    Raises
+    ------
+    OutputError
+        If a folder or a pattern among the names would find one.
+    """
+    for name in names:
+        for path in _find(name) or ():
+            for file in _image_files(folder, plain_name(path), formats):
+                if _would_find(name, file):
+                    raise OutputError(
+                        f"Results in {folder} would be taken for images of {name} the "
+                        "next time.",
+                        "Choose another folder with --out.",
+                    )
 
 
 def name_images(
@@ -96,12 +124,51 @@ def name_images(
     return named
 
 
-def _glob(pattern: Path) -> Iterable[Path]:
-    """Files below the last folder without a wildcard."""
+def _find(name: str) -> list[Path] | None:
+    """Images of a folder or a pattern, or None if a name is that of a single one."""
+    path = Path(name).expanduser()
+    if _MAGIC.search(name) and not path.exists():
+        root, parts = _split(path)
+        return [p for p in root.glob(str(Path(*parts))) if _is_image(p)]
+    if path.is_dir() and not _is_zarr(path):
+        return [p for p in path.iterdir() if _is_image(p)]
+    return None
+
+
+def _split(pattern: Path) -> tuple[Path, Sequence[str]]:
+    """The last folder without a wildcard, and what is asked below it."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if _MAGIC.search(part))
-    root = Path(*parts[:first]) if first else Path()
-    return root.glob(str(Path(*parts[first:])))
+    return Path(*parts[:first]), parts[first:]
+
+
+def _image_files(folder: Path, stem: str, formats: Sequence[str]) -> Iterator[Path]:
+    """Files of one image's results that are images, too."""
+    yield from filter(_is_image, result_files(folder, stem, formats))
+    if "overlay" in formats:
+        yield overlay_file(folder, stem, FrameIndex(), Sizes())
+
+
+def _would_find(name: str, file: Path) -> bool:
+    """Whether a folder or a pattern finds a file, were it there."""
+    path, file = Path(name).expanduser(), file.parent.resolve() / file.name
+    if path.is_dir():
+        return file.parent == path.resolve()
+    root, parts = _split(path)
+    below = root.resolve()
+    return file.is_relative_to(below) and _fits(file.relative_to(below).parts, parts)
+
+
+def _fits(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_fits(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return (
+        bool(names)
+        and fnmatchcase(names[0], pattern[0])
+        and _fits(names[1:], pattern[1:])
+    )
 
 
 def _is_image(path: Path) -> bool:

@@ -127,6 +127,7 @@ def _describe_image(image: ImageSource) -> dict[str, Any]:
     return {
         "image": image.name,
         "sizes": image.sizes._asdict(),
+        **({"rgb": True} if image.rgb else {}),
         "scale": list(image.scale),
         "units": image.units,
     }
@@ -135,7 +136,7 @@ def _describe_image(image: ImageSource) -> dict[str, Any]:
 def _describe_run(run: dict[str, Any]) -> dict[str, Any]:
     """What the recipe of a run knows, under the names of the engine."""
     image = run.get("image", {})
-    names = ("path", "sizes", "scale", "units")
+    names = ("path", "sizes", "rgb", "scale", "units")
     source = {"image": image.get("name")}
     source |= {name: image.get(name) for name in names}
     source |= {name: run.get(name) for name in _OF_RUN}

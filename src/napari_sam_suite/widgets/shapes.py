@@ -35,6 +35,8 @@ _UNTAGGED = (64, 224, 208)
 _CLEAR = [0.0, 0.0, 0.0, 0.0]
 _ELLIPSE = 64
 _BLANK = {"b": False, "i": 0, "u": 0, "f": np.nan}
+_ROUGH = 1.0
+"""Pixels along its outline by which an area differs that is counted in pixels."""
 
 
 def to_vertices(objects: Objects, placement: Placement) -> list[Vertices]:
@@ -157,7 +159,8 @@ def to_objects(
     kinds : sequence of str
         Of each shape; lines and paths have no area and are left out.
     features : DataFrame
-        One row per shape, or none.
+        One row per shape, or none. Its `area` does not count where a person has drawn
+        the outline larger or smaller meanwhile.
     placement : Placement
         Meaning of the axes.
     source : mapping, optional
@@ -171,7 +174,7 @@ def to_objects(
             rows.append(row)
             frames.append(placement.frame(vertices[0][:-2]))
     table = features.iloc[rows] if len(features) == len(data) else features.iloc[:0]
-    table = table.reset_index(drop=True)
+    table = _without_stale_areas(table.reset_index(drop=True), polygons)
     if not len(table.columns):
         objects = Objects(polygons, source=dict(source or {}))
     else:
@@ -183,6 +186,15 @@ def to_objects(
             for axis, values in zip(FrameIndex._fields, columns, strict=True)
         }
     )
+
+
+def _without_stale_areas(table: pd.DataFrame, polygons: Sequence[Any]) -> pd.DataFrame:
+    """Areas are not known where the outline is another than it was found with."""
+    if "area" not in table.columns:
+        return table
+    areas, lengths = shapely.area(polygons), shapely.length(polygons)
+    changed = np.abs(table["area"].to_numpy() - areas) > _ROUGH * lengths + 1
+    return table.assign(area=table["area"].where(~changed, COLUMNS["area"][1]))
 
 
 def placement_of(meta: Mapping[str, Any]) -> Placement:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 
 from engine.batch.experiments import (
     AUTO,
@@ -20,6 +21,7 @@ from engine.batch.experiments import (
     start_slowly,
     write_stack,
 )
+from engine.formats.test_zarr_inside import write_image
 from napari_sam_suite.engine.batch import run as batch_run
 from napari_sam_suite.engine.batch.run import (
     all_done,
@@ -161,6 +163,22 @@ def test_results_of_an_older_image_are_not_those_of_its_successor(
     assert run_recipe(recipe).failed_images == 1
     path.write_bytes(before)  # at another time
     assert run_recipe(recipe).done == 1 and run_recipe(recipe).complete
+
+
+def test_an_ome_zarr_in_the_place_of_another_is_not_that_one(
+    tmp_path: Path, model: FakeSam
+) -> None:
+    path = write_image(tmp_path / "a.ome.zarr")
+    pixels = zarr.open_group(path, mode="r+")["0"]
+    pixels[..., 4:20, 6:30] = 200
+    recipe = recipe_of(path, store=tmp_path / "store")
+    done = run_recipe(recipe).done
+    pixels[..., 4:20, 6:30] = 100
+    summary = run_recipe(recipe)
+    assert (summary.done, summary.failed_images) == (0, 1)
+    assert "its content differs" in summary.failures[0]["message"]
+    pixels[..., 4:20, 6:30] = 200
+    assert run_recipe(recipe).skipped == done
 
 
 def test_a_record_without_content_is_of_any_file(

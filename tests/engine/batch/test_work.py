@@ -52,6 +52,16 @@ def test_once_it_is_learnt_other_images_do_without_that_of_the_examples(
     assert finder.prototypes is not None and len(frames) == 1
 
 
+def test_examples_are_learnt_from_though_their_image_has_not_the_frames(
+    tmp_path: Path,
+) -> None:
+    recipe = searching(tmp_path, str(tmp_path / "a.tif"))
+    movie = write_stack(tmp_path / "b.tif", 3)
+    recipe = recipe.model_copy(update={"frames": Frames(time="2-3")})
+    finder, frames, _ = plan_image(recipe, open_image(movie))
+    assert len(finder.examples.objects) == 2 and len(frames) == 2
+
+
 def test_prompts_on_none_of_the_chosen_frames_are_told(tmp_path: Path) -> None:
     path = write_stack(tmp_path / "a.tif", 3)
     said = Said.of(Prompt(inside=((1.0, 2.0),), frame=FrameIndex(0, 2, 0)))

@@ -173,6 +173,85 @@ def test_masks_of_another_size_than_their_image_are_refused(
         read_folders(*folders)
 
 
+def test_outlines_on_an_image_of_another_size_are_refused(
+    folders: tuple[Path, Path],
+) -> None:
+    source = {"sizes": {"y": 96, "x": 128}}
+    table = pd.DataFrame([FrameIndex()._asdict()])
+    drawn = Objects([shapely.box(4, 4, 19, 19)], table, source)
+    drawn.save(folders[1] / "a.geojson")
+    with pytest.raises(ParameterError, match=r"96 x 128 .* 32 x 32"):
+        read_folders(*folders)
+
+
+def coco_of(path: Path, *images: tuple[str, int, int]) -> Path:
+    """A COCO file: names of images, their sides and those of their only squares."""
+    document = {
+        "images": [
+            {"id": k, "file_name": name, "height": size, "width": size}
+            for k, (name, size, _) in enumerate(images)
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {
+                "id": k,
+                "image_id": k,
+                "category_id": 1,
+                "segmentation": [[2, 2, 2 + side, 2, 2 + side, 2 + side, 2, 2 + side]],
+            }
+            for k, (_, _, side) in enumerate(images)
+        ],
+    }
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_images_of_a_coco_file_have_sizes_of_their_own(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = coco_of(tmp_path / "all.json", ("a.png", 32, 4), ("x.png", 640, 5))
+    assert [s.name for s in read_folders(folders[0], path).samples] == ["a"]
+    coco_of(path, ("a.png", 32, 4), ("b.png", 640, 5))
+    with pytest.raises(ParameterError, match=r"640 x 640 .*'b' has 32 x 32"):
+        read_folders(folders[0], path)
+
+
+def test_a_coco_file_saved_again_before_sizes_were_kept_names_its_images(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = coco_of(tmp_path / "all.json", ("a.png", 32, 4), ("b.png", 32, 5))
+    objects = Objects.load(path)
+    objects.source.pop("shapes", None)
+    objects.save(tmp_path / "again.geojson")
+    found = read_folders(folders[0], tmp_path / "again.geojson")
+    assert [s.masks.area.tolist() for s in found.samples] == [[16], [25]]
+
+
+def test_images_of_equal_names_in_a_coco_file_are_told_apart_by_their_folders(
+    tmp_path: Path,
+) -> None:
+    named = ("train/1.png", 32, 4), ("val/1.png", 32, 5), ("val/2.png", 32, 6)
+    path = coco_of(tmp_path / "all.json", *named)
+    for folder in ("train", "val", "other"):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "1.tif", RING)
+    for folder, area, spare in (
+        ("train", 16, "val/1.png, val/2.png"),
+        ("val", 25, "train/1.png, val/2.png"),
+    ):
+        found = read_folders(tmp_path / folder, path)
+        assert [s.masks.area.tolist() for s in found.samples] == [[area]]
+        assert found.notices == [f"Labels without an image are left out: {spare}."]
+    with pytest.raises(ParameterError, match=r"may be 1\.tif: train/1.png, val/1.png"):
+        read_folders(tmp_path / "other", path)
+    path = coco_of(path, ("1.png", 32, 4), ("1.tif", 32, 5), ("val/1.tif", 32, 6))
+    found = read_folders(tmp_path / "other", path)
+    assert [s.masks.area.tolist() for s in found.samples] == [[25]]
+    coco_of(path, ("1.png", 32, 4), ("1.png", 32, 5))
+    with pytest.raises(ParameterError, match=r"1\.png, 1\.png"):
+        read_folders(tmp_path / "other", path)
+
+
 def test_a_coco_file_of_many_images_names_them(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:

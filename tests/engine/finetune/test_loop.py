@@ -16,7 +16,11 @@ from engine.finetune.tiny import Heard, masks_of, sample, square, tiny_model
 from napari_sam_suite.engine.errors import Cancelled, OutputError, ParameterError
 from napari_sam_suite.engine.finetune import epochs, loop, together
 from napari_sam_suite.engine.finetune.data import Sample
-from napari_sam_suite.engine.finetune.files import read_state, run_folder
+from napari_sam_suite.engine.finetune.files import (
+    read_state,
+    run_folder,
+    write_state,
+)
 from napari_sam_suite.engine.finetune.loop import finetune
 from napari_sam_suite.engine.finetune.params import FinetuneParams
 from napari_sam_suite.engine.finetune.progress import Progress
@@ -231,17 +235,109 @@ def test_a_killed_training_goes_on_to_the_same_result(
     assert last[0][1]["history"] == last[1][1]["history"]
 
 
+@pytest.mark.parametrize("old", [False, True])
 def test_another_training_does_not_go_on_where_this_one_was(
-    out: Path, script: Any
+    out: Path, script: Any, old: bool
 ) -> None:
     script(0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.4)
     first = Heard(lambda heard: len(heard.epochs) == 3)
     with pytest.raises(Cancelled):
         finetune(tiny_model(), SAMPLES, QUICK, out, first)
+    out.unlink()  # a training that is killed leaves none
+    state = run_folder(out) / "last.safetensors"
+    if old:
+        tensors, told = read_state(state) or ({}, {})
+        told = {k: v for k, v in told.items() if k not in ("settings", "data", "base")}
+        write_state(state, tensors, told)
+    before = state.read_bytes()
+    other = QUICK.with_(seed=5, epochs=4)
+    what = "other data or settings" if old else "epochs 3 instead of 4"
+    with pytest.raises(OutputError, match=f"unfinished training with {what}") as caught:
+        finetune(tiny_model(), SAMPLES, other, out, Heard())
+    assert old or "seed 0 instead of 5, at epoch 2." in str(caught.value)
+    with pytest.raises(OutputError, match="other data"):
+        finetune(tiny_model(), SAMPLES[:2], QUICK, out, Heard())
+    assert state.read_bytes() == before
     heard = Heard()
     other = QUICK.with_(seed=5)
     finetune(tiny_model(), SAMPLES, other, out, heard, overwrite=True)
     assert [e.number for e in heard.epochs] == [0, 1, 2, 3]
+
+
+def test_a_training_that_had_brought_nothing_makes_room_for_another(
+    out: Path, script: Any
+) -> None:
+    script(0.5, 0.2, 0.3, 0.1, 0.2)
+    stopped = Heard(lambda heard: len(heard.epochs) == 3)
+    with pytest.raises(Cancelled):
+        finetune(tiny_model(), SAMPLES, QUICK, out, stopped)
+    assert (run_folder(out) / "last.safetensors").exists()
+    other = QUICK.with_(learning_rate=1e-5, epochs=1)
+    assert finetune(tiny_model(), SAMPLES, other, out, Heard()).better
+
+
+def test_a_finished_training_is_told_of_again_and_not_begun_anew(
+    out: Path, script: Any
+) -> None:
+    script(*(0.1, 0.2, 0.9, 0.3) * 2)
+    first = finetune(tiny_model(), SAMPLES, QUICK, out, Heard())
+    folder = run_folder(out)
+    files = [out, out.with_suffix(".json"), folder / "last.safetensors"]
+    before = [path.read_bytes() for path in files]
+    model = tiny_model()
+    heard = Heard(lambda heard: len(heard.epochs) == 2)
+    again = finetune(model, SAMPLES, QUICK, out, heard)
+    assert [path.read_bytes() for path in files] == before
+    assert not model.__dict__.get("seen")
+    (notice,) = heard.notices
+    assert "finished already" in notice and f"Delete {out}" in notice
+    assert [e.number for e in heard.epochs] == [0, 1, 2, 3], "the plot is whole"
+    assert again.better
+    assert (again.epochs, again.best_epoch, again.ended) == (3, 2, first.ended)
+    assert again.summary() == first.summary() == "Better: score 0.10 before, 0.90 now."
+    assert again.card["run"] == first.card["run"]
+    out.unlink()
+    heard = Heard()
+    finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    assert [e.number for e in heard.epochs] == [0, 1, 2, 3]
+    assert not heard.notices
+
+
+def test_what_automatic_masks_gained_is_told_again_too(
+    out: Path, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(0.1, 0.4)
+    scores = [Scores(truth=4, predicted=4, matched=n) for n in (0, 1, 2, 3)]
+    gain = SimpleNamespace(
+        better=True, base=scores[0], tuned=scores[3], share=1.0, suits={}, learnt=None
+    )
+    gain.learnt = scores[1], scores[2]
+    monkeypatch.setattr(loop, "compare", lambda *_, **__: gain)
+    params = QUICK.with_(calibrate=True, epochs=1)
+    first, again = (
+        finetune(tiny_model(), SAMPLES, params, out, Heard()) for _ in range(2)
+    )
+    assert again.comparison is None
+    assert again.summary() == first.summary()
+    assert "frames 0.00 before, 0.75 now; on frames it learnt from 0.25 and 0.50" in (
+        first.summary()
+    )
+
+
+@pytest.mark.parametrize("second", [0.2, 0.9])
+def test_a_stopped_training_replaces_no_better_model_of_its_own(
+    out: Path, script: Any, second: float
+) -> None:
+    script(0.1, 0.2, 0.9, 0.3, 0.1, second)
+    finetune(tiny_model(), SAMPLES, QUICK, out, Heard())
+    (run_folder(out) / "last.safetensors").unlink()
+    files = [out, out.with_suffix(".json")]
+    before = [path.read_bytes() for path in files]
+    heard = Heard(lambda heard: len(heard.epochs) == 2)
+    with pytest.raises(Cancelled):
+        finetune(tiny_model(), SAMPLES, QUICK, out, heard)
+    assert [path.read_bytes() for path in files] == before
+    assert heard.notices == [f"The best model so far is {out}."]
 
 
 def test_a_cancelled_training_leaves_the_best_so_far(out: Path, script: Any) -> None:
@@ -485,7 +581,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_encoded(
 def test_a_model_of_other_data_is_only_overwritten_where_that_is_wanted(
     out: Path, script: Any
 ) -> None:
-    script(0.1, 0.4, 0.1, 0.4, 0.5, 0.4)
+    script(0.1, 0.4, 0.1, 0.4)
     once = QUICK.with_(epochs=1)
     finetune(tiny_model(), SAMPLES, once, out, Heard())
     good, model = weights(out), tiny_model()
@@ -493,7 +589,7 @@ def test_a_model_of_other_data_is_only_overwritten_where_that_is_wanted(
         finetune(model, SAMPLES[:2], once, out, Heard())
     assert not model.__dict__.get("seen")
     assert all(torch.equal(t, weights(out)[n]) for n, t in good.items())
-    finetune(tiny_model(), SAMPLES, once, out, Heard())  # the same run once more
+    finetune(tiny_model(), SAMPLES, once, out, Heard())  # of the same run
     finetune(tiny_model(), SAMPLES[:2], once, out, Heard(), overwrite=True)
     assert not all(torch.equal(t, weights(out)[n]) for n, t in good.items())
 

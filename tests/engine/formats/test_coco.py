@@ -159,6 +159,19 @@ def test_what_another_program_changed_counts(tmp_path):
     assert loaded.features["tag"][0] == "nucleus"
 
 
+@pytest.mark.parametrize("theirs", [80, 3600])
+def test_the_area_is_that_of_a_shape_which_another_program_changed(tmp_path, theirs):
+    squares = [shapely.box(0, 0, 9, 9), shapely.box(20, 20, 29, 29)]
+    objects = Objects(squares, source={"sizes": {"y": 80, "x": 80}})
+    coco.write(objects.with_features(area=80), tmp_path / "a.json")
+    content = json.loads((tmp_path / "a.json").read_text())
+    larger = {"segmentation": [[0, 0, 0, 60, 60, 60, 60, 0]], "area": theirs}
+    content["annotations"][0] |= larger
+    assert load(tmp_path, content).features["area"].tolist() == [3600, 80]
+    del content["annotations"][0]["napari_sam_suite"]["of"]
+    assert load(tmp_path, content).features["area"].tolist() == [80, 80]
+
+
 def test_an_object_outside_the_image_has_no_pixels_and_keeps_its_outline(tmp_path):
     outside = shapely.box(100, 100, 110, 110)
     objects = Objects([outside], source={"sizes": {"y": 30, "x": 40}})

@@ -194,6 +194,36 @@ def test_what_has_no_area_is_left_out_and_told(tmp_path, caplog):
     assert "5 features" in caplog.text
 
 
+def test_the_area_is_that_of_an_outline_which_was_changed(tmp_path):
+    squares = [shapely.box(0, 0, 9, 9), shapely.box(20, 20, 29, 29)]
+    objects = Objects(squares).with_features(area=80)
+    objects.save(tmp_path / "a.geojson")
+    document = json.loads((tmp_path / "a.geojson").read_text())
+    larger, other = (one["geometry"]["coordinates"] for one in document["features"])
+    larger[0] = [[0, 0], [0, 60], [60, 60], [60, 0], [0, 0]]
+    # As QuPath rounds; it also leaves out what is not a Feature's.
+    other[0] = [[x + 0.004, y - 0.003] for x, y in other[0]]
+    del document["napari_sam_suite"]
+    loaded = Objects.load(write_json(tmp_path / "b.geojson", document))
+    assert loaded.features["area"].tolist() == [3600, 80]
+    assert loaded.features.columns.tolist() == objects.features.columns.tolist()
+    del document["features"][0]["properties"]["metadata"]
+    before = Objects.load(write_json(tmp_path / "b.geojson", document))
+    assert before.features["area"].tolist() == [80, 80]
+
+
+def test_parts_that_overlap_are_one_area(tmp_path):
+    def square(start):
+        stop = start + 10
+        ends = [[start, start], [start, stop], [stop, stop], [stop, start]]
+        return [[*ends, ends[0]]]
+
+    document = feature({"type": "MultiPolygon", "coordinates": [square(0), square(5)]})
+    (polygon,) = Objects.load(write_json(tmp_path / "a.json", document)).polygons
+    assert polygon.is_valid
+    assert polygon.area == 100 + 100 - 5 * 5
+
+
 def test_crossing_outlines_are_made_valid(tmp_path):
     bow_tie = [[0, 0], [10, 10], [10, 0], [0, 10], [0, 0]]
     document = feature({"type": "Polygon", "coordinates": [bow_tie]})

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from shapely import MultiPolygon
 from skimage.draw import polygon2mask
 
 from engine.formats.cases import SHAPE, draw_blobs, make_objects
@@ -109,6 +110,48 @@ def test_what_was_moved_there_is_moved_here(tmp_path):
     assert loaded.polygons[2].bounds == (-0.5, 9.5, 4.5, 14.5)
     assert loaded.features["tag"][2] == "moved"
     assert loaded.features["score"][2] == 1 / 3
+
+
+@pytest.mark.parametrize("shift", [10, 100])
+def test_an_outline_that_is_moved_leaves_nothing_behind(tmp_path, shift):
+    ring, hole = shapely.box(10, 10, 40, 40), shapely.box(20, 15, 30, 25)
+    document = written(tmp_path, Objects([ring - hole]))
+    for point in document["annotations"][0]["coordinates"]:
+        point["x"] += shift
+    loaded = load(tmp_path, document)
+    [polygon] = loaded.polygons
+    assert polygon.equals(shapely.box(10, 10 + shift, 40, 40 + shift) - hole)
+    assert not loaded.to_labels((60, 160))[:, : 10 + shift].any()
+
+
+def test_parts_that_are_moved_over_each_other_are_one_area(tmp_path):
+    parts = [shapely.box(0, 0, 10, 10), shapely.box(20, 20, 30, 30)]
+    document = written(tmp_path, Objects([MultiPolygon(parts)]))
+    for point in document["annotations"][1]["coordinates"]:
+        point["x"] -= 17
+        point["y"] -= 14
+    loaded = load(tmp_path, document)
+    assert loaded.polygons[0].area == 100 + 100 - 4 * 7
+    assert loaded.features["area"].tolist() == [172]
+
+
+def test_the_area_is_that_of_an_outline_which_was_changed_there(tmp_path):
+    squares = [shapely.box(0, 0, 9, 9), shapely.box(20, 20, 29, 29)]
+    document = written(tmp_path, Objects(squares).with_features(area=80))
+    larger, moved = (one["coordinates"] for one in document["annotations"])
+    for point in larger:
+        point |= {axis: 60 * (point[axis] > 5) for axis in "xy"}
+    for point in moved:
+        point["x"] += 3
+    assert load(tmp_path, document).features["area"].tolist() == [3600, 80]
+    del document["annotations"][0]["napari_sam_suite"]["area"]
+    assert load(tmp_path, document).features["area"].tolist() == [80, 80]
+
+
+def test_a_part_that_was_deleted_there_is_no_area_here(tmp_path):
+    document = written(tmp_path, make_objects())
+    del document["annotations"][2]
+    assert load(tmp_path, document).features["area"].tolist() == [99, 9, 25]
 
 
 def test_tracks_are_connections_from_frame_to_frame(tmp_path):

@@ -104,6 +104,15 @@ def test_files_of_geopandas_are_read(tmp_path, caplog):
     assert "1 rows" in caplog.text
 
 
+def test_parts_that_overlap_in_files_of_geopandas_are_one_area(tmp_path):
+    parts = [shapely.box(0, 0, 10, 10), shapely.box(5, 5, 15, 15)]
+    table = geopandas.GeoDataFrame(geometry=[shapely.MultiPolygon(parts)])
+    table.to_parquet(tmp_path / "a.parquet")
+    loaded = Objects.load(tmp_path / "a.parquet")
+    assert loaded.polygons[0].area == 175
+    assert loaded.features["area"].tolist() == [175]
+
+
 def test_no_objects_are_a_valid_file(tmp_path):
     Objects.empty({"image": "a"}).save(tmp_path / "a.parquet")
     assert len(geopandas.read_parquet(tmp_path / "a.parquet")) == 0

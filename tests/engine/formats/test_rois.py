@@ -90,6 +90,29 @@ def test_a_stack_of_one_axis_has_plain_positions(tmp_path, axis):
     assert Objects.load(tmp_path / "a.zip").frames() == [frame]
 
 
+@pytest.mark.parametrize("axis", ["z", "time"])
+def test_a_stack_with_channels_has_hyperstack_positions(tmp_path, axis):
+    box, frame = shapely.box(0, 0, 5, 5), FrameIndex(**{axis: 2})
+    sizes = {axis: 5, "channel": 2, "y": 9, "x": 9}
+    found = Objects([box], pd.DataFrame({axis: [2]}), {"sizes": sizes})
+    found.save(tmp_path / "a.zip")
+    [roi] = roifile.roiread(tmp_path / "a.zip")
+    assert (roi.position, roi.c_position) == (0, 0)
+    assert (roi.z_position, roi.t_position) == (frame.z + 1, frame.time + 1)
+    assert Objects.load(tmp_path / "a.zip").frames() == [frame]
+
+
+@pytest.mark.parametrize("axis", ["z", "time"])
+def test_the_colours_of_a_stack_are_no_channels(tmp_path, axis):
+    sizes = {axis: 5, "channel": 3, "y": 9, "x": 9}
+    source = {"sizes": sizes, "rgb": True}
+    objects = Objects([shapely.box(0, 0, 5, 5)], pd.DataFrame({axis: [2]}), source)
+    objects.save(tmp_path / "a.zip")
+    [roi] = roifile.roiread(tmp_path / "a.zip")
+    assert (roi.position, roi.z_position, roi.t_position) == (3, 0, 0)
+    assert Objects.load(tmp_path / "a.zip").frames() == [FrameIndex(**{axis: 2})]
+
+
 def test_shapes_of_imagej_count_from_the_corner_of_the_image(tmp_path):
     rect = ImagejRoi(roitype=ROI_TYPE.RECT, left=2, top=3, right=8, bottom=9)
     oval = ImagejRoi(roitype=ROI_TYPE.OVAL, left=0, top=0, right=10, bottom=20)
@@ -128,6 +151,20 @@ def test_features_outlive_a_program_that_drops_the_comment(tmp_path):
     assert table["score"].tolist()[0] == 0.91
     assert table["note"].tolist()[0] == objects.features["note"][0]
     assert table["id"].tolist() == objects.features["id"].tolist()
+
+
+def test_an_outline_that_was_changed_has_another_area(tmp_path):
+    squares = [shapely.box(0, 0, 9, 9), shapely.box(20, 20, 29, 29)]
+    objects = Objects(squares).with_features(area=[80, 80])
+    objects.save(tmp_path / "a.zip")
+    first, second = roifile.roiread(tmp_path / "a.zip")
+    larger = np.array([[0, 0], [0, 60], [60, 60], [60, 0]])
+    edited = ImagejRoi.frompoints(larger, name=first.name)
+    edited.props = first.props
+    write_rois(tmp_path / "b.zip", edited, second)
+    loaded = Objects.load(tmp_path / "b.zip")
+    assert loaded.features["area"].tolist() == [3600, 80]
+    assert loaded.features.columns.tolist() == objects.features.columns.tolist()
 
 
 def test_one_object_is_a_roi_file(tmp_path):

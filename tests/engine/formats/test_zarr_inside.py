@@ -207,3 +207,26 @@ def test_what_has_no_place_for_labels_is_told_before_any_work(tmp_path: Path) ->
     image = open_image(np.zeros((8, 8), np.uint8), axes="yx")
     with pytest.raises(OutputError, match="no OME-Zarr"):
         ImageOutput(tmp_path / "out", image, ["zarr-inside"])
+
+
+@pytest.mark.parametrize(("axes", "fits"), [("ZTYX", False), ("tzyx", True)])
+def test_axes_that_are_as_long_are_not_taken_for_each_other(
+    tmp_path: Path, axes: str, fits: bool
+) -> None:
+    path = tmp_path / "a.ome.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("0", shape=(3, 3, 8, 8), dtype="u1")
+    scale = {"type": "scale", "scale": [1, 1, 1, 1]}
+    datasets = [{"path": "0", "coordinateTransformations": [scale]}]
+    kinds = {"t": "time", "z": "space", "y": "space", "x": "space"}
+    named = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    group.attrs["multiscales"] = [
+        {"version": "0.4", "axes": named, "datasets": datasets}
+    ]
+    image = open_image(path, axes=axes)
+    assert image.sizes[:3] == (1, 3, 3)
+    if fits:
+        ImageOutput(tmp_path / "out", image, ["zarr-inside"]).discard()
+        return
+    with pytest.raises(OutputError, match="not how it was opened"):
+        ImageOutput(tmp_path / "out", image, ["zarr-inside"])

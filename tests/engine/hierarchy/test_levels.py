@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import shapely
@@ -8,7 +11,11 @@ from engine.hierarchy.cases import nested
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.hierarchy.levels import rank_objects
 from napari_sam_suite.engine.hierarchy.params import HierarchyParams
+from napari_sam_suite.engine.hierarchy.statistics import describe_levels
 from napari_sam_suite.engine.objects import Objects
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def of_areas(*areas: int, sizes: dict[str, int] | None = None) -> Objects:
@@ -39,6 +46,28 @@ def test_fractions_are_of_the_image_and_their_limits_are_parts() -> None:
     assert ranks.tolist() == [0, 0, 1, 1, 1, 2, 2]
     other = HierarchyParams(small_below=0.15, whole_above=0.15)
     assert rank_objects(objects, other).tolist() == [0, 0, 0, 0, 1, 2, 2]
+
+
+def test_fractions_are_of_the_image_of_each_object(tmp_path: Path) -> None:
+    images = [
+        {"id": n, "file_name": f"{n}.png", "height": side, "width": side}
+        for n, side in enumerate((100, 1000))
+    ]
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 1,
+         "segmentation": [[0, 0, side, 0, side, side, 0, side]]}
+        for n, side in enumerate((60, 600))
+    ]  # fmt: skip
+    path = tmp_path / "a.coco.json"
+    categories = [{"id": 1, "name": "cell"}]
+    path.write_text(json.dumps({"images": images, "annotations": annotations,
+                                "categories": categories}))  # fmt: skip
+    objects = Objects.load(path)
+    objects = objects.with_features(area=[3600, 360_000])
+    ranks = rank_objects(objects, HierarchyParams())
+    assert ranks.tolist() == [2, 2]
+    covered = describe_levels(objects, ranks).loc["whole"]
+    assert covered["coverage_union"] == covered["coverage_sum"] == pytest.approx(36)
 
 
 def test_outputs_of_the_model_are_levels_as_they_are() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from engine.fakes import FakeSam
+from engine.fakes import FAKE, FakeSam
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.hierarchy.remembered import RememberedAutomatic
 from napari_sam_suite.engine.params import AutoParams
@@ -58,6 +59,25 @@ def test_another_model_setting_or_image_is_searched_anew(tmp_path: Path) -> None
     assert len(set(keys)) == len(keys)
     smoother = RememberedAutomatic(PARAMS.with_(smoothing=2), tmp_path)
     assert smoother.key(model, picture()) == keys[0]
+
+
+def test_what_auto_means_to_the_model_is_a_setting_too(tmp_path: Path) -> None:
+    finder, keys = RememberedAutomatic(PARAMS, tmp_path), set()
+    for changes in ({}, {"tile": 0.5}, {"search": "grid"}):
+        model = FakeSam()
+        model.spec = replace(FAKE, auto=replace(FAKE.auto, **changes))
+        keys.add(finder.key(model, picture()))
+    assert len(keys) == 3
+
+
+def test_masks_of_another_version_are_searched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder, model = RememberedAutomatic(PARAMS, tmp_path), FakeSam()
+    before = finder.key(model, picture())
+    place = "napari_sam_suite.engine.hierarchy.remembered.__version__"
+    monkeypatch.setattr(place, "0.0.0")
+    assert finder.key(model, picture()) != before
 
 
 def test_nothing_found_is_remembered_too(tmp_path: Path) -> None:

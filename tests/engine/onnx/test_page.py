@@ -352,6 +352,60 @@ def test_a_box_that_is_too_small_is_told(
             page.click("#clear")
 
 
+@needs_chromium
+def test_a_picture_that_could_not_be_encoded_is_not_asked_of_the_one_before(
+    browser: Any, site: str, picture: Path
+) -> None:
+    with opened(browser, site) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        click(page, *CLICKS[6])
+        page.evaluate(
+            """() => Object.defineProperty(
+                document.getElementById("convention"), "value", {
+                    get() { throw new Error("no room"); },
+                    configurable: true,
+                })"""
+        )
+        page.set_input_files("#file", picture)
+        with pytest.raises(AssertionError, match="Something failed: Error: no room"):
+            wait(page, "Click on an object")
+        page.evaluate("() => delete document.getElementById('convention').value")
+        page.locator("#canvas").click()
+        assert page.is_disabled("#undo")
+        page.select_option("#convention", "aspect")
+        wait(page, "Encoded in")
+        assert page.is_disabled("#accept")
+        click(page, *CLICKS[6])
+
+
+@needs_chromium
+def test_an_answer_to_what_was_cleared_meanwhile_is_not_drawn(
+    browser: Any, site: str, picture: Path
+) -> None:
+    with opened(browser, site) as page:
+        wait(page, "Open an image")
+        page.set_input_files("#file", picture)
+        wait(page, "Click on an object")
+        page.evaluate(
+            """() => {
+                const status = document.getElementById("status");
+                new MutationObserver((_, observer) => {
+                    if (status.textContent !== "Drawing.") return;
+                    observer.disconnect();
+                    document.getElementById("clear").click();
+                }).observe(status, { childList: true });
+            }"""
+        )
+        y, x = CLICKS[6]
+        page.locator("#canvas").click(position={"x": x, "y": y})
+        page.select_option("#convention", "aspect")
+        wait(page, "Encoded in")
+        assert page.is_disabled("#undo")
+        assert page.is_disabled("#accept")
+
+
 READ = """async ([name, text]) => {
     const { readPicture } = await import("./image.js");
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));

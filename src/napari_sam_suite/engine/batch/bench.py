@@ -26,7 +26,7 @@ from napari_sam_suite.engine.batch.run import (
     saved_prototypes,
 )
 from napari_sam_suite.engine.batch.work import begin_image
-from napari_sam_suite.engine.errors import ModelError, OutputError
+from napari_sam_suite.engine.errors import ImageError, ModelError, OutputError
 from napari_sam_suite.engine.formats.extras import load_extra
 from napari_sam_suite.engine.lanes import keep_memory, start_lanes
 from napari_sam_suite.engine.models.protocol import weights_of
@@ -215,10 +215,24 @@ def open_there(run: str, name: str) -> dict[str, Any]:
     }
 
 
-def search_there(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
-    """Do one frame, or all of an image whose frames follow from each other."""
+def search_there(
+    run: str, name: str, frame: FrameIndex | None
+) -> list[Told] | dict[str, Any]:
+    """Do one frame, or all of an image whose frames follow from each other.
+
+    An image that cannot be opened here is the frame's own failure, or the image's.
+    """
     bench, heard = _bench(run), Heard()
-    work = bench.open(name)
+    try:
+        work = bench.open(name)
+    except (OutputError, ModelError):
+        raise
+    except Exception as error:  # noqa: BLE001 - recorded, and logged there
+        failure = fail_image(bench.store, name, error, frame)
+        if frame is None:
+            return {"failure": failure}
+        label = _label(bench.store, name, frame)
+        return [Told(name, frame, label, failure=failure)]
     if frame is None:
 
         def chain(model: SamModel, _: Job[None]) -> None:
@@ -240,3 +254,12 @@ def search_there(run: str, name: str, frame: FrameIndex | None) -> list[Told]:
     else:
         answer.submit(do_frame, model, look, heard, heard).result()
     return heard.all
+
+
+def _label(store: Store, name: str, frame: FrameIndex) -> str:
+    """A frame as a person calls it, as far as the store knows its image."""
+    try:
+        record = store.image(name).record
+    except ImageError:
+        return ""
+    return "" if record is None else frame.label(record.sizes)

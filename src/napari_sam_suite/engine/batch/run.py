@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+    from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.jobs import Engine, Job
     from napari_sam_suite.engine.models.protocol import SamModel
     from napari_sam_suite.engine.models.registry import ModelSpec
@@ -231,12 +232,14 @@ def read_images(
         yield from read_frames(work)
 
 
-def fail_image(store: Store, name: str, error: Exception) -> dict[str, str]:
-    """Keep why an image cannot be worked on, and say it: message and hint."""
+def fail_image(
+    store: Store, name: str, error: Exception, frame: FrameIndex | None = None
+) -> dict[str, str]:
+    """Keep why an image, or a frame of it, cannot be worked on: message and hint."""
     if not isinstance(error, EngineError | MemoryError):
         logger.error("%s cannot be opened", name, exc_info=error)
     failure = told(error)
-    store.image(name).fail(None, failure)
+    store.image(name).fail(frame, failure)
     return failure
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from napari_sam_suite.engine.composite import Composite
-from napari_sam_suite.engine.errors import ImageError, ParameterError
+from napari_sam_suite.engine.errors import FrameError, ImageError, ParameterError
 from napari_sam_suite.engine.frames import FrameIndex, select_frames
 from napari_sam_suite.engine.image import open_image
 from napari_sam_suite.engine.recipe import (
@@ -333,9 +334,10 @@ def read_examples(recipe: Recipe) -> Examples | None:
     if path is None or not isinstance(capability, FewShot):
         return None
     image = open_image(path, axes=recipe.source.axes)
-    composite = (recipe.composite or Composite.default(image)).resolve(
-        image, choose_frames(recipe, image)
-    )
+    composite = recipe.composite or Composite.default(image)
+    # Frames that only other images have say nothing of this one's intensities.
+    with suppress(FrameError):
+        composite = composite.resolve(image, choose_frames(recipe, image))
     shapes = to_objects(capability.examples)
     return choose_examples(
         image, shapes, capability.tags, capability.negatives, composite

@@ -76,11 +76,63 @@ def check_own(path: Path, run: str) -> None:
     OutputError
         If there is a model whose card does not name this run.
     """
-    if path.exists() and _read_card(path.with_suffix(".json")).get("run") != run:
+    if path.exists() and not own_card(path, run):
         raise OutputError(
             f"{path.name} is a model that was made from other data or settings.",
             "Choose another name, or delete that model first.",
         )
+
+
+def own_card(path: Path, run: str) -> dict[str, Any]:
+    """The card of a model that this run made; empty where there is no such model."""
+    card = _read_card(path.with_suffix(".json")) if path.exists() else {}
+    return card if card.get("run") == run else {}
+
+
+def check_unfinished(path: Path, run: str, about: Mapping[str, Any]) -> None:
+    """Refuse to overwrite the state of another run that was interrupted.
+
+    One that has nothing better than its base model may go: nothing is lost.
+
+    Parameters
+    ----------
+    path : Path
+        Where `write_state` puts it.
+    run : str
+        Tells the run.
+    about : mapping
+        What the run is told by: ``data``, ``base`` and ``settings``; a state has them
+        too, so that it can be said what differs.
+
+    Raises
+    ------
+    OutputError
+        If there is such a state.
+    """
+    told = _read_told(path)
+    if told.get("key", run) == run or told.get("done") or not told.get("best_epoch"):
+        return
+    raise OutputError(
+        f"{path.parent.name} has an unfinished training with {_differing(told, about)}"
+        f", at epoch {told.get('epoch')}.",
+        "Give the same again to go on with it, choose another name, or delete that "
+        "folder first.",
+    )
+
+
+def _differing(told: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """What one training has and the other has not."""
+    if not about.keys() <= told.keys():
+        return "other data or settings"
+    here, there = about["settings"], told["settings"]
+    texts = [] if told["data"] == about["data"] else ["other data"]
+    texts += [] if told["base"] == about["base"] else ["another base model"]
+    texts += [
+        f"`{name}` {there.get(name)} instead of {here.get(name)}"
+        for name in {**here, **there}
+        if there.get(name) != here.get(name)
+    ]
+    return ", ".join(texts) or "other settings"
 
 
 def _read_card(path: Path) -> dict[str, Any]:
@@ -151,16 +203,24 @@ def write_state(
         part.write_bytes(content)
 
 
+def _read_told(path: Path) -> dict[str, Any]:
+    """What a state tells besides its tensors; empty where it is missing or damaged."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told: dict[str, Any] = json.loads(file.metadata()["state"])
+    except Exception:  # noqa: BLE001 - the reader raises many types for a damaged file
+        return {}
+    return told
+
+
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """What `write_state` wrote; None where there is no file or it is damaged."""
     from safetensors import safe_open
 
-    if not path.is_file():
+    told = _read_told(path)
+    if not told:
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            told: dict[str, Any] = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception:  # noqa: BLE001 - the reader raises many types for a damaged file
-        return None
-    return tensors, told
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118

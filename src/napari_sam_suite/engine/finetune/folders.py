@@ -23,6 +23,7 @@ from napari_sam_suite.engine.formats.instances import check_instances
 from napari_sam_suite.engine.image import ImageSource, open_image, plain_name
 from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.pairing import is_label_name, pair_names
+from napari_sam_suite.engine.provenance import check_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -78,8 +79,8 @@ def read_folders(
     Raises
     ------
     ParameterError
-        If nothing is there, nothing fits together, or labels have another size than
-        their image.
+        If nothing is there, nothing fits together, several images of a COCO file fit
+        one, or labels have another size than their image.
     """
     images, labels = Path(images).expanduser(), Path(labels).expanduser()
     for path in (images, labels):
@@ -110,7 +111,7 @@ def read_folders(
     lost: dict[str, int] = {}
     for name, objects in sorted(drawn.items()):
         image = open_image(pictures[name], axes=axes)
-        _check_size(image, objects)
+        check_size(objects.source, image)
         found = gather_samples(image, objects, composite and composite(image))
         samples += found
         lost[name] = len(objects) - sum(len(sample.masks) for sample in found)
@@ -199,18 +200,53 @@ def _read_single(
             f"{path.name} does not say which of several images its objects belong to.",
             "Give a COCO file with the images' names, or one file for each image.",
         )
-    found = {}
-    spare = []
+    by_stem: dict[str, list[int]] = {}
     for position, name in enumerate(names):
-        stem = _plain(name, _IMAGES)
-        here = (objects.features["position"] == position).to_numpy()
-        if stem in pictures:
-            found[stem] = objects.select(here).with_features(position=0)
-        else:
-            spare.append(name.name)
+        by_stem.setdefault(_plain(name, _IMAGES), []).append(position)
+    meant = {
+        stem: _choose(names, by_stem[stem], picture, path.name)
+        for stem, picture in pictures.items()
+        if stem in by_stem
+    }
+    taken = set(meant.values())
+    spare = [str(name) for i, name in enumerate(names) if i not in taken]
     if spare:
         told.append(f"Labels without an image are left out: {_name(spare)}.")
-    return {n: Objects(o.polygons, o.features) for n, o in found.items() if len(o)}
+    found = {}
+    shapes = objects.source.get("shapes")
+    for stem, position in meant.items():
+        here = (objects.features["position"] == position).to_numpy()
+        one = objects.select(here).with_features(position=0)
+        sizes = dict(zip("yx", shapes[position], strict=True)) if shapes else {}
+        if len(one):
+            found[stem] = Objects(one.polygons, one.features, {"sizes": sizes})
+    return found
+
+
+def _choose(
+    names: Sequence[Path], alike: Sequence[int], picture: Path, file: str
+) -> int:
+    """Which of several images of equal names a picture is: that of its folder."""
+    if len(alike) == 1:
+        return alike[0]
+    place = picture.absolute()
+
+    def fits(name: Path) -> tuple[int, bool]:
+        """How many of its folders the picture lies in, and whether the ending fits."""
+        folders = name.parent.parts
+        inside = place.parent.parts[-len(folders) :] == folders if folders else True
+        return (len(folders) if inside else -1, name.suffix == place.suffix)
+
+    best = max(fits(names[i]) for i in alike)
+    like = [i for i in alike if fits(names[i]) == best]
+    if len(like) > 1 or best[0] < 0:
+        raise ParameterError(
+            f"{file} has labels of several images that may be {picture.name}: "
+            f"{_name([str(names[i]) for i in alike])}.",
+            "Give `images` as a folder of the name that the file says, or a file that "
+            "has one of them.",
+        )
+    return like[0]
 
 
 def _read_file(path: Path, told: list[str], axes: str | None) -> Objects:
@@ -270,20 +306,6 @@ def _split_binary(objects: Objects, path: Path, told: list[str]) -> Objects:
             "islands is an object."
         )
     return split
-
-
-def _check_size(image: ImageSource, objects: Objects) -> None:
-    sizes = objects.source.get("sizes")
-    drawn = "label" in objects.features or "masks" in objects.source
-    if not drawn or not sizes:
-        return  # only label images and masks must have the size of their image
-    labels, pixels = (int(sizes["y"]), int(sizes["x"])), (image.sizes.y, image.sizes.x)
-    if labels != pixels:
-        raise ParameterError(
-            f"The labels of {image.name!r} have {labels[0]} x {labels[1]} pixels, the "
-            f"image has {pixels[0]} x {pixels[1]}.",
-            "Give label images of the size of their image.",
-        )
 
 
 def _name(names: Sequence[str]) -> str:

@@ -23,6 +23,8 @@ from napari_sam_suite.engine.finetune.epochs import Epochs
 from napari_sam_suite.engine.finetune.files import (
     check_own,
     check_target,
+    check_unfinished,
+    own_card,
     read_state,
     run_folder,
     write_model,
@@ -82,11 +84,13 @@ def finetune(
     out : Path
         ``NAME.safetensors``; the card is written beside it, and checkpoints into the
         folder ``NAME.training``. What an interrupted run of the same data and
-        settings left there is gone on with.
+        settings left there is gone on with; where such a run was finished, what
+        came of it is told again.
     job : Listener
         Told of progress, and asked whether to stop.
     overwrite : bool
-        Whether `out` may be a model that was made from other data or settings.
+        Whether a model or an unfinished training of other data or settings may be
+        replaced.
 
     Returns
     -------
@@ -100,7 +104,8 @@ def finetune(
     OutOfMemory
         If not even one prompt at a time fits.
     OutputError
-        If the model cannot be written, or would overwrite another; before any work.
+        If the model cannot be written, or would overwrite another one or a training
+        that is not finished; before any work.
     ParameterError
         If there are no frames.
     """
@@ -125,10 +130,15 @@ class _Training:
         self.train, self.held = split_samples(samples, params.validation, params.seed)
         self.trainee = Trainee(model, train=self.params.train)
         self.tile = suit_tile(self.train, model.input_size, params.tile)
-        self.data = hash_samples(samples)
+        self.about: dict[str, Any] = {
+            "settings": self.params.model_dump(mode="json"),
+            "data": hash_samples(samples),
+            "base": self.trainee.identity,
+        }
         self.key = self._key()
         if not overwrite:
             check_own(self.out, self.key)
+            check_unfinished(self.folder / _LAST, self.key, self.about)
         self.optimiser = Optimiser(
             self.trainee.parameters,
             self.params.weight_decay,
@@ -138,7 +148,9 @@ class _Training:
         self.start = self.best = self.trainee.weights()
 
     def run(self) -> Outcome:
-        self._resume()
+        finished = self._resume()
+        if finished is not None:
+            return finished
         try:
             epochs = self._encode()
             if not self.progress.scores:
@@ -157,23 +169,34 @@ class _Training:
 
     def _key(self) -> str:
         """Tells this run from others: data, settings and base model."""
-        told = [self.params.model_dump(mode="json"), self.data, self.trainee.identity]
+        told = [self.about[name] for name in ("settings", "data", "base")]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def _resume(self) -> None:
+    def _resume(self) -> Outcome | None:
+        """Go on where this run was interrupted; what came of it, if it was finished."""
         found = read_state(self.folder / _LAST)
-        if found is None or found[1].get("key") != self.key or found[1].get("done"):
-            return
+        if found is None or found[1].get("key") != self.key:
+            return None
         tensors, told = found
+        card = own_card(self.out, self.key)
+        if told.get("done") and not card:
+            return None
+        self.progress = Progress.of(told)
+        for epoch in self.progress.epochs(self.total):
+            self.job.give(epoch)
+        if told.get("done"):
+            self.job.notice(
+                f"This training is finished already, and nothing was done. Delete "
+                f"{self.out} to train anew."
+            )
+            return self._outcome(card)
         self.trainee.load(_under("now", tensors))
         self.best = _under("best", tensors)
         self.optimiser.load_state(_under("optimiser", tensors))
-        self.progress = Progress.of(told)
         self.job.notice(
             f"Going on after epoch {self.progress.epoch} of an interrupted training."
         )
-        for epoch in self.progress.epochs(self.total):
-            self.job.give(epoch)
+        return None
 
     def _encode(self) -> Epochs:
         """Look at all views once: those to learn from, and those to judge by."""
@@ -240,7 +263,7 @@ class _Training:
             **_over("best", self.best),
             **_over("optimiser", self.optimiser.state()),
         }
-        told = {"key": self.key, "done": done, **p.as_dict()}
+        told = {"key": self.key, "done": done, **self.about, **p.as_dict()}
         try:
             write_state(self.folder / _LAST, tensors, told)
             if not done and p.epoch % self.params.save_interval == 0:
@@ -250,11 +273,16 @@ class _Training:
             self.job.notice(f"No checkpoint of epoch {p.epoch}: {error}")
 
     def _keep_best(self) -> None:
-        """Write the best so far, where there is one, for a run that was stopped."""
-        if self.progress.best_epoch == 0:
+        """Write the best so far, where there is one, for a run that was stopped.
+
+        What the same run has left there before stays, unless this is better.
+        """
+        p, kept = self.progress, own_card(self.out, self.key)
+        if p.best_epoch == 0:
             return
-        self.trainee.load(self.best)
-        write_model(self.out, self.trainee, calibrated(self._card(), None))
+        if not kept or kept["scores"]["best"]["value"] < p.best.value:
+            self.trainee.load(self.best)
+            write_model(self.out, self.trainee, calibrated(self._card(), None))
         self.job.notice(f"The best model so far is {self.out}.")
 
     def _card(self) -> dict[str, Any]:
@@ -263,7 +291,7 @@ class _Training:
             self.params,
             self.progress,
             run=self.key,
-            data=self.data,
+            data=self.about["data"],
             frames=(len(self.train), len(self.held)),
             objects=sum(len(s.masks) for s in (*self.train, *self.held)),
             tile=self.tile,
@@ -280,16 +308,21 @@ class _Training:
         else:
             card = keep_base(self._card(), self.trainee.spec)
         write_model(self.out, self.trainee, card)
-        ended = p.is_over(self.params)
         self._save(last)
+        return self._outcome(card, comparison)
+
+    def _outcome(
+        self, card: dict[str, Any], comparison: Comparison | None = None
+    ) -> Outcome:
+        p = self.progress
         return Outcome(
             self.out,
-            better,
+            card["better_than_base"],
             p.base,
             p.best,
             p.epoch,
             p.best_epoch,
-            ended,
+            p.is_over(self.params),
             card,
             comparison,
         )

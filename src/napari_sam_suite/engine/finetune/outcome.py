@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from napari_sam_suite.engine.finetune.calibrate import f1_of
 from napari_sam_suite.engine.versions import package_versions
 
 if TYPE_CHECKING:
@@ -39,7 +38,8 @@ class Outcome:
     card : dict
         As written.
     comparison : Comparison or None
-        Automatic masks before and after, if they were asked for.
+        Automatic masks before and after, if they were asked for; not of a training
+        that was finished before.
     """
 
     path: Path
@@ -59,9 +59,10 @@ class Outcome:
                 "The model did not become better than the one it began with, so the "
                 "file has the weights of that one."
             )
-        if self.comparison is not None:
-            base, tuned = map(f1_of, (self.comparison.base, self.comparison.tuned))
-            if self.comparison.share == 0:
+        automatic = self.card.get("automatic")
+        if automatic is not None:
+            base, tuned = (automatic[name]["f1"] or 0.0 for name in ("base", "tuned"))
+            if automatic["share"] == 0:
                 return (
                     f"Better with tiles that suit the objects: F1 of automatic masks "
                     f"{base:.2f} before, {tuned:.2f} now. What was learnt did not "
@@ -71,12 +72,13 @@ class Outcome:
                 f"F1 of automatic masks on validation frames {base:.2f} before, "
                 f"{tuned:.2f} now"
             )
-            if self.comparison.learnt is None:
+            learnt = automatic.get("learnt")
+            if learnt is None:
                 return f"Better: {text}."
             verdict = "Better" if tuned > base else "Better on the whole"
-            base, tuned = map(f1_of, self.comparison.learnt)
-            learnt = f"on frames it learnt from {base:.2f} and {tuned:.2f}"
-            return f"{verdict}: {text}; {learnt}."
+            base, tuned = (learnt[name]["f1"] or 0.0 for name in ("base", "tuned"))
+            again = f"on frames it learnt from {base:.2f} and {tuned:.2f}"
+            return f"{verdict}: {text}; {again}."
         return f"Better: score {self.base.value:.2f} before, {self.best.value:.2f} now."
 
 

@@ -161,12 +161,13 @@ def from_document(document: Any, name: str) -> Objects:
         skipped = 0
         for annotation in document["annotations"]:
             image = images[annotation["image_id"]]
-            polygon = _to_polygon(annotation, image)
+            changed = _is_changed(annotation)
+            polygon = _to_polygon(annotation, image, changed)
             if polygon is None:
                 skipped += 1
                 continue
             polygons.append(polygon)
-            rows.append(_to_row(annotation, image, tags))
+            rows.append(_to_row(annotation, image, tags, changed))
     except (TypeError, ValueError, LookupError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, LookupError) else str(error)
         raise ParameterError(
@@ -300,16 +301,23 @@ def _describe(document: dict[str, Any], images: dict[Any, _Image]) -> dict[str, 
         return {}
     y, x = (max(side) for side in zip(*(i.shape for i in images.values()), strict=True))
     sizes = Sizes(position=len(images), y=y, x=x)._asdict()
-    source = {"image": names[0], "images": names, "sizes": sizes}
+    shapes = [[int(i["height"]), int(i["width"])] for i in document["images"]]
+    source = {"image": names[0], "images": names, "shapes": shapes, "sizes": sizes}
     return mark_searched(source, [image.frame for image in images.values()])
 
 
+def _is_changed(annotation: dict[str, Any]) -> bool:
+    """Whether another program has changed a shape that was written here."""
+    ours, segmentation = annotation.get(_KEY) or {}, annotation.get("segmentation")
+    return "of" in ours and (not segmentation or ours["of"] != _sign(segmentation))
+
+
 def _to_polygon(
-    annotation: dict[str, Any], image: _Image
+    annotation: dict[str, Any], image: _Image, changed: bool
 ) -> Polygon | MultiPolygon | None:
     segmentation = annotation.get("segmentation")
     ours = annotation.get(_KEY) or {}
-    if ours.get("outline") and ours.get("of") == _sign(segmentation):
+    if ours.get("outline") and "of" in ours and not changed:
         return build_polygon([[_from_xy(r) for r in part] for part in ours["outline"]])
     if not segmentation:
         return None
@@ -329,7 +337,7 @@ def _from_xy(ring: Any) -> Any:
 
 
 def _to_row(
-    annotation: dict[str, Any], image: _Image, tags: dict[Any, str]
+    annotation: dict[str, Any], image: _Image, tags: dict[Any, str], changed: bool
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"id": str(annotation.get("id", ""))}
     for group in (annotation, annotation.get("attributes")):
@@ -340,7 +348,10 @@ def _to_row(
         row["iscrowd"] = 1
     row |= (annotation.get(_KEY) or {}).get("values") or {}
     area = annotation.get("area", math.nan)
-    if "area" not in row and isinstance(area, (int, float)) and area >= 0:
+    if changed:
+        # It may be that of before, too, so the outline says it.
+        row.pop("area", None)
+    elif "area" not in row and isinstance(area, (int, float)) and area >= 0:
         row["area"] = round(area) if math.isfinite(area) else -1
     tag = tags.get(annotation.get("category_id"), "")
     return row | {"tag": tag or UNASSIGNED, **image.frame._asdict()}

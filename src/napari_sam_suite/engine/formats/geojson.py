@@ -10,6 +10,9 @@ QuPath counts from the top left corner of the image, so pixel `i` reaches from `
 taken off on reading, and the order of the axes changes from ``(y, x)`` to ``(x, y)``.
 The key ``napari_sam_suite`` of the collection says so, and holds what GeoJSON has no
 place for: column types, and the source of the objects.
+
+One of the texts is the area of the outline as it was written. Where it is another when
+the file is read, somebody has changed the outline, and `area` is what it is now.
 """
 
 from __future__ import annotations
@@ -30,7 +33,11 @@ from napari_sam_suite.engine.features import COLUMNS, UNASSIGNED
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.formats.colours import tag_colour
 from napari_sam_suite.engine.formats.jsonfile import parse_json
-from napari_sam_suite.engine.formats.rings import keep_areas
+from napari_sam_suite.engine.formats.rings import (
+    is_resized,
+    keep_areas,
+    outline_areas,
+)
 from napari_sam_suite.engine.formats.tables import column_types, plain, to_table
 from napari_sam_suite.engine.objects import Objects
 
@@ -59,6 +66,7 @@ _RESERVED = {
 }  # fmt: skip
 _KINDS = ("FeatureCollection", "Feature", "Polygon", "MultiPolygon")
 _PLACED = {"id", "tag", "time", "z"}
+_AREA = f"{_KEY}_area"
 
 
 def write(
@@ -135,7 +143,7 @@ def from_document(document: Any, name: str) -> Objects:
             skipped += 1
         else:
             polygons.append(polygon)
-            rows.append(_to_row(feature))
+            rows.append(_to_row(feature, polygon))
     source = dict(ours.get("source") or {})
     if skipped:
         log.warning("%s: %d features without an area left out", name, skipped)
@@ -185,7 +193,8 @@ def is_geojson(document: Any) -> bool:
 
 def _features(objects: Objects, object_type: str) -> Iterator[dict[str, Any]]:
     records = objects.features.to_dict("records")
-    for polygon, row in zip(objects.polygons, records, strict=True):
+    areas = outline_areas(objects.polygons)
+    for polygon, row, area in zip(objects.polygons, records, areas, strict=True):
         geometry = _to_geometry(polygon)
         if row["time"] or row["z"]:
             # -1 means all channels.
@@ -197,8 +206,7 @@ def _features(objects: Objects, object_type: str) -> Iterator[dict[str, Any]]:
         numbers, texts = _split(row)
         if numbers:
             properties["measurements"] = numbers
-        if texts:
-            properties["metadata"] = texts
+        properties["metadata"] = texts | {_AREA: str(area)}
         yield {
             "type": "Feature",
             "id": row["id"],
@@ -295,7 +303,7 @@ def _to_part(rings: list[Any], offset: float) -> Polygon | None:
     )
 
 
-def _to_row(feature: dict[str, Any]) -> dict[str, Any]:
+def _to_row(feature: dict[str, Any], polygon: Polygon | MultiPolygon) -> dict[str, Any]:
     properties = feature.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     row = {
@@ -308,6 +316,8 @@ def _to_row(feature: dict[str, Any]) -> dict[str, Any]:
         if isinstance(values, list):  # as QuPath wrote them before 0.4
             values = {v.get("name"): v.get("value") for v in values}
         row |= values if isinstance(values, dict) else {}
+    if is_resized(polygon, row.pop(_AREA, None)):
+        row.pop("area", None)
     plane = feature["geometry"].get("plane")
     if isinstance(plane, dict):
         row |= {"time": plane.get("t", 0), "z": plane.get("z", 0)}

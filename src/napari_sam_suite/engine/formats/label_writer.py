@@ -7,16 +7,19 @@ JSON, which napari and other readers built on `tifffile` understand. Either way 
 description says under ``pages_segmented`` which pages were looked at, counted from 1:
 the others are zero because nobody looked, not because nothing is there. Where objects
 have tracks, their numbers are those, and ``numbers`` is ``track`` in the description.
-Under ``capability`` it says who found them, under ``saved_from`` where they were seen.
+Under ``capability`` it says who found them, under ``path`` in which image, quoted as in
+addresses, and under ``saved_from`` where they were seen.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self, cast
+from urllib.parse import quote
 
 import numpy as np
 import tifffile
@@ -38,6 +41,8 @@ PAGES = "pages_segmented"
 """Where the description says which pages were looked at."""
 CAPABILITY = "capability"
 """Where it says who found the objects."""
+IMAGE = "path"
+"""Where it says in which image."""
 TRACK = "track"
 """What numbers are of, if they are those of tracks."""
 _BIG = 2**32 - 2**25
@@ -74,9 +79,9 @@ class LabelWriter:
     ----------
     tracked : bool
         Whether numbers are those of tracks; may be set until `close`.
-    capability, saved_from : str
-        Who found the objects, and in which program a person saw them, as their source
-        says it; may be set until `close`.
+    capability, image, saved_from : str
+        Who found the objects, in which file, and in which program a person saw them,
+        as their source says it; may be set until `close`.
 
     Raises
     ------
@@ -96,6 +101,7 @@ class LabelWriter:
         self.sizes = sizes
         self.tracked = False
         self.capability = ""
+        self.image = ""
         self.saved_from = ""
         self._scale = scale
         self._units = units
@@ -194,7 +200,11 @@ class LabelWriter:
         metadata: dict[str, Any] = {"axes": axes, PAGES: self._segmented()}
         if self.tracked:
             metadata["numbers"] = TRACK
-        told = {CAPABILITY: self.capability, SAVED_FROM: self.saved_from}
+        told = {
+            CAPABILITY: self.capability,
+            IMAGE: quote(os.fsencode(self.image)),  # a description is ASCII
+            SAVED_FROM: self.saved_from,
+        }
         metadata |= {name: text for name, text in told.items() if text}
         if imagej:
             metadata |= {"min": 0.0, "max": float(max(self._highest, 1))}

@@ -6,10 +6,12 @@ What the pages and the description hold is told in `label_writer`.
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import tifffile
@@ -18,6 +20,7 @@ from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.formats.instances import check_instances, check_numbers
 from napari_sam_suite.engine.formats.label_writer import (
     CAPABILITY,
+    IMAGE,
     PAGES,
     TRACK,
     LabelWriter,
@@ -112,6 +115,7 @@ def write(objects: Objects, path: Path) -> None:
     ) as writer:
         writer.tracked = TRACK in objects.features
         writer.capability = str(objects.source.get(CAPABILITY) or "")
+        writer.image = str(objects.source.get(IMAGE) or "")
         writer.saved_from = str(objects.source.get(SAVED_FROM) or "")
         for frame in objects.searched():
             writer.write(frame, objects.at(frame).to_labels((sizes.y, sizes.x)))
@@ -174,7 +178,10 @@ def origin(path: Path) -> dict[str, Any] | None:
             about = tiff.imagej_metadata or json.loads(told)
     except _DAMAGE:
         return None
-    return about if isinstance(about, dict) and PAGES in about else None
+    if not isinstance(about, dict) or PAGES not in about:
+        return None
+    quoted = str(about.get(IMAGE, ""))
+    return {**about, IMAGE: os.fsdecode(unquote_to_bytes(quoted))}
 
 
 class _Found(NamedTuple):

@@ -11,7 +11,8 @@ pixel centres without that shift, so what they made lies half a pixel up and lef
 NimbusImage has neither holes nor parts. There, holes are filled, and each part is an
 annotation of its own with the same tags. The key ``napari_sam_suite`` of an annotation
 keeps its holes, which part of which object it is, and all other features, so that
-this module reads back what it wrote, also with outlines that were moved meanwhile.
+this module reads back what it wrote, also with outlines that were changed meanwhile:
+holes as far as they are inside, and without the old `area` where it is another now.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.formats.jsonfile import parse_json
-from napari_sam_suite.engine.formats.rings import build_polygon, split_rings
+from napari_sam_suite.engine.formats.rings import (
+    build_polygon,
+    is_resized,
+    outline_areas,
+    split_rings,
+)
 from napari_sam_suite.engine.formats.tables import (
     column_types,
     known_values,
@@ -61,12 +67,16 @@ _TRACK = "track"
 
 
 class _Piece(NamedTuple):
-    """One annotation: rings of one part of an object, and its row of the table."""
+    """One annotation: rings of one part of an object, and its row of the table.
+
+    `area` is that of all outlines of the object when it was written.
+    """
 
     owner: Any
     rings: list[Ring]
     row: dict[str, Any]
     id: str
+    area: Any = None
 
 
 def write(objects: Objects, path: Path) -> None:
@@ -188,13 +198,14 @@ def is_nimbus(document: Any) -> bool:
 
 def _annotations(objects: Objects, dataset: str) -> Iterator[dict[str, Any]]:
     records = objects.features.to_dict("records")
-    for polygon, row in zip(objects.polygons, records, strict=True):
+    areas = outline_areas(objects.polygons)
+    for polygon, row, area in zip(objects.polygons, records, areas, strict=True):
         tags = [] if row["tag"] == UNASSIGNED else [str(row["tag"])]
         further = row.get(_FURTHER)
         tags += further.split("; ") if isinstance(further, str) and further else []
         values = known_values({k: v for k, v in row.items() if k not in _PLACED})
         for number, (outside, *holes) in enumerate(split_rings(polygon)):
-            more = {} if number else {"values": values}
+            more = {} if number else {"values": values, "area": area}
             yield {
                 "id": _part_id(row["id"], number),
                 "tags": tags,
@@ -274,7 +285,7 @@ def _to_piece(annotation: dict[str, Any], number: int, offset: float) -> _Piece 
         row |= {_FURTHER: "; ".join(tags[1:])} if tags[1:] else {}
     row |= ours.get("values") or {}
     owner = ours.get("object", number)
-    return _Piece(owner, [outside, *holes], row, one)
+    return _Piece(owner, [outside, *holes], row, one, ours.get("area"))
 
 
 def _to_ring(points: list[dict[str, float]], offset: float) -> Ring:
@@ -297,8 +308,11 @@ def _join(
     for parts in owned.values():
         polygon = build_polygon([part.rings for part in parts])
         if polygon is not None:
+            row = dict(parts[0].row)
+            if is_resized(polygon, parts[0].area):
+                row.pop("area", None)
             polygons.append(polygon)
-            rows.append(parts[0].row)
+            rows.append(row)
     return polygons, rows
 
 

@@ -15,10 +15,15 @@ from shapely.geometry.polygon import orient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
     Ring = NDArray[np.float64]
+
+_DECIMALS = 4
+_ROUNDED = 0.01
+"""Pixels by which a program may round a coordinate, as QuPath does."""
 
 
 def join_rings(rings: Iterable[Ring]) -> Polygon | MultiPolygon | None:
@@ -29,7 +34,7 @@ def join_rings(rings: Iterable[Ring]) -> Polygon | MultiPolygon | None:
 
 def cross_rings(rings: Sequence[Ring]) -> Polygon | MultiPolygon | None:
     """Everything within an odd number of the rings; None if that is no area."""
-    if len(rings) > 1 and all(len(np.unique(ring, axis=0)) > 2 for ring in rings):
+    if len(rings) > 1 and all(map(_has_corners, rings)):
         holed = Polygon(rings[0], rings[1:])
         if holed.is_valid:
             return keep_areas(holed)
@@ -41,21 +46,24 @@ def cross_rings(rings: Sequence[Ring]) -> Polygon | MultiPolygon | None:
 
 def build_polygon(parts: Sequence[Sequence[Ring]]) -> Polygon | MultiPolygon | None:
     """What `split_rings` took apart; None if that is no area."""
-    if any(len(np.unique(ring, axis=0)) < 3 for part in parts for ring in part):
-        return cross_rings([ring for part in parts for ring in part])
-    polygons = [Polygon(outside, holes) for outside, *holes in parts]
+    polygons = [
+        Polygon(outside, [hole for hole in holes if _has_corners(hole)])
+        for outside, *holes in parts
+        if _has_corners(outside)
+    ]
     return keep_areas(polygons[0] if len(polygons) == 1 else MultiPolygon(polygons))
 
 
 def keep_areas(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon | None:
-    """The same area as a valid polygon; None if there is none."""
+    """The same area as a valid polygon; None if there is none.
+
+    What lies in several parts counts once, and a hole takes away what it covers.
+    """
     if shape.is_valid and isinstance(shape, Polygon | MultiPolygon):
         return shape if shape.area > 0 else None
-    areas = [
-        part
-        for part in shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
-        if isinstance(part, Polygon) and part.area > 0
-    ]
+    parts = [_mend(part) for part in _polygons(shape)]
+    whole = parts[0] if len(parts) == 1 else shapely.union_all(parts)
+    areas = [part for part in _polygons(whole) if part.area > 0]
     return areas[0] if len(areas) == 1 else MultiPolygon(areas) if areas else None
 
 
@@ -65,6 +73,24 @@ def split_rings(polygon: Polygon | MultiPolygon) -> list[list[Ring]]:
         [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
         for part in map(orient, shapely.get_parts(polygon))
     ]
+
+
+def outline_areas(polygons: Sequence[Polygon | MultiPolygon]) -> list[float]:
+    """Area of each, as files keep it for `is_resized`."""
+    rounded = shapely.transform(
+        np.array(polygons, dtype=object), lambda points: np.round(points, _DECIMALS)
+    )
+    areas: list[float] = np.round(shapely.area(rounded), 2).tolist()
+    return areas
+
+
+def is_resized(polygon: Polygon | MultiPolygon, before: Any) -> bool:
+    """Whether the area is another than `outline_areas` said when it was written."""
+    try:
+        change = abs(polygon.area - float(before))
+    except (TypeError, ValueError):
+        return False
+    return bool(change > _ROUNDED * polygon.length)
 
 
 def pixel_edges(
@@ -114,6 +140,24 @@ def _runs(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _part(ring: Ring) -> Polygon | MultiPolygon | None:
-    if len(np.unique(ring, axis=0)) < 3:
-        return None
-    return keep_areas(Polygon(ring))
+    return keep_areas(Polygon(ring)) if _has_corners(ring) else None
+
+
+def _has_corners(ring: Ring) -> bool:
+    return len(np.unique(ring, axis=0)) > 2
+
+
+def _mend(part: Polygon) -> Polygon | MultiPolygon:
+    """The outline without its holes, wherever they are, as a valid shape."""
+    if part.is_valid:
+        return part
+    outside, *holes = (
+        MultiPolygon(_polygons(shapely.make_valid(Polygon(ring))))
+        for ring in shapely.get_rings(part)
+    )
+    return outside - shapely.union_all(holes) if holes else outside
+
+
+def _polygons(shape: Any) -> list[Polygon]:
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    return [part for part in parts if isinstance(part, Polygon)]

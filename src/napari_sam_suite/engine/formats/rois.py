@@ -2,12 +2,14 @@
 
 An object of one ring is a polygon, one with holes or several parts a composite.
 Its name is the tag and a number, its colour that of the tag, and all features are
-properties of the ROI. ImageJ counts from the top left corner of the image, so pixel
-`i` reaches from `i` to ``i + 1``, and keeps single precision.
+properties of the ROI; one more says how large the outline is, so that `area` is not
+that of before where somebody has changed it. ImageJ counts from the top left corner of
+the image, so pixel `i` reaches from `i` to ``i + 1``, and keeps single precision.
 
-A stack with only z or only time has plain stack positions, one with both has
-hyperstack positions. What ImageJ has no place for, column types and the source of the
-objects, is in the comment of the zip file.
+A stack with only z or only time has plain stack positions. One with both, or with
+channels, has hyperstack positions: there a plain one would count all of these. What
+ImageJ has no place for, column types and the source of the objects, is in the comment
+of the zip file.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ from napari_sam_suite.engine.features import COLUMNS
 from napari_sam_suite.engine.formats.atomic import replacing
 from napari_sam_suite.engine.formats.colours import tag_colour
 from napari_sam_suite.engine.formats.extras import load_extra
-from napari_sam_suite.engine.formats.rings import cross_rings, split_rings
+from napari_sam_suite.engine.formats.rings import (
+    cross_rings,
+    is_resized,
+    outline_areas,
+    split_rings,
+)
 from napari_sam_suite.engine.formats.tables import (
     column_types,
     known_values,
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEY = "napari_sam_suite"
+_AREA = f"{_KEY}_area"
 _CORNER = 0.5
 _LIMIT = 2**16 - 1  # bytes of a zip file's comment
 _LARGEST = 2**28  # bytes of one ROI
@@ -78,10 +86,12 @@ def write(objects: Objects, path: Path) -> None:
     """
     roifile = load_extra("roifile")
     axes = _stack_axes(objects)
+    records = objects.features.to_dict("records")
+    areas = outline_areas(objects.polygons)
     rois = [
-        _to_roi(roifile, polygon, row, number, axes)
-        for number, (polygon, row) in enumerate(
-            zip(objects.polygons, objects.features.to_dict("records"), strict=True), 1
+        _to_roi(roifile, polygon, row | {_AREA: area}, number, axes)
+        for number, (polygon, row, area) in enumerate(
+            zip(objects.polygons, records, areas, strict=True), 1
         )
     ]
     if path.suffix.lower() == ".roi":
@@ -132,8 +142,11 @@ def read(path: Path) -> Objects:
             if polygon is None:
                 skipped += 1
             else:
+                row = _to_row(roi, name, columns, ours.get("stack", "z"))
+                if is_resized(polygon, row.pop(_AREA, None)):
+                    row.pop("area", None)
                 polygons.append(polygon)
-                rows.append(_to_row(roi, name, columns, ours.get("stack", "z")))
+                rows.append(row)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ParameterError(
@@ -155,14 +168,16 @@ def read(path: Path) -> Objects:
 
 
 def _stack_axes(objects: Objects) -> str:
-    """Which of z and t the image has: ``""``, ``"z"``, ``"t"`` or ``"zt"``."""
-    sizes = objects.source.get("sizes")
+    """Which of z and t positions have: ``""``, ``"z"``, ``"t"`` or ``"zt"``."""
+    source = objects.source
+    sizes = source.get("sizes")
     sizes = sizes if isinstance(sizes, dict) else {}
     axes = ""
     for letter, axis in (("z", "z"), ("t", "time")):
         if int(sizes.get(axis, 1)) > 1 or objects.features[axis].any():
             axes += letter
-    return axes
+    hyper = int(sizes.get("channel", 1)) > 1 and not source.get("rgb")
+    return "zt" if axes and hyper else axes
 
 
 def _to_roi(

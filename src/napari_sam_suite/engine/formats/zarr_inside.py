@@ -59,6 +59,8 @@ class InsideWriter:
         Of the image as it was opened.
     name : str
         Of the labels. Labels of that name are replaced if they were written here.
+    axes : str, optional
+        Of the image as it was opened; as it declares them without it.
 
     Attributes
     ----------
@@ -72,13 +74,15 @@ class InsideWriter:
         somewhere else.
     """
 
-    def __init__(self, path: Path, sizes: Sizes, name: str = OBJECTS) -> None:
+    def __init__(
+        self, path: Path, sizes: Sizes, name: str = OBJECTS, *, axes: str = ""
+    ) -> None:
         self.path = path
         self.sizes = sizes
         self.tracked = False
         self._frames: set[FrameIndex] = set()
         self._positions = [
-            _Labels(path / folder, sizes, name) for folder in _folders(path)
+            _Labels(path / folder, sizes, name, axes) for folder in _folders(path)
         ]
         if len(self._positions) != sizes.position:
             raise OutputError(
@@ -140,7 +144,7 @@ class InsideWriter:
 class _Labels:
     """The labels of one position: an image group that is there."""
 
-    def __init__(self, image: Path, sizes: Sizes, name: str) -> None:
+    def __init__(self, image: Path, sizes: Sizes, name: str, opened: str) -> None:
         self._image, self._name = image, name
         self.target = image / "labels" / name
         self._part = part_of(self.target)
@@ -152,7 +156,9 @@ class _Labels:
         self._kept = [i for i, axis in enumerate(names) if axis != "c"]
         self._axes = [axes[i] for i in self._kept]
         self._named = "".join(names[i] for i in self._kept)
-        self._shapes = self._read_shapes(sizes)
+        as_opened = opened.lower().replace("s", "c")
+        other = bool(opened) and as_opened != "".join(names)
+        self._shapes = self._read_shapes(sizes, other=other)
         self._arrays: list[Any] = []
         if self.target.exists() and KEY not in read_attributes(self.target):
             raise OutputError(
@@ -190,8 +196,12 @@ class _Labels:
         """Remove what is half-written."""
         shutil.rmtree(self._part, ignore_errors=True)
 
-    def _read_shapes(self, sizes: Sizes) -> list[tuple[int, ...]]:
-        """Shape of each resolution without channels, as far as it fits the image."""
+    def _read_shapes(self, sizes: Sizes, *, other: bool) -> list[tuple[int, ...]]:
+        """Shape of each resolution without channels, as far as it fits the image.
+
+        It does not if the image was opened with `other` axes than it declares, even if
+        they are as long.
+        """
         import zarr
 
         group: Any = zarr.open_group(self._image, mode="r")
@@ -202,7 +212,8 @@ class _Labels:
         known = {"t": sizes.time, "z": sizes.z, "y": sizes.y, "x": sizes.x}
         wanted = tuple(known.get(axis, -1) for axis in self._named)
         rest = [n for axis, n in known.items() if axis not in self._named]
-        if shapes[0] != wanted or any(n > 1 for n in rest) or self._named[-2:] != "yx":
+        other |= shapes[0] != wanted or any(n > 1 for n in rest)
+        if other or self._named[-2:] != "yx":
             raise OutputError(
                 f"{self._image.name} has the axes {self._named} of {shapes[0]}, which "
                 "is not how it was opened, so labels do not fit into it.",

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.frames import FrameIndex
-from napari_sam_suite.engine.provenance import sizes_in
+from napari_sam_suite.engine.provenance import shape_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,11 +73,15 @@ def _by_token(objects: Objects) -> NDArray[np.int64]:
     return ranks
 
 
-def _pixels(objects: Objects) -> int:
-    sizes = sizes_in(objects.source)
-    if sizes is None:
+def _pixels(objects: Objects) -> NDArray[np.int64]:
+    """How many the image of each object has."""
+    places = objects.features["position"].to_numpy(np.int64)
+    known, rows = np.unique(places, return_inverse=True)
+    shapes = [shape_in(objects.source, position) for position in known.tolist()]
+    if None in shapes:
         raise ParameterError(
             "The size of the image is not known, so areas are no part of it.",
             "Set `by` to tertile, or use a file that was written here.",
         )
-    return sizes.y * sizes.x
+    counts = np.array([y * x for y, x in filter(None, shapes)], np.int64)
+    return counts[rows]

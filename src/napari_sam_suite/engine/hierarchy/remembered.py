@@ -13,11 +13,13 @@ import os
 import zipfile
 import zlib
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sam_suite import __version__
 from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.errors import OutputError
 from napari_sam_suite.engine.finder import Found
@@ -107,7 +109,16 @@ class RememberedAutomatic:
         settings = self.params.resolved(model.spec).model_dump(
             mode="json", include=set(type(self.params).model_fields) - _AFTERWARDS
         )
-        told: list[Any] = [_LAYOUT, model.spec.id, model.identity, rgb.shape, settings]
+        # What is "auto" is read from the model's own settings while it searches.
+        told: list[Any] = [
+            _LAYOUT,
+            __version__,
+            model.spec.id,
+            model.identity,
+            asdict(model.spec.auto),
+            rgb.shape,
+            settings,
+        ]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(rgb).data)
         return digest.hexdigest()[:40]

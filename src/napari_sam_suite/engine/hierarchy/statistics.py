@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.hierarchy.levels import LEVELS
-from napari_sam_suite.engine.provenance import sizes_in
+from napari_sam_suite.engine.provenance import shape_in
 from napari_sam_suite.engine.raster import draw_labels
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def describe_levels(objects: Objects, ranks: NDArray[np.integer]) -> pd.DataFram
 
 def _describe(some: Objects, everything: Objects) -> dict[str, Any]:
     areas = some.features["area"].to_numpy(np.float64)
-    sizes = sizes_in(everything.source)
     union = total = math.nan
-    if sizes is not None:
-        pixels = sizes.y * sizes.x * max(1, len(everything.searched()))
+    frames = everything.searched() or [FrameIndex()]
+    said = {frame: shape_in(everything.source, frame.position) for frame in frames}
+    shapes = {frame: shape for frame, shape in said.items() if shape is not None}
+    if len(shapes) == len(frames):
+        pixels = sum(math.prod(shape) for shape in shapes.values())
         total = 100 * float(areas.sum()) / pixels
-        union = 100 * _covered(some, (sizes.y, sizes.x)) / pixels
+        union = 100 * _covered(some, shapes) / pixels
     known = len(areas) > 0
     return {
         "count": len(some),
@@ -70,11 +73,11 @@ def _describe(some: Objects, everything: Objects) -> dict[str, Any]:
     }
 
 
-def _covered(objects: Objects, shape: tuple[int, int]) -> int:
+def _covered(objects: Objects, shapes: dict[FrameIndex, tuple[int, int]]) -> int:
     """Pixels of all frames that at least one object has."""
     covered = 0
     for frame in objects.frames():
         polygons = objects.at(frame).polygons
-        drawn = draw_labels(polygons, np.ones(len(polygons), np.int64), shape)
+        drawn = draw_labels(polygons, np.ones(len(polygons), np.int64), shapes[frame])
         covered += int(np.count_nonzero(drawn))
     return covered

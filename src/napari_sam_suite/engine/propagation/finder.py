@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
+import numpy as np
+
 from napari_sam_suite.engine.errors import ImageError, ParameterError
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import (
@@ -29,12 +31,12 @@ from napari_sam_suite.engine.propagation.params import PropagateParams
 from napari_sam_suite.engine.propagation.stage import Stage
 from napari_sam_suite.engine.propagation.track import Track, mark
 from napari_sam_suite.engine.provenance import check_size
+from napari_sam_suite.engine.raster import count_pixels
 from napari_sam_suite.engine.suppression import best_first, suppress_overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.composite import Composite
@@ -100,6 +102,12 @@ class Propagated:
         # Until a frame is answered: it may be tried again, or fail for good.
         self._unsaid: list[str] = []
         self._lost: list[Track] = []
+
+    def leave_out(self, count: int) -> None:
+        """Say, with the first frame, how many objects are not carried on."""
+        what = "1 object covers" if count == 1 else f"{count} objects cover"
+        was = "was" if count == 1 else "were"
+        self._unsaid.append(f"{what} no pixel of the image and {was} left out.")
 
     def resume(self, stage: Stage) -> list[int]:
         """Go on from what a run left that was broken off.
@@ -335,11 +343,21 @@ def plan_propagation(
             "Begin in a frame that has some.",
         )
     _check_places(here, sizes)
+    shape = (sizes.y, sizes.x)
+    seen = np.array([count_pixels(one, shape) > 0 for one in here.polygons])
+    if not seen.any():
+        raise ParameterError(
+            f"The objects in {begin.label(sizes)} cover no pixel.",
+            "Begin with objects that are a pixel or more wide.",
+        )
     route = [begin, *_route(begin, sizes, params)]
     length = int(getattr(sizes, params.axis))
     places = [int(getattr(frame, params.axis)) for frame in route]
     ends = {min(places), max(places)}
-    return Propagated(here, params, length, naming, ends), route
+    finder = Propagated(here.select(seen), params, length, naming, ends)
+    if not seen.all():
+        finder.leave_out(len(here) - int(seen.sum()))
+    return finder, route
 
 
 def _check_places(objects: Objects, sizes: Sizes) -> None:

@@ -92,7 +92,11 @@ class ByFrames:
         prompts = [_prompt(track, moved[track.number]) for track in going]
         checked = check(prompts, Sizes(y=rgb.shape[0], x=rgb.shape[1])).prompts
         answers = answer(model, rgb, checked, self.params, report=report, stop=stop)
-        given = {p.number: a[0] for p, a in zip(checked, answers, strict=True) if a}
+        given = {
+            prompt.number: some[0]
+            for prompt, some in zip(checked, answers, strict=True)
+            if some and some[0].crop.size
+        }
         sure = model.spec.auto.pred_iou_thresh
         seen = []
         for track in going:
@@ -141,7 +145,7 @@ def _move(tracks: Sequence[Track], motions: dict[int, Motion]) -> dict[int, Mask
         if track.seen in motions:
             mask = MaskPrompt(*motions[track.seen].carry(mask.crop, mask.origin))
         left, was = np.count_nonzero(mask.crop), np.count_nonzero(track.mask.crop)
-        if left >= _SHRUNK * was:
+        if left > 0 and left >= _SHRUNK * was:
             moved[track.number] = mask
     return moved
 

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +29,18 @@ from napari_sam_suite.engine.run import FrameResult
 from napari_sam_suite.engine.store.images import told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_sam_suite.engine.frames import FrameIndex
     from napari_sam_suite.engine.hierarchy.params import HierarchyParams
     from napari_sam_suite.engine.store.images import ImageRecord, ImageStore
+    from napari_sam_suite.engine.store.place import Place
     from napari_sam_suite.engine.store.store import Store
 
 _NOTE = "collected.json"
-"""How many frames the files in each folder have, by format."""
+"""How many frames of an image the files in each folder have, by format."""
+_TREE = "tree"
+"""What lies in what, as if it were a format."""
 
 
 @dataclass
@@ -47,6 +51,8 @@ class Collected:
     ----------
     images, frames, objects : int
         How many are in the files.
+    kept : int
+        Images whose files were there already, and stay as they are.
     missing : int
         Frames that are not finished, and so not in the files.
     files : list of str
@@ -58,6 +64,7 @@ class Collected:
     images: int = 0
     frames: int = 0
     objects: int = 0
+    kept: int = 0
     missing: int = 0
     files: list[str] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -68,6 +75,8 @@ def collect(
     folder: Path,
     formats: Sequence[str],
     report: Callable[[int, int, str], None] | None = None,
+    *,
+    again: bool = True,
 ) -> Collected:
     """Write what is finished in a store as the files that `segment` writes.
 
@@ -81,6 +90,9 @@ def collect(
         Of `outputs.FORMATS`.
     report : callable, optional
         Called with the images done, all of them, and a name.
+    again : bool
+        Whether to write anew what was written of the same frames before and is still
+        there, perhaps with corrections. Labels inside of images always are.
 
     Returns
     -------
@@ -94,6 +106,7 @@ def collect(
     """
     check_folder(folder)
     collected, stems = Collected(), _name_files(store)
+    before = _noted_once(store, folder)
     asked = store.recipe.capability
     levels = asked.params if isinstance(asked, Nested) else None
     for number, name in enumerate(store.images):
@@ -108,6 +121,23 @@ def collect(
             done = place.done()
             frames = [frame for frame in record.frames if frame in done]
             collected.missing += len(record.frames) - len(frames)
+            kinds = [*formats] if levels is None else [*formats, _TREE]
+            noted = dict.fromkeys(before, len(frames)) | _noted(place.place, folder)
+            files = partial(
+                _files, folder / stem, record, frames, nested=levels is not None
+            )
+            if not again and frames:
+                kinds = [
+                    kind
+                    for kind in kinds
+                    # Labels inside are no files: of them it is never sure.
+                    if kind == INSIDE
+                    or noted.get(kind) != len(frames)
+                    or not all(path.exists() for path in files(kind))
+                ]
+                if not kinds:
+                    collected.kept += 1
+                    continue
             image = _image(record, stem, store.recipe.source.axes)
             names = (
                 {} if levels is None else dict.fromkeys(formats, f"{stem}{LEVELLED}")
@@ -115,86 +145,71 @@ def collect(
             output = ImageOutput(
                 folder,
                 image,
-                formats,
+                [kind for kind in kinds if kind != _TREE],
                 record.composite,
                 names=names,
                 # What nests is found as `segment` finds it.
                 capability=asked.name if levels is None else "auto",
             )
             _write(place, output, frames)
+            collected.images += 1
+            collected.frames += output.frames
+            collected.objects += output.found
+            collected.files += [str(path) for path in output.files]
+            if levels is not None and frames and _TREE in kinds:
+                _write_tree(place, folder / stem, frames, levels, collected)
         except (EngineError, MemoryError) as error:
             collected.failures.append({"image": name} | told(error))
             continue
-        collected.images += 1
-        collected.frames += output.frames
-        collected.objects += output.found
-        collected.files += [str(path) for path in output.files]
-        if levels is not None and frames:
-            _write_tree(place, folder / stem, frames, levels, collected)
-    if not collected.failures:
-        _note(store, folder, formats, collected.frames)
+        _note(place.place, folder, noted | dict.fromkeys(kinds, len(frames)))
     return collected
 
 
-def is_collected(store: Store, folder: Path, formats: Sequence[str]) -> bool:
-    """Whether all that `collect` would write was written, and all files are there.
-
-    They may have been changed since. Labels inside of images are no files: with them
-    it is never sure.
-    """
-    noted, stems = _noted(store).get(str(folder.absolute()), {}), _name_files(store)
-    if INSIDE in formats:
-        return False
-    count = 0
-    try:
-        for name in store.images:
-            place = store.image(name)
-            record, done = place.record, place.done()
-            frames = [f for f in record.frames if f in done] if record else []
-            if record is None or not frames:
-                continue
-            count += len(frames)
-            nested = isinstance(store.recipe.capability, Nested)
-            targets = _targets(folder / stems[name], record, frames, formats, nested)
-            if not all(path.exists() for path in targets):
-                return False
-    except EngineError:
-        return False  # `collect` says what is wrong
-    return all(noted.get(name) == count for name in formats)
-
-
-def _targets(
+def _files(
     stem: Path,
     record: ImageRecord,
     frames: Sequence[FrameIndex],
-    formats: Sequence[str],
+    kind: str,
+    *,
     nested: bool,
-) -> Iterator[Path]:
-    """Files of one image."""
+) -> list[Path]:
+    """Files of one image in one format."""
     folder, name = stem.parent, stem.name
     own = f"{name}{LEVELLED}" if nested else None
-    yield from result_files(folder, own or name, formats)
-    if "overlay" in formats:
-        for frame in frames:
-            yield overlay_file(folder, name, frame, record.sizes, own)
-    if nested:
-        yield from _tree_files(stem)
+    if kind == _TREE:
+        return _tree_files(stem)
+    if kind == "overlay":
+        return [overlay_file(folder, name, f, record.sizes, own) for f in frames]
+    return result_files(folder, own or name, [kind])
 
 
-def _note(store: Store, folder: Path, formats: Sequence[str], frames: int) -> None:
+def _note(place: Place, folder: Path, noted: dict[str, int]) -> None:
     """Keep how many frames the files have, where the store may be written to."""
-    noted = _noted(store)
-    noted.setdefault(str(folder.absolute()), {}).update(dict.fromkeys(formats, frames))
+    notes = _read_notes(place) | {str(folder.absolute()): noted}
     with suppress(EngineError):
-        store.place.write(_NOTE, json.dumps(noted, indent=1).encode())
+        place.write(_NOTE, json.dumps(notes, indent=1).encode())
 
 
-def _noted(store: Store) -> dict[str, dict[str, int]]:
+def _noted(place: Place, folder: Path) -> dict[str, int]:
+    return _read_notes(place).get(str(folder.absolute()), {})
+
+
+def _read_notes(place: Place) -> dict[str, dict[str, int]]:
     try:
-        noted: dict[str, dict[str, int]] = json.loads(store.place.read(_NOTE) or b"{}")
+        notes: dict[str, dict[str, int]] = json.loads(place.read(_NOTE) or b"{}")
     except (EngineError, ValueError):
         return {}
-    return noted
+    return notes
+
+
+def _noted_once(store: Store, folder: Path) -> list[str]:
+    """Formats of which all frames are in files, where one note is of all images.
+
+    Stores had such a note once.
+    """
+    noted = _noted(store.place, folder)
+    frames = sum(len(store.image(name).done()) for name in store.images if noted)
+    return [kind for kind, count in noted.items() if count == frames]
 
 
 def _tree_files(stem: Path) -> list[Path]:
@@ -233,13 +248,10 @@ def _write_tree(
     from napari_sam_suite.engine.hierarchy.hierarchy import build_hierarchy
 
     objects = Objects.concat(place.read(frame)[0] for frame in frames)
-    try:
-        hierarchy = build_hierarchy(objects, params)
-        for path in _tree_files(stem):
-            hierarchy.save(path)
-            collected.files.append(str(path))
-    except (EngineError, MemoryError) as error:
-        collected.failures.append({"image": stem.name} | told(error))
+    hierarchy = build_hierarchy(objects, params)
+    for path in _tree_files(stem):
+        hierarchy.save(path)
+        collected.files.append(str(path))
 
 
 def _image(record: ImageRecord, name: str, axes: str | None) -> ImageSource:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import re
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -24,8 +26,7 @@ from napari_sam_suite.engine.objects import Objects
 from napari_sam_suite.engine.recorded import Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from napari_sam_suite.engine.image import ImageSource
     from napari_sam_suite.engine.store.place import Place
@@ -34,6 +35,8 @@ _NAME = re.compile(r"p([0-9]+)_t([0-9]+)_z([0-9]+)\.(?:parquet|json)")
 _NOTES = "run notes"
 _END = 2**16
 """Bytes at each end of a file that tell it from others of its size."""
+_CHUNKS = 16
+"""Chunks at each end of an OME-Zarr that tell it from others."""
 
 
 class ImageRecord(Recorded):
@@ -92,7 +95,7 @@ class ImageRecord(Recorded):
         Parameters
         ----------
         path : path
-            Where it is now. What is not there, or no file, is not looked into.
+            Where it is now. What is not there is not looked into.
         sizes : Sizes, optional
             Its own, where it is open.
 
@@ -280,17 +283,44 @@ class ImageStore:
 def know_file(path: Path | str) -> str:
     """SHA-256 of a file's size and both its ends, the same for every copy.
 
-    Nothing for a folder, as OME-Zarr is, and for what cannot be read.
+    Of an OME-Zarr these are its first chunks and its last ones, which are those of the
+    coarsest resolution. Metadata and labels inside do not count: they may change while
+    the pixels stay. Nothing for what cannot be read.
     """
+    path = Path(path)
     try:
-        with open(path, "rb") as file:
-            first = file.read(_END)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _END))
-            last = file.read()
+        if not path.is_dir():
+            return _know(path)
+        digest = hashlib.sha256()
+        for backwards in (False, True):
+            for file in islice(_chunks(path, backwards=backwards), _CHUNKS):
+                name = file.relative_to(path).as_posix()
+                digest.update(os.fsencode(f"{name} {_know(file)} "))
     except OSError:
         return ""
+    return digest.hexdigest()
+
+
+def _know(path: Path) -> str:
+    with path.open("rb") as file:
+        first = file.read(_END)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END))
+        last = file.read()
     return hashlib.sha256(b"%d " % size + first + last).hexdigest()
+
+
+def _chunks(folder: Path, *, backwards: bool) -> Iterator[Path]:
+    """Files with pixels of an OME-Zarr, in the order of their names."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name, reverse=backwards)
+    for entry in found:
+        if entry.name.startswith(".") or entry.name in ("labels", "zarr.json"):
+            continue
+        if entry.is_dir():
+            yield from _chunks(Path(entry), backwards=backwards)
+        else:
+            yield Path(entry)
 
 
 def told(error: BaseException) -> dict[str, str]:

@@ -8,6 +8,7 @@
     images/NAME/labels.ome.zarr                 label images
     images/NAME/objects/p1_t1_z1.parquet        objects; there, the frame is finished
     images/NAME/failed/p1_t1_z1.json            why a frame, or the image, failed
+    images/NAME/collected.json                  how many frames its files have
 """
 
 from __future__ import annotations

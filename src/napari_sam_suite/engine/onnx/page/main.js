@@ -83,13 +83,14 @@ async function open(file) {
   }
   canvas.width = state.picture.width;
   canvas.height = state.picture.height;
-  Object.assign(state, { prompts: [], current: null, kept: [] });
+  Object.assign(state, { prompts: [], current: null, kept: [], drag: null });
   await encode();
 }
 
 async function encode() {
   const { model, picture } = state;
   if (!model || !picture) return;
+  state.embedding = null; // of another picture, or of this one otherwise scaled
   say("Encoding the image.", "busy");
   await new Promise((resolve) => setTimeout(resolve)); // let the browser draw that
   const began = performance.now();
@@ -101,8 +102,9 @@ async function encode() {
 }
 
 async function answer() {
-  const { model, picture, filled, prompts } = state;
+  const { model, picture, filled, embedding, prompts } = state;
   state.current = null;
+  if (!embedding) return refresh();
   if (prompts.length) {
     say("Drawing.", "busy");
     const points = prompts.flatMap((prompt) => prompt.points).map(toModel);
@@ -112,8 +114,8 @@ async function answer() {
       points.push({ x: 0, y: 0, label: -1 });
     }
     const shape = [picture.height, picture.width];
-    const { embedding } = state;
     const { logits, score } = await model.decode(embedding, points, shape, filled);
+    if (state.prompts !== prompts) return; // cleared meanwhile
     const { width, height } = picture;
     const { low, card } = model;
     const mask = maskOf(logits, low, card.input_size, filled, width, height);
