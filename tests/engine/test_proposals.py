@@ -18,7 +18,7 @@ from napari_sam_suite.engine.synthetic.scene import synthesize
 def test_one_point_for_each_object_at_its_centre():
     given = [(10, 12, 3), (30, 40, 9), (52, 20, 6)]
     points = propose(perfect_guide(discs(*given)), (PLACES, PLACES))
-    expected = np.array([(y + 0.5, x + 0.5) for y, x, _ in given])
+    expected = np.array([(y, x) for y, x, _ in given])
     distance = np.abs(points[:, None] - expected).max(2)
     assert distance.shape == (3, 3)
     assert (distance.min(1) < 1).all()
@@ -34,8 +34,22 @@ def test_touching_objects_are_two():
 def test_points_are_in_pixels_of_the_image():
     guide = perfect_guide(discs((16, 48, 5)))
     ((y, x),) = propose(guide, (640, 128))
-    assert y == pytest.approx(16.5 * 10, abs=10)
-    assert x == pytest.approx(48.5 * 2, abs=2)
+    assert y == pytest.approx(16.5 * 10 - 0.5, abs=10)
+    assert x == pytest.approx(48.5 * 2 - 0.5, abs=2)
+
+
+@pytest.mark.parametrize("side", [PLACES // 2, PLACES, 3 * PLACES, 8 * PLACES])
+def test_a_point_lies_in_the_place_where_the_votes_gather(side):
+    guide = np.zeros((5, PLACES, PLACES), np.float32)
+    guide[0] = -6
+    guide[0, 30:33, 40:43] = 6
+    guide[2:4, 30:33, 40:43] = (
+        np.array([[31], [41]]) - np.mgrid[30:33, 40:43].reshape(2, 9)
+    ).reshape(2, 3, 3) / UNIT
+    guide[4] = np.log(3 / UNIT)
+    ((y, x),) = propose(guide, (side, side))
+    scale = side / PLACES
+    assert (y, x) == pytest.approx((31.5 * scale - 0.5, 41.5 * scale - 0.5))
 
 
 def test_background_and_a_lost_speck_ask_nothing():

@@ -39,7 +39,7 @@ def propose(guide: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.fl
     Returns
     -------
     ndarray, shape (n, 2)
-        (y, x) in pixels of the image, the surest first.
+        (y, x) in the image, pixel centres at whole numbers, the surest first.
     """
     height, width = guide.shape[1:]
     inside = expit(guide[0])
@@ -56,5 +56,5 @@ def propose(guide: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.fl
     peaks = np.argwhere((votes == ndimage.maximum_filter(votes, 3)) & (votes > _LEAST))
     order = np.argsort(-votes[tuple(peaks.T)], kind="stable")
     scale = np.array(shape) / (height, width)
-    points: NDArray[np.float64] = (peaks[order] + 0.5) * scale
-    return points
+    points: NDArray[np.float64] = (peaks[order] + 0.5) * scale - 0.5
+    return points.clip(min=0)

@@ -127,7 +127,7 @@ def _find(points: NDArray[np.float64], scene: Scene) -> tuple[int, int, int]:
 
     Points on objects that are hardly seen do not count.
     """
-    places = np.clip(points.astype(int), 0, np.array(scene.shape) - 1)
+    places = np.clip(np.rint(points).astype(int), 0, np.array(scene.shape) - 1)
     owner = scene.owner[places[:, 0], places[:, 1]]
     hits = len(np.unique(owner[owner >= 0]))
     return hits, int((owner != HARDLY).sum()), len(scene)

@@ -8,6 +8,7 @@ configuration framework is needed to load it.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,25 @@ CARD = Path(__file__).with_name("card.json")
 _POSITION_SEED = 20
 _LOWEST_FREQUENCY = 0.3
 _HIGHEST_FREQUENCY = 8.0
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Size of a Hiera trunk with four stages.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the first stage; every further one has twice as many.
+    blocks : (int, int, int, int)
+        Blocks of each stage.
+    attend_globally : tuple of int
+        Blocks, counted through all stages, that attend beyond their window.
+    """
+
+    width: int = 32
+    blocks: tuple[int, int, int, int] = (1, 2, 8, 2)
+    attend_globally: tuple[int, ...] = (6, 10)
 
 
 def build_nano(*, pretrained: bool = True, weights: Path | None = None) -> SAM2Base:
@@ -54,10 +74,18 @@ def build_nano(*, pretrained: bool = True, weights: Path | None = None) -> SAM2B
     CheckpointMissing
         If the weights file does not exist.
     """
+    model = assemble(Trunk())
+    if pretrained or weights is not None:
+        load_weights(model, weights or WEIGHTS)
+    return model
+
+
+def assemble(trunk: Trunk) -> SAM2Base:
+    """Return the network of `build_nano` with another trunk and random weights."""
     from sam2.modeling.sam2_base import SAM2Base
 
     model = SAM2Base(
-        image_encoder=_image_encoder(),
+        image_encoder=_image_encoder(trunk),
         memory_attention=None,
         memory_encoder=None,
         num_maskmem=1,
@@ -72,8 +100,6 @@ def build_nano(*, pretrained: bool = True, weights: Path | None = None) -> SAM2B
     )
     layer = model.sam_prompt_encoder.pe_layer
     layer.positional_encoding_gaussian_matrix.copy_(_position_frequencies())
-    if pretrained or weights is not None:
-        load_weights(model, weights or WEIGHTS)
     return model.eval()
 
 
@@ -111,18 +137,18 @@ def read_card() -> dict[str, Any]:
     return card
 
 
-def _image_encoder() -> torch.nn.Module:
+def _image_encoder(size: Trunk) -> torch.nn.Module:
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
     from sam2.modeling.position_encoding import PositionEmbeddingSine
 
     trunk = Hiera(
-        embed_dim=32,
+        embed_dim=size.width,
         num_heads=1,
-        stages=(1, 2, 8, 2),
+        stages=size.blocks,
         window_spec=(8, 4, 8, 4),
         window_pos_embed_bkg_spatial_size=(8, 8),
-        global_att_blocks=(6, 10),
+        global_att_blocks=size.attend_globally,
     )
     neck = FpnNeck(
         position_encoding=PositionEmbeddingSine(
