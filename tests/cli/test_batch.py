@@ -133,7 +133,7 @@ def test_frames_before_a_full_disk_are_kept(
     pixels[4] = np.random.default_rng(0).integers(0, 1000, pixels[4].shape)
     tifffile.imwrite(path, pixels, metadata={"axes": "TYX"})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (34_000, before[1]))
     try:
         result = segment(
             path, "--out", out, "--format", "labels,geojson,overlay", "--json"
