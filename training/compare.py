@@ -1,9 +1,10 @@
 """Compare sizes of the image encoder and ways to train it, by the dense stage alone.
 
-Every variant sees the same number of pixels in the same order of groups. What counts
-are windows of held-out images: the loss, whether places are told to be inside an
-object, and whether `proposals.propose` names each object once; and the time that the
-encoder takes for an image of 512 x 512 px.
+Every variant sees the same number of pixels, and those with the same seed and size of
+crops see the same crops. What counts are windows of held-out images, 256 px wide for
+all: the loss, whether places are told to be inside an object, and whether
+`proposals.propose` names each object once; and the time that the encoder takes for an
+image of 512 x 512 px.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,10 @@ from torch import Tensor
 from crops import loader, make_sample
 from data import Item, load_real, load_synthetic, split
 from losses import dense_loss, dense_targets
-from network import Average, Trainee, Window
-from train import Optimisers, random_window, rate_at
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.models.nano.config import Trunk, assemble
 from napari_sam_suite.engine.proposals import propose
+from network import Average, Trainee, Window
+from train import Optimisers, random_window, rate_at
 
 PIXELS = 8 * 256**2
 """Pixels of a step, whatever the size of a crop."""
@@ -50,7 +48,6 @@ class Variant:
     crop: int = 256
     seed: int = 0
     teacher: bool = False
-    optimiser: str = "muon"
 
 
 VARIANTS = {
@@ -67,28 +64,34 @@ VARIANTS = {
     "width 24, taught by the shipped weights": Variant(NARROW, teacher=True),
     "crops of 512 px": Variant(crop=512),
     "crops of 128 px": Variant(crop=128),
-    "AdamW": Variant(optimiser="adamw"),
 }
 
 
 def imitation_loss(output: Tensor, taught: Tensor) -> Tensor:
     """How far ``output`` (B, 5, Y, X) is from a teacher's (Hinton et al. 2015)."""
     chances = taught[:, :2].sigmoid()
-    entropy = F.binary_cross_entropy_with_logits(output[:, :2], chances)
+    entropy = F.binary_cross_entropy_with_logits(
+        output[:, :2], chances, reduction="none"
+    )
     inside = chances[:, :1]
     error = F.smooth_l1_loss(output[:, 2:], taught[:, 2:], reduction="none", beta=0.25)
     scale = torch.tensor([1.0, 1.0, 0.3]).view(1, 3, 1, 1)
-    return 3 * entropy + (error * scale * inside).sum() / inside.sum().clamp(min=1)
+    told = entropy[:, 0].mean() + 2 * entropy[:, 1].mean()
+    return told + (error * scale * inside).sum() / inside.sum().clamp(min=1)
 
 
 def train(
-    variant: Variant, items: list[Item], steps: int, rate: float, teacher: Trainee
+    variant: Variant,
+    items: list[Item],
+    steps: int,
+    rate: float,
+    teacher: Trainee | None,
 ) -> Trainee:
     """The averaged network after ``steps`` steps of the dense stage."""
     torch.manual_seed(variant.seed)
     network = Trainee(assemble(variant.trunk)).train()
     average = Average(network, decay=0.99)
-    settings = argparse.Namespace(stage="dense", rate=rate, optimiser=variant.optimiser)
+    settings = argparse.Namespace(stage="dense", rate=rate, optimiser="muon")
     optimiser = Optimisers(network, settings)
     count = PIXELS // variant.crop**2
     batches = iter(loader(items, variant.crop, count, variant.seed, workers=1))
@@ -99,7 +102,7 @@ def train(
         output = network.encode(images, window).dense
         weights = torch.where(complete, 1.0, 0.3)
         loss = dense_loss(output, labels[:, 0], weights)
-        if variant.teacher:
+        if variant.teacher and teacher is not None:
             with torch.no_grad():
                 taught = teacher.encode(images, window).dense
             loss = (loss + imitation_loss(output, taught)) / 2
@@ -163,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pools", type=Path, default=Path("training/runs/nano"))
-    parser.add_argument("--teacher", type=Path, required=True, help="checkpoint")
+    parser.add_argument("--teacher", type=Path, help="checkpoint; else not taught")
     parser.add_argument("--out", type=Path, default=Path("training/runs/compare.json"))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -173,16 +176,23 @@ def main() -> None:
     torch.set_num_threads(1)
     items, held = split(load_real(args.data))
     items += load_synthetic(args.pools)
-    teacher = Trainee(assemble(SHIPPED)).eval()
-    teacher.load_state_dict(torch.load(args.teacher, weights_only=True)["average"])
+    teacher = None
+    if args.teacher:
+        teacher = Trainee(assemble(SHIPPED)).eval()
+        state = torch.load(args.teacher, weights_only=True, map_location="cpu")
+        teacher.load_state_dict(state["average"])
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     report = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    asked = {"steps": args.steps, "rate": args.rate, "crops": args.crops}
+    if any({k: row[k] for k in asked} != asked for row in report.values()):
+        raise SystemExit(f"{args.out} is of other settings: give another --out.")
     for name in args.only:
-        if name in report:
+        if name in report or (VARIANTS[name].teacher and teacher is None):
             continue
         variant, began = VARIANTS[name], time.process_time()
         network = train(variant, items, args.steps, args.rate, teacher)
         millions = sum(p.numel() for p in network.parameters()) / 1e6
-        report[name] = {"steps": args.steps, "parameters, M": round(millions, 2)}
+        report[name] = asked | {"parameters, M": round(millions, 2)}
         report[name]["training, CPU s"] = round(time.process_time() - began)
         report[name] |= judge(network, held, args.crops)
         args.out.write_text(json.dumps(report, indent=1))

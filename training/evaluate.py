@@ -23,9 +23,6 @@ from scipy import ndimage
 from skimage.io import imread
 
 from data import Item, load_real, split
-from network import Trainee, export
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.auto import Automatic
 from napari_sam_suite.engine.embed import EmbeddingCache, Remembering
 from napari_sam_suite.engine.filters import Candidates, refilter
@@ -38,6 +35,7 @@ from napari_sam_suite.engine.params import AutoParams
 from napari_sam_suite.engine.prompts.answers import Answer, answer
 from napari_sam_suite.engine.prompts.params import PromptParams
 from napari_sam_suite.engine.prompts.prompt import Prompt
+from network import Trainee, export
 
 PROMPTS = ("point", "chosen", "box", "three")
 GRID = {
@@ -191,7 +189,8 @@ def weights_of(path: Path) -> Path:
     if path.suffix != ".pt":
         return path
     network = Trainee(build_nano(pretrained=False))
-    network.load_state_dict(torch.load(path, weights_only=True)["average"])
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    network.load_state_dict(state["average"])
     target = Path(tempfile.mkdtemp()) / WEIGHTS.name
     export(network, target)
     return target

@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
 
-from network import Trainee, export
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.models.nano.config import (
     CARD,
     IMAGE_SIZE,
@@ -20,6 +16,7 @@ from napari_sam_suite.engine.models.nano.config import (
     build_nano,
     read_card,
 )
+from network import Trainee, export
 
 STAGES = ("dense", "prompts", "long", *(f"muon{n}" for n in ("", *range(2, 10))))
 """Names of the checkpoints, one after the other."""
@@ -30,12 +27,14 @@ def history(checkpoint: Path) -> dict[str, dict[str, float]]:
 
     Of a stage whose log is gone, the weights' own card still knows.
     """
-    stages = dict(read_card()["training"])
+    known, stages = read_card()["training"], {}
     for name in STAGES:
         log = checkpoint.with_name(f"{name}.jsonl")
         if log.is_file():
             last = json.loads(log.read_text().splitlines()[-1])
             stages[name] = {"steps": last["step"], "minutes": last["minutes"]}
+        elif name in known:
+            stages[name] = known[name]
         if name == checkpoint.stem:
             break
     return stages
@@ -74,10 +73,14 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--report", type=Path, help="evaluate.py's JSON")
     args = parser.parse_args()
-    state = torch.load(args.checkpoint, weights_only=True, mmap=True)
+    report = json.loads(args.report.read_text()) if args.report else {}
+    if isinstance(report.get("setting", {}).get("tile"), str):
+        raise SystemExit("Give a report that was made with --tile in pixels.")
+    state = torch.load(
+        args.checkpoint, weights_only=True, mmap=True, map_location="cpu"
+    )
     network = Trainee(build_nano(pretrained=False))
     network.load_state_dict(state["average"])
-    report = json.loads(args.report.read_text()) if args.report else {}
     export(network, WEIGHTS)
     write_card(CARD, network, history(args.checkpoint), report)
 

@@ -17,8 +17,6 @@ from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 
 from evaluate import as_rgb, weights_of
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.auto import automatic_masks
 from napari_sam_suite.engine.metrics import Scores, evaluate_labels
 from napari_sam_suite.engine.models.load import load_model

@@ -25,7 +25,6 @@ from data import load_real, split
 from evaluate import weights_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from fewshot_tasks import Sample, Task, crowded
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.fewshot.choose import resolve

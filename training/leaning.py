@@ -9,13 +9,9 @@ fills the box or suits the clicks, which is no matter of learning.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine import clicked, guidance
 from napari_sam_suite.engine.proposals import UNIT
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from network import Encoded, Trainee, Window
 
 STRIDE = 4
-BACKGROUND = 0
 PLAIN = 0.25
 """Share of the loss that looks at answers as the decoder gives them."""
 

@@ -18,8 +18,6 @@ from scipy.special import expit
 
 from data import Item, load_real, split
 from evaluate import as_rgb, spread, weights_of
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from napari_sam_suite.engine.guidance import Guidance
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.nano.config import WEIGHTS

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from crops import loader
 from data import load_real, load_synthetic, split
 from losses import dense_loss
+from napari_sam_suite.engine.models.nano.config import build_nano
 from network import (
     Average,
     Trainee,
@@ -34,12 +34,13 @@ from network import (
     save_atomic,
 )
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from napari_sam_suite.engine.models.nano.config import build_nano
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+
+
+_MOST_BROKEN = 20
+"""Steps in a row without a number, after which there is no hope."""
 
 
 def arguments() -> argparse.Namespace:
@@ -158,7 +159,9 @@ def main() -> None:
     network = Trainee(build_nano(pretrained=False)).to(device)
     checkpoint = args.out / f"{args.name or args.stage}.pt"
     source = checkpoint if args.resume and checkpoint.is_file() else args.start
-    state = torch.load(source, weights_only=True) if source else None
+    state = None
+    if source:
+        state = torch.load(source, weights_only=True, map_location="cpu")
     resumed = source == checkpoint and state is not None
     if state:
         network.load_state_dict(state["network" if resumed else "average"])
@@ -265,7 +268,7 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
     log = checkpoint.with_suffix(".jsonl").open("a")
     usual = "bfloat16" if device == "cuda" else "float32"
     half = (args.precision or usual) == "bfloat16"
-    began, saved, sums, count = time.time(), time.time(), {}, 0
+    began, saved, sums, count, broken = time.time(), time.time(), {}, 0, 0
     network.train()
 
     def losses(
@@ -299,7 +302,13 @@ def run(args, device, train, network, average, optimiser, step, spent, checkpoin
             moment, images.to(device), labels.to(device), weights.to(device)
         )
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        if torch.isfinite(norm):
+        broken = 0 if torch.isfinite(norm) else broken + 1
+        if broken == _MOST_BROKEN:
+            raise SystemExit(
+                f"The last {broken} losses were no numbers: leave out --compile, or "
+                "take a lower --rate."
+            )
+        if not broken:
             optimiser.step(rate_at(done, args.rate))
             average.update(network, step)
         step, count = step + 1, count + 1
