@@ -123,18 +123,12 @@ def collect(
             collected.missing += len(record.frames) - len(frames)
             kinds = [*formats] if levels is None else [*formats, _TREE]
             noted = dict.fromkeys(before, len(frames)) | _noted(place.place, folder)
-            files = partial(
-                _files, folder / stem, record, frames, nested=levels is not None
-            )
             if not again and frames:
-                kinds = [
-                    kind
-                    for kind in kinds
-                    # Labels inside are no files: of them it is never sure.
-                    if kind == INSIDE
-                    or noted.get(kind) != len(frames)
-                    or not all(path.exists() for path in files(kind))
-                ]
+                there = {k for k, count in noted.items() if count == len(frames)}
+                files = partial(
+                    _files, folder / stem, record, frames, nested=levels is not None
+                )
+                kinds = [k for k in kinds if k not in there or not _are_there(k, files)]
                 if not kinds:
                     collected.kept += 1
                     continue
@@ -163,6 +157,14 @@ def collect(
             continue
         _note(place.place, folder, noted | dict.fromkeys(kinds, len(frames)))
     return collected
+
+
+def _are_there(kind: str, files: Callable[[str], list[Path]]) -> bool:
+    """Whether all files of one image in one format are there.
+
+    Labels inside of images are no files: of them it is never sure.
+    """
+    return kind != INSIDE and all(path.exists() for path in files(kind))
 
 
 def _files(
