@@ -41,6 +41,7 @@ from napari_sam_suite.engine.synthetic.scene import synthesize
 
 if TYPE_CHECKING:
     from napari_sam_suite.engine.fewshot.fast import Seen
+    from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.metrics import Scores
 
 EVIDENCE = ("likeness", "score", "stability", "guide", "chosen", "size", "before")
@@ -126,7 +127,10 @@ def search(model, kind: str, task: Task) -> Trial:
     seen = [finder.seen[frame] for frame in frames]
     assert finder.prototypes is not None
     evidence = [weigh(model, finder.prototypes, one) for one in seen]
-    real = [reached(one, truth) for one, truth in zip(seen, task.truth, strict=True)]
+    real = [
+        reached(one.masks, truth)[0]
+        for one, truth in zip(seen, task.truth, strict=True)
+    ]
     return Trial(kind, task, seen, evidence, real)
 
 
@@ -146,17 +150,22 @@ def weigh(model, prototypes: Prototypes, seen: Seen) -> np.ndarray:
     return np.stack(every, 1)
 
 
-def reached(seen: Seen, truth: np.ndarray) -> np.ndarray:
-    """IoU of each candidate with the object that it shares most with."""
-    areas, found = np.bincount(truth.ravel()), np.zeros(len(seen.masks))
+def reached(masks: Masks, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of each mask with the object that it shares most with, and that one's number.
+
+    The number is 0 where a mask shares nothing with any.
+    """
+    areas = np.bincount(truth.ravel())
+    found, which = np.zeros(len(masks)), np.zeros(len(masks), np.int64)
     for i in range(len(found)):
-        crop, (y, x) = seen.masks.crop(i)
+        crop, (y, x) = masks.crop(i)
         under = truth[y : y + crop.shape[0], x : x + crop.shape[1]][crop]
         shared = np.bincount(under, minlength=len(areas))
         shared[0] = 0
-        best = int(shared.argmax())
+        which[i] = shared.argmax()
+        best = which[i]
         found[i] = shared[best] / (crop.sum() + areas[best] - shared[best])
-    return found
+    return found, which
 
 
 def fit(trials: list[Trial]) -> np.ndarray:

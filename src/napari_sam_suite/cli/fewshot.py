@@ -149,7 +149,8 @@ def few_shot_command(
     The examples themselves are not among the objects found.
     """
     from napari_sam_suite.cli.batch import check_names
-    from napari_sam_suite.engine.fewshot.prototypes import Prototypes, prototype_files
+    from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
+    from napari_sam_suite.engine.fewshot.prototypes import Prototypes
     from napari_sam_suite.engine.image import open_image
     from napari_sam_suite.engine.sources import check_apart, find_images
 
@@ -226,7 +227,7 @@ def check_inputs(
         If a result would overwrite the examples or the prototypes, or if the
         prototypes to be saved would overwrite one of these or a result.
     """
-    from napari_sam_suite.engine.fewshot.prototypes import prototype_files
+    from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
     from napari_sam_suite.engine.image import plain_name
 
     results = [

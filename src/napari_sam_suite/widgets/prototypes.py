@@ -78,7 +78,7 @@ class PrototypeBox(QWidget):
 
     def save(self, path: Path) -> None:
         """Write what was learnt: ``NAME.safetensors`` and, beside it, ``NAME.json``."""
-        from napari_sam_suite.engine.fewshot.prototypes import prototype_files
+        from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
 
         if self.learnt is None:
             return

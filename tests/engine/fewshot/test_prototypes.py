@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from engine.fewshot_fakes import ColourSam
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.fewshot.calibrate import probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.judgement import Judgement
-from napari_sam_suite.engine.fewshot.prototypes import Prototypes
+from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
+from napari_sam_suite.engine.fewshot.prototypes import Prototypes, temper
+from napari_sam_suite.engine.fewshot.verifier import COLUMNS, verify
 from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
@@ -153,6 +158,78 @@ def rated(odds: float, count: int = 5) -> Prototypes:
     values = np.full(15, np.nan, np.float32)
     values[:count] = odds
     return learnt(rated=values)
+
+
+def looked_at(prototypes: Prototypes) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    return rng.normal(size=(len(prototypes.labels), COLUMNS)).astype(np.float32)
+
+
+def test_looks_come_back_from_their_file(tmp_path: Path) -> None:
+    before = learnt(looks=looked_at(learnt()))
+    before.save(tmp_path / "cells")
+    after = Prototypes.load(tmp_path / "cells")
+    np.testing.assert_array_equal(after.looks, before.looks)
+
+
+@pytest.mark.parametrize("verifier", [None, "another"])
+def test_looks_of_another_verifier_do_not_count(
+    tmp_path: Path, verifier: str | None
+) -> None:
+    path, about = prototype_files(tmp_path / "cells")
+    learnt(looks=looked_at(learnt())).save(path)
+    card = json.loads(about.read_text())
+    if verifier is None:  # as before there was one
+        del card["verifier"]
+        arrays = load_file(path)
+        del arrays["looks"]
+        save_file(arrays, path)
+    else:
+        card["verifier"] = verifier
+    about.write_text(json.dumps(card))
+    some = np.random.default_rng(1).normal(size=(20, 4))
+    after = Prototypes.load(path).judge(some, looks=np.zeros((20, COLUMNS)))
+    assert after.similarity == pytest.approx(learnt().judge(some).similarity)
+
+
+def test_candidates_are_verified_beside_the_examples_of_each_tag() -> None:
+    prototypes = learnt(looks=looked_at(learnt()))
+    some = np.zeros((3, 4))
+    looks = np.random.default_rng(5).normal(size=(3, COLUMNS))
+    judged = prototypes.judge(some, 0.0, None, looks)
+    assert judged.similarity != pytest.approx(prototypes.judge(some).similarity)
+    of_buds = prototypes.looks[5:10]
+    only = learnt(tags=("bud",), negatives=(), looks=prototypes.looks)
+    said = only.judge(some, 0.0, None, looks).similarity
+    alike = temper(only.calibrations["bud"].log_odds(only.scorers["bud"].score(some)))
+    wanted = probability(0.1 + 0.5 * (alike + verify(looks, of_buds)))
+    assert said == pytest.approx(wanted)
+
+
+def test_only_outlines_that_a_person_drew_are_examples_for_the_verifier() -> None:
+    looks, groups = looked_at(learnt()), np.arange(15)
+    groups[4] = 3  # as the model draws it
+    other = looks.copy()
+    other[4] += 9
+    some, seen = np.zeros((3, 4)), np.zeros((3, COLUMNS))
+    one, two = (
+        learnt(looks=each, groups=groups).judge(some, 0.0, None, seen).similarity
+        for each in (looks, other)
+    )
+    assert two == pytest.approx(one)
+
+
+def test_what_a_person_confirms_is_verified_beside() -> None:
+    before = learnt(looks=looked_at(learnt()))
+    vectors, sizes = before.vectors[:2] + 1, Sizes(before.areas[:2], before.widths[:2])
+    looks = looked_at(learnt())[:2] + 1
+    after = before.accept(vectors, ["cell", "cell"], sizes, looks)
+    np.testing.assert_array_equal(after.looks[-2:], looks)
+    blind = before.accept(vectors, ["cell", "cell"], sizes)
+    some = np.zeros((3, 4))
+    unseen = replace(blind, looks=np.zeros((0, 0))).judge(some).similarity
+    seen = blind.judge(some, 0.0, None, np.zeros((3, COLUMNS))).similarity
+    assert seen == pytest.approx(unseen)
 
 
 def test_a_bar_that_the_examples_do_not_pass_is_lowered() -> None:

@@ -20,6 +20,7 @@ from napari_sam_suite.engine.fewshot.candidates import (
 from napari_sam_suite.engine.fewshot.guided import guide_odds
 from napari_sam_suite.engine.fewshot.pooling import cells_per_pixel, descriptors
 from napari_sam_suite.engine.fewshot.quality import CHOSEN, rating_odds
+from napari_sam_suite.engine.fewshot.verifier import look_at
 from napari_sam_suite.engine.filters import choose
 from napari_sam_suite.engine.masks import Masks
 from napari_sam_suite.engine.params import AutoParams
@@ -127,27 +128,31 @@ class Seen:
     chosen : ndarray of bool, shape (N,)
         What the model would have found by itself, of which the odds know; none in
         exact mode.
+    looks : ndarray, shape (N, L), float32
+        See `verifier.look_at`; L is 0 for models without a verifier and in exact mode.
     """
 
     masks: Masks
     vectors: NDArray[np.float32]
     odds: NDArray[np.float64]
     chosen: NDArray[np.bool_]
+    looks: NDArray[np.float32]
 
     @property
     def nbytes(self) -> int:
         """Memory of the masks and descriptors, in bytes."""
-        return self.masks.nbytes + self.vectors.nbytes
+        return self.masks.nbytes + self.vectors.nbytes + self.looks.nbytes
 
     @classmethod
     def join(cls, parts: list[Seen]) -> Seen:
         """Candidates of all regions of a frame."""
-        vectors = [p.vectors for p in parts if len(p.masks)] or [parts[0].vectors]
+        filled = [p for p in parts if len(p.masks)] or parts[:1]
         return cls(
             Masks.concat([p.masks for p in parts]),
-            np.concatenate(vectors),
+            np.concatenate([p.vectors for p in filled]),
             np.concatenate([p.odds for p in parts]),
             np.concatenate([p.chosen for p in parts]),
+            np.concatenate([p.looks for p in filled]),
         )
 
     def select(self, rows: NDArray[np.integer]) -> Seen:
@@ -157,6 +162,7 @@ class Seen:
             self.vectors[rows],
             self.odds[rows],
             self.chosen[rows],
+            self.looks[rows],
         )
 
 
@@ -211,9 +217,11 @@ def look(
     rating[: len(chosen)] += 1
     masks = drop_duplicates(masks, rating, _REPEAT, region.origin)
     own = np.arange(len(masks)) < len(chosen)
-    rated = rating_odds(masks, model.spec.auto) + guide_odds(embedding, masks, region)
+    rated = rating_odds(masks, model.spec.auto)
+    guided = guide_odds(embedding, masks, region)
     vectors = descriptors(embedding, masks, rgb, region)
-    return Seen(masks, vectors, rated + CHOSEN * own, own)
+    looks = look_at(embedding, masks, rgb, region, rated, guided)
+    return Seen(masks, vectors, rated + guided + CHOSEN * own, own, looks)
 
 
 def expected_points(embedding: Embedding, region: Region) -> NDArray[np.float64]:

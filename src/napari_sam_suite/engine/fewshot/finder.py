@@ -244,7 +244,7 @@ class FewShot:
         masks = exact_candidates(model, rgb, params, proposing, stop)
         vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
         none = np.zeros(len(masks))
-        return Seen(masks, vectors, none, none.astype(bool))
+        return Seen(masks, vectors, none, none.astype(bool), vectors[:, :0])
 
     def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
         if self.known is None or not len(seen.masks):
@@ -290,7 +290,9 @@ class FewShot:
 
     def _judge(self, seen: Seen, prototypes: Prototypes) -> Judgement:
         if self.params.mode == "fast":
-            return prototypes.judge(seen.vectors, seen.odds, seen.masks.area)
+            return prototypes.judge(
+                seen.vectors, seen.odds, seen.masks.area, seen.looks
+            )
         names = [*prototypes.tags, *prototypes.negatives]
         means = [
             prototype(prototypes.vectors[np.array(prototypes.labels) == n])

@@ -30,6 +30,7 @@ from napari_sam_suite.engine.fewshot.pooling import (
 from napari_sam_suite.engine.fewshot.progress import part_of
 from napari_sam_suite.engine.fewshot.prototypes import Prototypes
 from napari_sam_suite.engine.fewshot.scorer import Scorer
+from napari_sam_suite.engine.fewshot.verifier import look_at
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.models.protocol import weights_of
 
@@ -112,8 +113,10 @@ class Learner:
             masks, tags = examples.masks(frame)
             tiles = self._tiles(rgb, masks, sizes)
             for region, embedding, mine in tiles:
-                vectors = descriptors(embedding, masks.select(mine), rgb, region)
-                rows.add_examples(vectors, [(first + i, tags[i]) for i in mine])
+                drawn = masks.select(mine)
+                vectors = descriptors(embedding, drawn, rgb, region)
+                looks = look_at(embedding, drawn, rgb, region)
+                rows.add_examples(vectors, looks, [(first + i, tags[i]) for i in mine])
                 rows.add_cells(embedding, region, masks, vectors)
             likeness = rows.likeness()
             for region, embedding, mine in tiles:
@@ -157,6 +160,7 @@ class _Rows:
 
     rng: np.random.Generator
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    looks: list[NDArray[np.float32]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     rated: list[float] = field(default_factory=list)
@@ -167,11 +171,13 @@ class _Rows:
     def add_examples(
         self,
         vectors: NDArray[np.float32],
+        looks: NDArray[np.float32],
         named: list[tuple[int, str]],
         rated: float = np.nan,
     ) -> None:
         """Take descriptors, each with its example, and what rates the outline."""
         self.vectors.append(vectors)
+        self.looks.append(looks)
         self.rated += [rated] * len(named)
         self.groups += [number for number, _ in named]
         self.labels += [tag for _, tag in named]
@@ -219,6 +225,7 @@ class _Rows:
             if iou[best] >= _MATCH:
                 self.add_examples(
                     seen.vectors[i : i + 1],
+                    seen.looks[i : i + 1],
                     [(first + best, tags[best])],
                     float(seen.odds[i]),
                 )
@@ -261,6 +268,7 @@ class _Rows:
             negatives=examples.negatives,
             labels=tuple(self.labels[i] for i in order),
             vectors=np.concatenate(self.vectors)[order],
+            looks=np.concatenate(self.looks)[order],
             groups=np.array(self.groups, np.int64)[order],
             areas=sizes.areas,
             widths=sizes.widths,

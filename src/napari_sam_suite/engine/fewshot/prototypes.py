@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,13 +12,15 @@ from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import Calibration, probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.judgement import Judgement
+from napari_sam_suite.engine.fewshot.prototype_files import read_files, write_files
 from napari_sam_suite.engine.fewshot.quality import size_odds
 from napari_sam_suite.engine.fewshot.scorer import Scorer
-from napari_sam_suite.engine.formats.atomic import replacing
+from napari_sam_suite.engine.fewshot.verifier import verifier_id, verify
 from napari_sam_suite.engine.models.protocol import weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
 Mode = Literal["fast", "exact"]
 
-_VERSION = 2
 _LIKENESS, _SURE = 0.7, 4.0
 """Weight of the likeness beside the outline, and the most that its log-odds can speak
 for a candidate: of few examples they are too sure. Chosen on training images."""
+_ALIKE, _VERIFIED, _RATED, _MORE = 0.5, 0.5, 0.3, 0.1
+"""Weights of the likeness, of a verifier and of the model's own ratings where there is
+a verifier, which knows much of both; and log-odds of every candidate then. Chosen on
+training images, where a third more or less of each is about as good."""
 _FOUND, _CLEAR, _MOVED = 0.75, 1.0, 0.5
 """Part of the examples that usually reach these log-odds, each judged without itself.
 The bar is moved by half of what they have more, or miss. Chosen on training images,
@@ -47,8 +50,8 @@ _ARRAYS = (
     "rest",
     "cells",
     "cell_rest",
+    "looks",
 )
-_SUFFIXES = (".safetensors", ".json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,8 @@ class Prototypes:
     rated : ndarray, shape (n,), float32
         What rates the outline of each descriptor: `Seen.odds`. Not a number for
         outlines that a person drew.
+    looks : ndarray, shape (n, L), float32
+        What a verifier sees of each; see `verifier.look_at`. L is 0 without one.
     rest : ndarray, shape (m, D), float32
         Descriptors of what is known to be no such object.
     cells, cell_rest : ndarray, shape (n, C) and (k, C), float32
@@ -95,6 +100,7 @@ class Prototypes:
     cells: NDArray[np.float32] = field(default_factory=lambda: _none())
     cell_rest: NDArray[np.float32] = field(default_factory=lambda: _none())
     rated: NDArray[np.float32] = field(default_factory=lambda: _none().reshape(-1))
+    looks: NDArray[np.float32] = field(default_factory=lambda: _none())
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -150,7 +156,8 @@ class Prototypes:
         if not len(each) or not len(self.rated):
             return 0.0
         numbers = self.groups[mine]
-        odds = self._weigh(tag, each, self.rated[mine], self.areas[numbers])
+        looks = self.looks[mine] if self.looks.size else None
+        odds = self._weigh(tag, each, self.rated[mine], self.areas[numbers], looks)
         outlined = np.isfinite(odds)
         best = [odds[outlined & (numbers == n)] for n in np.unique(numbers[outlined])]
         if len(best) < _FEW:
@@ -164,16 +171,28 @@ class Prototypes:
         scores: NDArray[np.floating],
         ratings: NDArray[np.floating] | float,
         areas: NDArray[np.number] | None,
+        looks: NDArray[np.floating] | None,
     ) -> NDArray[np.float64]:
         """Log-odds (N,) of being of a tag, by likeness (N,) and outline."""
-        odds = _LIKENESS * temper(self.calibrations[tag].log_odds(scores)) + ratings
+        alike = temper(self.calibrations[tag].log_odds(scores))
+        if looks is not None and looks.size and self.looks.size:
+            verified = verify(looks, self.looks[self._drawn(tag)])
+            odds = _ALIKE * alike + _VERIFIED * verified + _RATED * ratings + _MORE
+        else:
+            odds = _LIKENESS * alike + ratings
         return odds if areas is None else odds + size_odds(areas, self._areas(tag))
+
+    def _drawn(self, tag: str) -> NDArray[np.intp]:
+        """The descriptor of every example of a tag as it was drawn: its first."""
+        mine = np.flatnonzero(self._of(tag))
+        return mine[np.unique(self.groups[mine], return_index=True)[1]]
 
     def judge(
         self,
         descriptors: NDArray[np.floating],
         ratings: NDArray[np.floating] | float = 0.0,
         areas: NDArray[np.number] | None = None,
+        looks: NDArray[np.floating] | None = None,
     ) -> Judgement:
         """Weigh for every tag how alike candidates are and how well outlined.
 
@@ -185,9 +204,11 @@ class Prototypes:
             See `fast.Seen.odds`.
         areas : ndarray, shape (N,), optional
             In pixels; unlike those of the examples of a tag they speak against it.
+        looks : ndarray, shape (N, L), optional
+            See `verifier.look_at`.
         """
         odds = [
-            self._weigh(tag, scorer.score(descriptors), ratings, areas)
+            self._weigh(tag, scorer.score(descriptors), ratings, areas, looks)
             + self.allowances[tag]
             for tag, scorer in self.scorers.items()
         ]
@@ -197,9 +218,15 @@ class Prototypes:
         return self.areas[np.unique(self.groups[self._of(tag)])]
 
     def accept(
-        self, vectors: NDArray[np.floating], labels: Sequence[str], sizes: Sizes
+        self,
+        vectors: NDArray[np.floating],
+        labels: Sequence[str],
+        sizes: Sizes,
+        looks: NDArray[np.floating] | None = None,
     ) -> Prototypes:
         """The same with more examples, such as objects that a person confirmed.
+
+        Without `looks` at them nothing is verified any more if it was before.
 
         Raises
         ------
@@ -218,9 +245,13 @@ class Prototypes:
         if len(rated):
             unrated = np.full(len(labels), np.nan, np.float32)
             rated = np.concatenate([rated, unrated])
+        every = np.zeros((len(self.labels) + len(labels), 0), np.float32)
+        if looks is not None and looks.shape[1:] == self.looks.shape[1:]:
+            every = np.concatenate([self.looks, np.asarray(looks, np.float32)])
         return replace(
             self,
             rated=rated,
+            looks=every,
             labels=(*self.labels, *labels),
             vectors=np.concatenate([self.vectors, np.asarray(vectors, np.float32)]),
             groups=np.concatenate([self.groups, more]),
@@ -274,60 +305,40 @@ class Prototypes:
         OutputError
             If the files cannot be written.
         """
-        from safetensors.numpy import save
-
-        path, about = prototype_files(path)
         card = {
-            "format": "napari-sam-suite prototypes",
-            "version": _VERSION,
             "model": self.model,
             "weights": self.weights,
+            "verifier": verifier_id(),
             "mode": self.mode,
             "tags": list(self.tags),
             "negatives": list(self.negatives),
             "labels": list(self.labels),
             "examples": len(self),
         }
-        arrays = {n: np.ascontiguousarray(getattr(self, n)) for n in _ARRAYS}
-        with replacing(path) as part:
-            part.write_bytes(save(arrays))
-        with replacing(about) as part:
-            part.write_text(json.dumps(card, indent=1), encoding="utf-8")
+        write_files(path, card, {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def load(cls, path: str | Path) -> Prototypes:
         """Read what `save` wrote.
+
+        Looks of another verifier, as of another release, are left out: what is found
+        is then judged without one.
 
         Raises
         ------
         ParameterError
             If a file is missing, damaged or something else.
         """
-        path, about = prototype_files(path)
-        for one in (path, about):
-            if not one.is_file():
-                raise ParameterError(
-                    f"There are no prototypes at {one}.",
-                    "Prototypes are two files, NAME.safetensors and NAME.json.",
-                )
-        try:
-            return cls._read(path)
-        except Exception as error:
-            # The readers raise a dozen unrelated types for a damaged file.
-            raise ParameterError(
-                f"{path.name} and its .json are damaged or hold no prototypes.",
-                "Save the prototypes again.",
-            ) from error
+        return read_files(path, cls._of_files)
 
     @classmethod
-    def _read(cls, path: Path) -> Prototypes:
-        from safetensors.numpy import load_file
-
-        about = prototype_files(path)[1]
-        card: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
-        if card["version"] != _VERSION or card["mode"] not in ("fast", "exact"):
-            raise ValueError(card["version"])
-        arrays = load_file(path)
+    def _of_files(
+        cls, card: dict[str, Any], arrays: dict[str, NDArray[Any]]
+    ) -> Prototypes:
+        if card["mode"] not in ("fast", "exact"):
+            raise ValueError(card["mode"])
+        if card.get("verifier") != verifier_id():
+            arrays["looks"] = arrays["vectors"][:, :0]
         found = cls(
             model=card["model"],
             weights=card["weights"],
@@ -350,21 +361,3 @@ def temper(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _none() -> NDArray[np.float32]:
     return np.zeros((0, 0), np.float32)
-
-
-def prototype_files(path: str | Path) -> tuple[Path, Path]:
-    """The two files of prototypes: arrays in the first, what they are in the second.
-
-    Raises
-    ------
-    ParameterError
-        If the path has no file name.
-    """
-    path = Path(path)
-    if path.name in ("", ".."):
-        raise ParameterError(
-            f"{str(path)!r} is no name for prototypes.",
-            "Give a file name, such as cells.safetensors.",
-        )
-    stem = path.stem if path.suffix.lower() in _SUFFIXES else path.name
-    return path.with_name(stem + _SUFFIXES[0]), path.with_name(stem + _SUFFIXES[1])

@@ -252,7 +252,7 @@ class Store:
 
 def _digest_prototypes(path: str) -> str:
     """SHA-256 of both files that prototypes are in."""
-    from napari_sam_suite.engine.fewshot.prototypes import prototype_files
+    from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
 
     digest = hashlib.sha256()
     for file in prototype_files(path):

@@ -25,6 +25,7 @@ STRIDE = 16
 WIDTH = 128
 FEATURE_SIZES = ((128, 128), (64, 64), (32, 32))
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
+VERIFIER = Path(__file__).with_name("verifier.safetensors")
 CARD = Path(__file__).with_name("card.json")
 
 _POSITION_SEED = 20
