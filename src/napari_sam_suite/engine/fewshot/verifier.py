@@ -17,7 +17,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from napari_sam_suite.engine.fewshot.patches import draw_patches
@@ -95,21 +94,32 @@ class Verifier:
 
 def _convolve(x: Floats, weight: Floats, bias: Floats, stride: int) -> Floats:
     """Pictures (N, Y, X, C), with an empty edge, under kernels (D, C, 3, 3)."""
+    n, rows, columns, channels = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    views = sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
-    n, rows, columns = views.shape[:3]
-    flat = views.reshape(n * rows * columns, -1)
-    found: Floats = flat @ weight.reshape(len(weight), -1).T + bias
-    return found.reshape(n, rows, columns, -1)
+    shape = (n, -(-rows // stride), -(-columns // stride))
+    views = np.empty((*shape, 3, 3, channels), np.float32)
+    for i in range(3):
+        for j in range(3):
+            views[:, :, :, i, j] = padded[
+                :, i : i + rows : stride, j : j + columns : stride
+            ]
+    kernels = weight.transpose(2, 3, 1, 0).reshape(9 * channels, -1)
+    found: Floats = views.reshape(-1, 9 * channels) @ kernels + bias
+    return found.reshape(*shape, -1)
 
 
 def _level(x: Floats, weight: Floats, bias: Floats) -> Floats:
     """Wu and He 2018, "Group normalization", of (N, Y, X, C)."""
-    grouped = x.reshape(*x.shape[:3], _GROUPS, -1)
-    mean = grouped.mean((1, 2, 4), keepdims=True)
-    spread = np.sqrt(grouped.var((1, 2, 4), keepdims=True) + _SMOOTH)
-    levelled: Floats = ((grouped - mean) / spread).reshape(x.shape) * weight + bias
-    return levelled
+    n, channels = len(x), x.shape[-1]
+    flat = x.reshape(n, -1, channels)
+    squares = np.einsum("npc,npc->nc", flat, flat) / flat.shape[1]
+    means, squares = (
+        sums.reshape(n, _GROUPS, -1).mean(2).repeat(channels // _GROUPS, 1)
+        for sums in (flat.mean(1), squares)
+    )
+    scale = weight / np.sqrt(np.maximum(squares - means**2, 0) + _SMOOTH)
+    levelled: Floats = flat * scale[:, None] + (bias - means * scale)[:, None]
+    return levelled.reshape(x.shape)
 
 
 def _spread(examples: Floats) -> Floats:
