@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of shards")
     parser.add_argument("--scenes", type=int, default=1350)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--epochs", type=float, default=7)
+    parser.add_argument("--epochs", type=float, default=7, help="0: only gather")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--out", type=Path, default=VERIFIER)
@@ -180,6 +180,8 @@ def main() -> None:
     model = load_model(spec, device="cpu", precision="float32")
     painter = Painter(split(load_real(args.data))[0], np.random.default_rng(args.seed))
     gather(model, painter, args.work, args.seed, args.scenes)
+    if not args.epochs:
+        return
     network = Network()
     if args.start:
         network.load_state_dict(load_file(args.start))

@@ -202,7 +202,7 @@ def test_candidates_are_verified_beside_the_examples_of_each_tag() -> None:
     only = learnt(tags=("bud",), negatives=(), looks=prototypes.looks)
     said = only.judge(some, 0.0, None, looks).similarity
     alike = temper(only.calibrations["bud"].log_odds(only.scorers["bud"].score(some)))
-    wanted = probability(0.1 + 0.5 * (alike + verify(looks, of_buds)))
+    wanted = probability(0.3 + 0.5 * (alike + verify(looks, of_buds)))
     assert said == pytest.approx(wanted)
 
 

@@ -31,7 +31,7 @@ Mode = Literal["fast", "exact"]
 _LIKENESS, _SURE = 0.7, 4.0
 """Weight of the likeness beside the outline, and the most that its log-odds can speak
 for a candidate: of few examples they are too sure. Chosen on training images."""
-_ALIKE, _VERIFIED, _RATED, _MORE = 0.5, 0.5, 0.3, 0.1
+_ALIKE, _VERIFIED, _RATED, _MORE = 0.5, 0.5, 0.3, 0.3
 """Weights of the likeness, of a verifier and of the model's own ratings where there is
 a verifier, which knows much of both; and log-odds of every candidate then. Chosen on
 training images, where a third more or less of each is about as good."""
