@@ -166,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of shards")
-    parser.add_argument("--scenes", type=int, default=1350)
+    parser.add_argument("--scenes", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--epochs", type=float, default=7, help="0: only gather")
     parser.add_argument("--rate", type=float, default=2e-3)
