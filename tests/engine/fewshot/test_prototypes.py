@@ -172,6 +172,13 @@ def test_looks_come_back_from_their_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after.looks, before.looks)
 
 
+def test_looks_that_are_of_something_else_are_told(tmp_path: Path) -> None:
+    path, _ = prototype_files(tmp_path / "cells")
+    learnt(looks=looked_at(learnt())[:9]).save(path)
+    with pytest.raises(ParameterError, match="damaged"):
+        Prototypes.load(path)
+
+
 @pytest.mark.parametrize("verifier", [None, "another"])
 def test_looks_of_another_verifier_do_not_count(
     tmp_path: Path, verifier: str | None

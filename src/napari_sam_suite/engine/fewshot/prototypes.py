@@ -348,8 +348,11 @@ class Prototypes:
             labels=tuple(card["labels"]),
             **{name: arrays[name] for name in _ARRAYS},
         )
-        if not len(found.labels) == len(found.vectors) == len(found.groups):
+        rows = len(found.labels)
+        if not rows == len(found.vectors) == len(found.groups):
             raise ValueError("the files do not belong together")
+        if found.looks.size and len(found.looks) != rows:
+            raise ValueError("looks and descriptors do not belong together")
         return found
 
 
