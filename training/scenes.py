@@ -48,7 +48,7 @@ _LOOSE = 0.55, 0.75
 """Parts of the model's thresholds that candidates must reach."""
 _EXPECTED, _ELSEWHERE = 120, 150
 """Points asked at most, those of the guide and others."""
-_KEPT = 110
+_KEPT = 80
 """Right candidates kept at most of a scene, and wrong ones."""
 _SHARD = 50
 
@@ -61,6 +61,8 @@ class Scene:
     ----------
     kind : str
     patches, examples : ndarray of float16, (N, 24, 24, 24) and (n, 24, 24, 24)
+    coarse, around : ndarray of float16, (N, 160, 6, 6) and (n, 160, 6, 6)
+        Of the masks and of the examples; see `draw_patches`.
     signs, sizes : ndarray of float32, (N, 6) and (n, 6)
     real : ndarray of float32, (N,)
         IoU with the object that a candidate shares most with.
@@ -70,10 +72,12 @@ class Scene:
 
     kind: str
     patches: np.ndarray
+    coarse: np.ndarray
     signs: np.ndarray
     real: np.ndarray
     which: np.ndarray
     examples: np.ndarray
+    around: np.ndarray
     sizes: np.ndarray
 
 
@@ -181,13 +185,20 @@ def look(model, painter: Painter) -> Scene | None:
     masks = masks.select(rows)
     rated = rating_odds(masks, model.spec.auto)
     guided = guide_odds(embedding, masks, region)
+    drawn, given = (
+        [
+            np.concatenate(parts).astype(np.float16)
+            for parts in zip(*draw_patches(embedding, some, rgb, region), strict=True)
+        ]
+        for some in (masks, examples)
+    )
     return Scene(
         kind,
-        draw_patches(embedding, masks, rgb, region).astype(np.float16),
+        *drawn,
         signs_of(embedding, masks, rated, guided),
         real[rows].astype(np.float32),
         which[rows],
-        draw_patches(embedding, examples, rgb, region).astype(np.float16),
+        *given,
         signs_of(embedding, examples, 0.0, 0.0),
     )
 

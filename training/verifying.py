@@ -21,7 +21,14 @@ from torch import nn
 
 from data import load_real, split
 from evaluate import weights_of
-from napari_sam_suite.engine.fewshot.verifier import FINE, SIGNS, SUMMARY
+from napari_sam_suite.engine.fewshot.verifier import (
+    BLEND,
+    COARSE,
+    FINE,
+    HIDDEN,
+    SIGNS,
+    SUMMARY,
+)
 from napari_sam_suite.engine.models.load import load_model
 from napari_sam_suite.engine.models.nano.config import VERIFIER, WEIGHTS
 from napari_sam_suite.engine.models.registry import find_model
@@ -38,36 +45,46 @@ _BETTER, _PAIRS = 0.1, 0.5
 """Difference of IoUs that is worth telling; weight of telling it."""
 _NAMED = slice(FINE + 1, FINE + 3)
 """Channels that say ways, down and across; those of colours come after one more."""
+_BLIND = 0.15
+"""Part of the coarse channels that is hidden, and of the scenes where all are."""
 _COLOURS = slice(FINE + 4, FINE + 7)
 
 
 class Network(nn.Module):
-    """`verifier.Verifier` as it is trained; both are compared in the tests."""
+    """`verifier.Verifier` as it is trained."""
 
     def __init__(self) -> None:
         super().__init__()
         widths = (FINE + 8, 32, 48, 64)
+        deep = widths[-1] + BLEND
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1, stride=1 + (k > 0))
             for k, (a, b) in enumerate(pairwise(widths))
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(4, n) for n in widths[1:])
-        self.summary = nn.Linear(2 * widths[-1], SUMMARY)
-        self.compare = nn.Linear(4 * SUMMARY + SIGNS + 1, 64)
+        self.layers.extend(nn.Conv2d(deep, deep, 3, padding=1) for _ in range(2))
+        self.norms = nn.ModuleList(
+            nn.GroupNorm(4, n) for n in (*widths[1:], deep, deep)
+        )
+        self.blend = nn.Linear(COARSE, BLEND)
+        self.summary = nn.Linear(2 * deep, SUMMARY)
+        self.compare = nn.Linear(5 * SUMMARY + SIGNS + 1, HIDDEN)
         self.dropout = nn.Dropout(0.15)
-        self.decide = nn.Linear(64, 2)
+        self.decide = nn.Linear(HIDDEN, 2)
 
-    def sum_up(self, patches: Tensor) -> Tensor:
-        """Sum up pictures (N, 24, 24, 24) in (N, 64)."""
-        x = patches
-        for layer, norm in zip(self.layers, self.norms, strict=True):
+    def sum_up(self, pictures: Tensor, coarse: Tensor) -> Tensor:
+        """Sum up pictures (N, 24, 24, 24) and (N, 160, 6, 6) in (N, 96)."""
+        x = pictures
+        for layer, norm in zip(self.layers[:3], self.norms[:3], strict=True):
             x = F.relu(norm(layer(x)))
-        mask = F.avg_pool2d(patches[:, -1:], 4)
+        x = torch.cat([x, self.blend(coarse.movedim(1, -1)).movedim(-1, 1)], 1)
+        for layer, norm in zip(self.layers[3:], self.norms[3:], strict=True):
+            x = x + F.relu(norm(layer(x)))
+        mask = F.avg_pool2d(pictures[:, -1:], 4)
         inside = (x * mask).sum((2, 3)) / (mask.sum((2, 3)) + 1e-3)
         return self.summary(torch.cat([x.mean((2, 3)), inside], 1))
 
     def forward(self, looks: Tensor, examples: Tensor) -> Tensor:
-        """Log-odds (N, 2) of masks by looks (N, 70) at them and (n, 70) at examples.
+        """Log-odds (N, 2) of masks by looks (N, 102) at them and (n, 102) at examples.
 
         The first are those of an IoU above 0.5, the second has the IoU as its chance.
         """
@@ -77,27 +94,39 @@ class Network(nn.Module):
         larger = signs[:, :1] - size.mean()
         unusual = (larger / (size.std() + 0.1)).abs().clip(max=4)
         mean = others.mean(0).expand_as(seen)
-        views = [seen, mean, off / (others.std(0) + 0.1), off.abs()]
+        nearest = others[torch.cdist(seen, others).argmin(1)]
+        views = [
+            seen,
+            mean,
+            off / (others.std(0) + 0.1),
+            off.abs(),
+            (seen - nearest).abs(),
+        ]
         hidden = self.compare(torch.cat([*views, signs[:, 1:], larger, unusual], 1))
         return self.decide(self.dropout(F.relu(hidden)))
 
 
-def turn(patches: Tensor, way: int, invert: bool, grey: bool) -> Tensor:
-    """Patches mirrored and turned in one of eight ways, with other colours."""
-    if way & 1:
-        patches = patches.flip(2)
-        patches[:, _NAMED.start] *= -1
-    if way & 2:
-        patches = patches.flip(3)
-        patches[:, _NAMED.start + 1] *= -1
+def turn(pictures: Tensor, way: int) -> Tensor:
+    """Pictures mirrored and turned in one of eight ways."""
+    for axis in (2, 3):
+        if way & (axis - 1):
+            pictures = pictures.flip(axis)
+    return (pictures.transpose(2, 3) if way & 4 else pictures).clone()
+
+
+def bend(pictures: Tensor, way: int, invert: bool, grey: bool) -> Tensor:
+    """Pictures turned, with what they name, and with other colours."""
+    pictures = turn(pictures, way)
+    for k in (0, 1):
+        if way & (k + 1):
+            pictures[:, _NAMED.start + k] *= -1
     if way & 4:
-        patches = patches.transpose(2, 3).clone()
-        patches[:, _NAMED] = patches[:, _NAMED].flip(1)
+        pictures[:, _NAMED] = pictures[:, _NAMED].flip(1)
     if invert:
-        patches[:, _COLOURS] *= -1
+        pictures[:, _COLOURS] *= -1
     if grey:
-        patches[:, _COLOURS] = patches[:, _COLOURS].mean(1, keepdim=True)
-    return patches
+        pictures[:, _COLOURS] = pictures[:, _COLOURS].mean(1, keepdim=True)
+    return pictures
 
 
 def losses(network: Network, scene: Scene, rng: np.random.Generator) -> Tensor:
@@ -105,15 +134,21 @@ def losses(network: Network, scene: Scene, rng: np.random.Generator) -> Tensor:
     rows = rng.permutation(len(scene.real))[:_EACH]
     few = rng.permutation(len(scene.examples))
     few = few[: int(rng.integers(3, len(few) + 1))]
-    patches = np.concatenate([scene.patches[rows], scene.examples[few]])
-    bent = turn(
-        torch.from_numpy(patches).float(),
-        int(rng.integers(8)),
-        rng.random() < 0.3,
-        rng.random() < 0.2,
+    way = int(rng.integers(8))
+    pictures, coarse = (
+        torch.from_numpy(np.concatenate([mine[rows], others[few]])).float()
+        for mine, others in (
+            (scene.patches, scene.examples),
+            (scene.coarse, scene.around),
+        )
     )
-    bent[:, :FINE] += 0.15 * torch.randn(1, FINE, 1, 1)
-    summary = network.sum_up(bent)
+    pictures = bend(pictures, way, rng.random() < 0.3, rng.random() < 0.2)
+    pictures[:, :FINE] += 0.15 * torch.randn(1, FINE, 1, 1)
+    # What is coarse knows much of the kind of image, and shall not be learnt by heart.
+    blind = _BLIND if rng.random() > _BLIND else 1.0
+    coarse = turn(coarse, way) + 0.1 * torch.randn(1, COARSE, 1, 1)
+    coarse *= F.dropout(torch.ones(1, COARSE, 1, 1), blind)
+    summary = network.sum_up(pictures, coarse)
     signs = torch.from_numpy(np.concatenate([scene.signs[rows], scene.sizes[few]]))
     looks = torch.cat([summary, signs], 1)
     said = network(looks[: len(rows)], looks[len(rows) :])
@@ -170,7 +205,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--epochs", type=float, default=7, help="0: only gather")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--start", type=Path, help="weights to go on from")
+    parser.add_argument(
+        "--start", type=Path, help="weights to begin with, as far as layers are alike"
+    )
     parser.add_argument("--out", type=Path, default=VERIFIER)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--threads", type=int, default=1)
@@ -184,7 +221,9 @@ def main() -> None:
         return
     network = Network()
     if args.start:
-        network.load_state_dict(load_file(args.start))
+        mine, given = network.state_dict(), load_file(args.start)
+        fitting = {k: v for k, v in given.items() if v.shape == mine[k].shape}
+        network.load_state_dict({**mine, **fitting})
     fit(network, load_scenes(args.work), args.epochs, args.rate, args.seed)
     save_file(network.state_dict(), args.out)
 

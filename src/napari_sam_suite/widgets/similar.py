@@ -252,7 +252,6 @@ class Similar(QObject):
                     seen.vectors[right],
                     [said[row][1] for row in right],
                     Sizes.of(seen.masks.select(right)),
-                    seen.looks[right],
                 )
             if wrong and finder.params.mode == "fast":
                 learnt = learnt.reject(seen.vectors[wrong])

@@ -268,6 +268,12 @@ def test_fast_mode_takes_its_sizes_from_the_examples() -> None:
     assert centres(search(few_shot("fast"), ColourSam(), image)) == {(24, 24)}
 
 
+def test_exact_mode_takes_a_smallest_area_above_all_examples() -> None:
+    params = FewShotParams(mode="exact", points_per_side=16, min_area=2000)
+    finder = FewShot(params, few_shot("exact").examples)
+    assert len(search(finder, ColourSam()).masks) == 0
+
+
 def test_exact_mode_never_hides_objects_of_the_examples_size() -> None:
     stack = open_image(
         dots((256, 256), (60, 60, RED), (60, 180, RED), radius=24)[None], axes="TYXC"

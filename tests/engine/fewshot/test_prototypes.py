@@ -209,7 +209,7 @@ def test_candidates_are_verified_beside_the_examples_of_each_tag() -> None:
     only = learnt(tags=("bud",), negatives=(), looks=prototypes.looks)
     said = only.judge(some, 0.0, None, looks).similarity
     alike = temper(only.calibrations["bud"].log_odds(only.scorers["bud"].score(some)))
-    wanted = probability(0.3 + 0.5 * (alike + verify(looks, of_buds)))
+    wanted = probability(0.5 + 0.5 * alike + 0.7 * verify(looks, of_buds))
     assert said == pytest.approx(wanted)
 
 
@@ -226,17 +226,26 @@ def test_only_outlines_that_a_person_drew_are_examples_for_the_verifier() -> Non
     assert two == pytest.approx(one)
 
 
-def test_what_a_person_confirms_is_verified_beside() -> None:
-    before = learnt(looks=looked_at(learnt()))
+def test_what_a_person_confirms_is_no_example_for_the_verifier(tmp_path: Path) -> None:
+    before = learnt(tags=("cell",), negatives=(), looks=looked_at(learnt()))
     vectors, sizes = before.vectors[:2] + 1, Sizes(before.areas[:2], before.widths[:2])
-    looks = looked_at(learnt())[:2] + 1
-    after = before.accept(vectors, ["cell", "cell"], sizes, looks)
-    np.testing.assert_array_equal(after.looks[-2:], looks)
-    blind = before.accept(vectors, ["cell", "cell"], sizes)
-    some = np.zeros((3, 4))
-    unseen = replace(blind, looks=np.zeros((0, 0))).judge(some).similarity
-    seen = blind.judge(some, 0.0, None, np.zeros((3, COLUMNS))).similarity
-    assert seen == pytest.approx(unseen)
+    before.accept(vectors, ["cell", "cell"], sizes).save(tmp_path / "cells")
+    after = Prototypes.load(tmp_path / "cells")
+    some, looks = np.zeros((3, 4)), np.random.default_rng(5).normal(size=(3, COLUMNS))
+    said = after.judge(some, 0.0, None, looks).similarity
+    score = after.scorers["cell"].score(some)
+    alike = temper(after.calibrations["cell"].log_odds(score))
+    verified = verify(looks, before.looks[:5])
+    assert said == pytest.approx(probability(0.5 + 0.5 * alike + 0.7 * verified))
+
+
+def test_a_tag_that_nobody_drew_is_not_verified() -> None:
+    unseen = looked_at(learnt())
+    unseen[5:10] = np.nan
+    prototypes = learnt(tags=("bud",), negatives=(), looks=unseen)
+    looks = np.zeros((3, COLUMNS))
+    said = prototypes.judge(np.zeros((3, 4)), 0.0, None, looks).similarity
+    assert np.isfinite(said).all()
 
 
 def test_a_bar_that_the_examples_do_not_pass_is_lowered() -> None:
@@ -264,6 +273,11 @@ def test_a_bar_that_the_examples_pass_easily_is_raised_by_half_of_it() -> None:
 def test_few_outlines_do_not_move_the_bar() -> None:
     assert rated(-5, 3).allowances["cell"] == 0
     assert rated(5, 3).allowances["cell"] == 0
+
+
+def test_a_verifier_needs_no_other_bar() -> None:
+    low = rated(-5)
+    assert replace(low, looks=looked_at(low)).allowances["cell"] == 0
 
 
 def test_files_of_another_version_are_refused(tmp_path: Path) -> None:

@@ -13,9 +13,15 @@ from engine.fewshot_fakes import ColourSam
 from napari_sam_suite.engine.composite import compose
 from napari_sam_suite.engine.fewshot.fast import Sizes, look
 from napari_sam_suite.engine.fewshot.params import FewShotParams
-from napari_sam_suite.engine.fewshot.patches import SIDE, draw_patches, sample
+from napari_sam_suite.engine.fewshot.patches import (
+    COARSE_SIDE,
+    SIDE,
+    draw_patches,
+    sample,
+)
 from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.fewshot.verifier import (
+    COARSE,
     COLUMNS,
     FINE,
     can_verify,
@@ -48,13 +54,28 @@ def embedded(size: float = 10.0) -> Embedding:
     guide = np.zeros((1, 5, 64, 64), np.float32)
     guide[0, 2], guide[0, 3] = (32 - y) / 8, (32 - x) / 8
     guide[0, 4] = np.log(size / 8)
-    fine = np.random.default_rng(0).normal(size=(1, FINE, 64, 64)).astype(np.float32)
-    return Embedding({"fine": fine, "guide": guide}, (256, 256), (256, 256))
+    rng = np.random.default_rng(0)
+    fine = rng.normal(size=(1, FINE, 64, 64)).astype(np.float32)
+    # Coarser features that tell their own row, at 16 and at 8 pixels a place.
+    image, middle = (
+        np.broadcast_to(((np.arange(n) + 0.5) * (256 / n))[:, None], (1, depth, n, n))
+        for n, depth in ((16, 128), (32, 32))
+    )
+    levels = {"fine": fine, "guide": guide, "image": image, "middle": middle}
+    return Embedding(
+        {name: np.asarray(level, np.float32) for name, level in levels.items()},
+        (256, 256),
+        (256, 256),
+    )
 
 
 def grey(shape: tuple[int, int] = (256, 256)) -> np.ndarray:
     levels = np.random.default_rng(1).integers(0, 255, (*shape, 3))
     return levels.astype(np.uint8)
+
+
+def pictures_of(*where) -> list[np.ndarray]:
+    return [np.concatenate(part) for part in zip(*draw_patches(*where), strict=True)]
 
 
 @cache
@@ -86,7 +107,7 @@ def upper_half(mask: np.ndarray) -> np.ndarray:
 
 def test_a_picture_shows_the_mask_in_its_middle_and_what_is_around() -> None:
     masks = boxes((100, 100, 140, 140), (20, 30, 120, 60))
-    drawn = draw_patches(embedded(), masks, grey(), WHOLE)
+    drawn, _ = pictures_of(embedded(), masks, grey(), WHOLE)
     assert drawn.shape == (2, FINE + 8, SIDE, SIDE)
     seen = drawn[:, -1]
     assert float(seen[0].mean()) == pytest.approx(1 / 1.6**2, rel=0.05)
@@ -96,17 +117,28 @@ def test_a_picture_shows_the_mask_in_its_middle_and_what_is_around() -> None:
     assert seen[0, 0, 0] == seen[1, 12, 0] == 0
 
 
+def test_coarser_features_are_those_around_the_mask() -> None:
+    masks = boxes((100, 100, 140, 140), (90, 30, 110, 60))
+    _, coarse = pictures_of(embedded(), masks, grey(), WHOLE)
+    assert coarse.shape == (2, COARSE, COARSE_SIDE, COARSE_SIDE)
+    # Six rows over 64 pixels around 120, and over 48 around 100, middle to middle.
+    steps = (np.arange(6) + 0.5) / 6 - 0.5
+    for seen, middle, reach in zip(coarse, (120, 100), (64, 48), strict=True):
+        rows = np.broadcast_to((middle + steps * reach)[:, None], seen.shape)
+        np.testing.assert_allclose(seen, rows, atol=0.01)
+
+
 def test_ways_are_told_from_the_middle_of_the_mask_in_sizes_of_it() -> None:
     # 4 pixels a place: place (32, 32) has its middle at pixel 129.5
     masks = boxes((110, 110, 150, 150), (90, 110, 130, 150))
-    ways = draw_patches(embedded(), masks, grey(), WHOLE)[:, NAMED]
+    ways = pictures_of(embedded(), masks, grey(), WHOLE)[0][:, NAMED]
     assert ways[0] == pytest.approx(np.zeros((2, SIDE, SIDE)), abs=0.02)
     assert ways[1, 0] == pytest.approx(np.full((SIDE, SIDE), 0.5), abs=0.02)
 
 
 def test_sizes_are_told_over_that_of_the_mask() -> None:
     masks = boxes((110, 110, 150, 150), (110, 110, 130, 130))
-    sizes = draw_patches(embedded(size=10), masks, grey(), WHOLE)[:, FINE + 3]
+    sizes = pictures_of(embedded(size=10), masks, grey(), WHOLE)[0][:, FINE + 3]
     assert float(sizes[0].mean()) == pytest.approx(0, abs=1e-4)
     assert float(sizes[1].mean()) == pytest.approx(np.log(2), abs=1e-4)
 
@@ -114,23 +146,24 @@ def test_sizes_are_told_over_that_of_the_mask() -> None:
 def test_brightness_and_contrast_of_the_image_do_not_show() -> None:
     masks, dark = boxes((100, 100, 140, 140)), grey() // 4
     colours = slice(FINE + 4, FINE + 7)
-    one = draw_patches(embedded(), masks, dark, WHOLE)[:, colours]
-    other = draw_patches(embedded(), masks, dark * 2 + 60, WHOLE)[:, colours]
+    one = pictures_of(embedded(), masks, dark, WHOLE)[0][:, colours]
+    other = pictures_of(embedded(), masks, dark * 2 + 60, WHOLE)[0][:, colours]
     assert np.abs(one - other).mean() < 0.2 < np.abs(one).mean()
 
 
 def test_a_mask_of_a_tile_is_seen_as_in_an_image_of_its_own() -> None:
     frame = grey((300, 400))
     tile = Region(20, 100, 276, 356)
-    alone = draw_patches(
+    alone = pictures_of(
         embedded(),
         boxes((60, 70, 100, 120)),
         np.ascontiguousarray(frame[20:276, 100:356]),
         WHOLE,
     )
     placed = boxes((80, 170, 120, 220), shape=(300, 400))
-    found = draw_patches(embedded(), placed, frame, tile)
-    np.testing.assert_allclose(found, alone, atol=1e-5)
+    found = pictures_of(embedded(), placed, frame, tile)
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_a_model_without_a_guide_has_no_verifier() -> None:
@@ -215,24 +248,34 @@ def test_the_order_of_the_examples_does_not_matter() -> None:
 def test_the_network_answers_as_in_torch() -> None:
     weights = {k: torch.from_numpy(v) for k, v in load_verifier().weights.items()}
     rng = np.random.default_rng(0)
-    patches = rng.normal(size=(70, FINE + 8, SIDE, SIDE)).astype(np.float32)
-    patches[:, -1] = patches[:, -1] > 0
+    pictures = rng.normal(size=(70, FINE + 8, SIDE, SIDE)).astype(np.float32)
+    pictures[:, -1] = pictures[:, -1] > 0
+    sides = (COARSE_SIDE, COARSE_SIDE)
+    coarse = rng.normal(size=(70, COARSE, *sides)).astype(np.float32)
 
     def layer(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
-    x = torch.from_numpy(patches)
+    x = torch.from_numpy(pictures)
     mask = F.avg_pool2d(x[:, -1:], 4)
     for k, stride in enumerate((1, 2, 2)):
         x = F.conv2d(x, *layer(f"layers.{k}"), stride=stride, padding=1)
         x = F.relu(F.group_norm(x, 4, *layer(f"norms.{k}")))
+    kernel, bias = layer("blend")
+    blended = F.conv2d(torch.from_numpy(coarse), kernel[..., None, None], bias)
+    x = torch.cat([x, blended], 1)
+    for k in (3, 4):
+        y = F.conv2d(x, *layer(f"layers.{k}"), padding=1)
+        x = x + F.relu(F.group_norm(y, 4, *layer(f"norms.{k}")))
     inside = (x * mask).sum((2, 3)) / (mask.sum((2, 3)) + 1e-3)
     summary = F.linear(torch.cat([x.mean((2, 3)), inside], 1), *layer("summary"))
-    found = load_verifier().sum_up(patches)
+    found = load_verifier().sum_up(pictures, coarse)
     np.testing.assert_allclose(found, summary.numpy(), atol=1e-4)
 
     signs = torch.from_numpy(rng.normal(size=(70, 6)).astype(np.float32))
     few = slice(0, 5)
+    apart = (summary[:, None] - summary[None, few]).pow(2).sum(2)
+    nearest = summary[few][apart.argmin(1)]
     off = summary - summary[few].mean(0)
     larger = signs[:, :1] - signs[few, 0].mean()
     unusual = (larger / (signs[few, 0].std() + 0.1)).abs().clip(max=4)
@@ -241,6 +284,7 @@ def test_the_network_answers_as_in_torch() -> None:
         summary[few].mean(0).expand_as(summary),
         off / (summary[few].std(0) + 0.1),
         off.abs(),
+        (summary - nearest).abs(),
         signs[:, 1:],
         larger,
         unusual,

@@ -8,6 +8,7 @@ from engine.batch.experiments import AUTO, recipe_of, write_stack
 from engine.fewshot.test_prototypes import learnt
 from napari_sam_suite.engine.batch.run import run_recipe
 from napari_sam_suite.engine.errors import MissingExtra, OutputError
+from napari_sam_suite.engine.fewshot import verifier
 from napari_sam_suite.engine.formats import extras
 from napari_sam_suite.engine.recipe import FewShot
 from napari_sam_suite.engine.store.collect import collect
@@ -78,6 +79,23 @@ def test_results_of_other_prototypes_in_the_same_file_are_refused(
     Store.create(recipe).begin({}, "weights")
     learnt(labels=("bud",) * 5 + ("cell",) * 5 + ("dirt",) * 5).save(path)
     with pytest.raises(OutputError, match=r"cells\.safetensors has changed"):
+        Store.create(recipe).begin({}, "weights")
+
+
+@pytest.mark.parametrize("mode", ["fast", "exact"])
+def test_few_shot_does_not_go_on_with_another_verifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    recipe = recipe_of(tmp_path / "*.tif", store=tmp_path / "store")
+    few = FewShot(params={"mode": mode}, prototypes=str(tmp_path / "cells"))
+    learnt().save(tmp_path / "cells")
+    recipe = recipe.model_copy(update={"capability": few})
+    Store.create(recipe).begin({}, "weights")
+    monkeypatch.setattr(verifier, "verifier_id", lambda: "newer")
+    if mode == "exact":  # which asks no verifier
+        Store.create(recipe).begin({}, "weights")
+        return
+    with pytest.raises(OutputError, match="few-shot of another release"):
         Store.create(recipe).begin({}, "weights")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,19 +10,64 @@ import numpy as np
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 _SAME = 0.5
 """Part of the smaller of two masks that they share when they are one object."""
+_CELLS = 100
+"""Most cells of a grid along a side of the frame."""
 
 
-def same_object(masks: Masks, i: int, others: Masks) -> bool:
-    """Whether mask `i` shares most of itself, or of the other, with one of `others`."""
-    for j in _near(masks.boxes[i], others.boxes):
-        shared = masks.intersection(i, int(j), others)
-        if shared > _SAME * min(masks.area[i], others.area[j]):
-            return True
-    return False
+class Nearby:
+    """Finds which of some boxes overlap another, by cells of a grid.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4)
+        As those of `Masks`; those are found that were added.
+    """
+
+    def __init__(self, boxes: NDArray[np.int32]) -> None:
+        self._boxes: list[list[int]] = boxes.tolist()
+        self._cells: dict[tuple[int, int], list[int]] = {}
+        sides = boxes[:, 2:] - boxes[:, :2]
+        usual = np.median(sides.max(1, initial=0)) if len(boxes) else 0
+        # A box as large as the frame shall not lie in countless cells.
+        least = boxes.max(initial=0) // _CELLS
+        self._side = max(int(usual), int(least), 1)
+
+    @classmethod
+    def of(cls, boxes: NDArray[np.int32]) -> Nearby:
+        """With all the boxes added."""
+        nearby = cls(boxes)
+        for j in range(len(boxes)):
+            nearby.add(j)
+        return nearby
+
+    def add(self, j: int) -> None:
+        """Let the box `j` be found from now on."""
+        for cell in self._covered(self._boxes[j]):
+            self._cells.setdefault(cell, []).append(j)
+
+    def to(self, box: NDArray[np.int32]) -> list[int]:
+        """Indices of the boxes that share a pixel with `box`, in order."""
+        y0, x0, y1, x1 = sides = box.tolist()
+        found = set()
+        for cell in self._covered(sides):
+            for j in self._cells.get(cell, ()):
+                v0, u0, v1, u1 = self._boxes[j]
+                if v0 < y1 and y0 < v1 and u0 < x1 and x0 < u1:
+                    found.add(j)
+        return sorted(found)
+
+    def _covered(self, box: list[int]) -> Iterator[tuple[int, int]]:
+        rows, columns = (
+            range(box[k] // self._side, (box[k + 2] - 1) // self._side + 1)
+            for k in (0, 1)
+        )
+        return product(rows, columns)
 
 
 def not_known(masks: Masks, known: Masks) -> NDArray[np.intp]:
@@ -32,7 +78,12 @@ def not_known(masks: Masks, known: Masks) -> NDArray[np.intp]:
     masks, known : Masks
         Of the same frame.
     """
-    new = [i for i in range(len(masks)) if not same_object(masks, i, known)]
+    nearby = Nearby.of(known.boxes)
+    new = [
+        i
+        for i in range(len(masks))
+        if not _is_one_of(masks, i, known, nearby.to(masks.boxes[i]))
+    ]
     return np.array(new, np.intp)
 
 
@@ -58,22 +109,24 @@ def resolve(
         Their indices.
     """
     kept: list[int] = []
+    nearby = Nearby(masks.boxes)
     for i in np.argsort(-np.asarray(rank), kind="stable").tolist():
         if masks.area[i] == 0:
             continue
-        near = _near(masks.boxes[i], masks.boxes[kept])
-        shared = ((masks.intersection(i, kept[n]), kept[n]) for n in near)
-        if all(s <= _SAME * min(masks.area[i], masks.area[j]) for s, j in shared):
+        if not _is_one_of(masks, i, masks, nearby.to(masks.boxes[i])):
             kept.append(i)
+            nearby.add(i)
     order = np.array(kept, np.intp)
     best = masks.select(order)
     return (_share_out(best) if exclusive else best), order
 
 
-def _near(box: NDArray[np.int32], boxes: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Which `boxes` overlap `box`."""
-    apart = (boxes[:, :2] >= box[2:]).any(1) | (boxes[:, 2:] <= box[:2]).any(1)
-    return np.flatnonzero(~apart)
+def _is_one_of(masks: Masks, i: int, others: Masks, near: list[int]) -> bool:
+    """Whether mask `i` shares most of itself, or of another, with one `near` it."""
+    return any(
+        masks.intersection(i, j, others) > _SAME * min(masks.area[i], others.area[j])
+        for j in near
+    )
 
 
 def _share_out(masks: Masks) -> Masks:

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 _MOST = 512 * 2**20
 """Bytes of candidates that are kept, of all frames together."""
+_UNVERIFIED = (
+    "The prototypes were learnt without the verifier of this release, so what is found "
+    "is judged by likeness and ratings alone; make them anew from the examples."
+)
 _SAFE = 2.0
 """Exact mode hides no mask smaller than this many times the largest example."""
 
@@ -88,6 +92,7 @@ class FewShot:
         self._bytes = 0
         # Until a frame is answered: it may be tried again, or fail for good.
         self._unsaid: tuple[str, ...] = ()
+        self._warned = False
 
     def check(self, spec: ModelSpec) -> None:
         """Make sure that everything fits the model, before it is loaded.
@@ -131,6 +136,9 @@ class FewShot:
             searching = part_of(report, first, count)
             seen = self._look(model, rgb, prototypes, searching, stop)
         seen = self._drop_known(seen, frame)
+        if seen.looks.size and not prototypes.looks.size and not self._warned:
+            self._unsaid += (_UNVERIFIED,)
+            self._warned = True
         notices, self._unsaid = self._unsaid, ()
         if self.keep:
             notices += self._keep(frame, seen)
@@ -240,7 +248,8 @@ class FewShot:
         params = self.params.resolved(model.spec)
         if params.max_area is None:
             largest = int(np.ceil(_SAFE * prototypes.areas.max()))
-            params = params.with_(max_area=min(max(1000, largest), 100_000))
+            least = params.min_area or 0
+            params = params.with_(max_area=min(max(1000, largest, least), 100_000))
         masks = exact_candidates(model, rgb, params, proposing, stop)
         vectors = crop_vectors(model, rgb, masks, params.occupancy, comparing, stop)
         none = np.zeros(len(masks))

@@ -1,9 +1,9 @@
 """Small pictures of masks, all in the same pose: what a verifier looks at.
 
 Around every mask a square is cut from the finest features, from the guide, the image
-and the mask itself, and each is brought to the same few places. What the guide says
-is told from the mask's own point of view: in a mask of one whole object all places name
-its middle and its size.
+and the mask itself, and each is brought to the same few places; coarser features, which
+know more of what is around, to fewer. What the guide says is told from the mask's own
+point of view: in a mask of one whole object all places name its middle and its size.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from scipy.ndimage import uniform_filter
 from napari_sam_suite.engine.guidance import Guidance
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from napari_sam_suite.engine.masks import Masks
     from napari_sam_suite.engine.models.protocol import Embedding
     from napari_sam_suite.engine.tiles import Region
 
-SIDE = 24
-"""Places of a picture in each direction."""
+SIDE, COARSE_SIDE = 24, 6
+"""Places of a picture in each direction, and of its coarse part."""
 _AROUND = 1.6
 """Side of the square over the longer side of the mask's box."""
 _BATCH = 64
+_COARSE = ("image", "middle")
+"""Levels of features of which the coarse part of a picture is."""
 _SURE, _FAR, _OTHER = 6.0, 4.0, 3.0
 """Bounds of the guide's logit, of the ways and of the logarithm of sizes."""
 _FLAT = 0.02
@@ -35,38 +39,36 @@ _FLAT = 0.02
 
 def draw_patches(
     embedding: Embedding, masks: Masks, rgb: NDArray[np.uint8], region: Region
-) -> NDArray[np.float32]:
-    """Pictures of masks.
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Pictures of masks, some at a time, for they are large.
 
     Parameters
     ----------
     embedding : Embedding
         Of the region, by a model with a guide.
     masks : Masks
-        N of them, none empty, in the coordinates of the frame.
+        None empty, in the coordinates of the frame.
     rgb : ndarray, shape (H, W, 3), uint8
         The whole frame.
     region : Region
         Where the embedding lies in the frame.
 
-    Returns
-    -------
-    ndarray, shape (N, C + 8, 24, 24), float32
+    Yields
+    ------
+    pictures : ndarray, shape (N, C + 8, 24, 24), float32
         The C finest features; from the guide the logit of being in an object, the way
         (y, x) from the mask's middle to the one that a place names, in sizes of the
         mask, and the logarithm of the size that it tells over the mask's; red, green
         and blue, less their means, over their spread; the mask.
+    coarse : ndarray, shape (N, D, 6, 6), float32
+        The coarsest features and those between, D channels together.
     """
     guidance = Guidance.of(embedding)
     assert guidance is not None, "only models with a guide have verifiers"
-    fine = embedding.maps()["fine"]
-    drawn = np.zeros((len(masks), len(fine) + 8, SIDE, SIDE), np.float32)
     if len(masks):
-        maps = _Maps(fine, guidance, rgb, region)
+        maps = _Maps(embedding.maps(), guidance, rgb, region)
         for first in range(0, len(masks), _BATCH):
-            rows = range(first, min(first + _BATCH, len(masks)))
-            drawn[rows.start : rows.stop] = maps.look(masks, rows)
-    return drawn
+            yield maps.look(masks, range(first, min(first + _BATCH, len(masks))))
 
 
 class _Pose(NamedTuple):
@@ -87,11 +89,12 @@ class _Maps:
 
     def __init__(
         self,
-        fine: NDArray[np.float32],
+        levels: dict[str, NDArray[np.float32]],
         guidance: Guidance,
         rgb: NDArray[np.uint8],
         region: Region,
     ) -> None:
+        fine = levels["fine"]
         inside, size = guidance.inside[None], np.log(guidance.size)[None]
         self.features = np.concatenate([fine, inside, guidance.named, size])
         part = rgb[region.y0 : region.y1, region.x0 : region.x1]
@@ -99,24 +102,41 @@ class _Maps:
         self.scale = guidance.scale
         self.region = region
         self.first = len(fine)
+        self.coarse = [levels[name] for name in _COARSE]
 
-    def look(self, masks: Masks, rows: range) -> NDArray[np.float32]:
-        """Pictures of some masks, (n, C, S, S)."""
+    def look(
+        self, masks: Masks, rows: range
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Pictures of some masks, (n, C, S, S), and their coarse parts."""
         poses = [self._pose(masks, i) for i in rows]
         y, x = np.stack([p.y for p in poses]), np.stack([p.x for p in poses])
-        places = [
-            (at + 0.5) * side / length - 0.5
-            for at, side, length in zip(
-                (y, x), self.features.shape[1:], self.region.shape, strict=True
-            )
-        ]
-        features = sample(self.features, *places)
+        features = self._sample(self.features, y, x)
         self._turn(features, poses)
         colours = sample(self.colours, y, x)
         spread = colours.std((1, 2, 3), keepdims=True, ddof=1)
         colours = (colours - colours.mean((2, 3), keepdims=True)) / (spread + _FLAT)
         drawn = np.stack([p.mask for p in poses])[:, None]
-        return np.concatenate([features, colours, drawn], 1)
+        means = [
+            at.reshape(len(poses), COARSE_SIDE, -1).mean(2, dtype=float)
+            for at in (y, x)
+        ]
+        coarse = [self._sample(level, *means) for level in self.coarse]
+        return np.concatenate([features, colours, drawn], 1), np.concatenate(coarse, 1)
+
+    def _sample(
+        self,
+        maps: NDArray[np.float32],
+        y: NDArray[np.float64],
+        x: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """Maps at rows and columns of pixels of the region."""
+        places = [
+            (at + 0.5) * side / length - 0.5
+            for at, side, length in zip(
+                (y, x), maps.shape[1:], self.region.shape, strict=True
+            )
+        ]
+        return sample(maps, *places)
 
     def _pose(self, masks: Masks, i: int) -> _Pose:
         crop, (top, left) = masks.crop(i)

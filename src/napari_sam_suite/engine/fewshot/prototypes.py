@@ -31,14 +31,15 @@ Mode = Literal["fast", "exact"]
 _LIKENESS, _SURE = 0.7, 4.0
 """Weight of the likeness beside the outline, and the most that its log-odds can speak
 for a candidate: of few examples they are too sure. Chosen on training images."""
-_ALIKE, _VERIFIED, _RATED, _MORE = 0.5, 0.5, 0.3, 0.3
+_ALIKE, _VERIFIED, _RATED, _MORE = 0.5, 0.7, 0.3, 0.5
 """Weights of the likeness, of a verifier and of the model's own ratings where there is
 a verifier, which knows much of both; and log-odds of every candidate then. Chosen on
 training images, where a third more or less of each is about as good."""
 _FOUND, _CLEAR, _MOVED = 0.75, 1.0, 0.5
 """Part of the examples that usually reach these log-odds, each judged without itself.
 The bar is moved by half of what they have more, or miss. Chosen on training images,
-where 0.5 to 0.8, 1 to 2 and 0.25 to 0.5 are about as good."""
+where 0.5 to 0.8, 1 to 2 and 0.25 to 0.5 are about as good. With a verifier, which sees
+the examples themselves, it is better not to move it."""
 _FEW = 4
 """Examples that the model outlines rightly from which that can be said."""
 _ARRAYS = (
@@ -79,7 +80,8 @@ class Prototypes:
         What rates the outline of each descriptor: `Seen.odds`. Not a number for
         outlines that a person drew.
     looks : ndarray, shape (n, L), float32
-        What a verifier sees of each; see `verifier.look_at`. L is 0 without one.
+        What a verifier sees of each; see `verifier.look_at`. L is 0 without one. Not
+        numbers for objects that a person confirmed; see `accept`.
     rest : ndarray, shape (m, D), float32
         Descriptors of what is known to be no such object.
     cells, cell_rest : ndarray, shape (n, C) and (k, C), float32
@@ -120,7 +122,7 @@ class Prototypes:
 
     @cached_property
     def allowances(self) -> dict[str, float]:
-        """Log-odds given to every candidate of a tag.
+        """Log-odds given to every candidate of a tag where there is no verifier.
 
         Examples that pass the bar easily, each of them judged without itself, raise
         it, for what is like them will pass too. Those that hardly pass lower it, and
@@ -153,11 +155,10 @@ class Prototypes:
     def _allowance(self, tag: str) -> float:
         mine, scorer = self._of(tag), self.scorers[tag]
         each = scorer.held_out_each()
-        if not len(each) or not len(self.rated):
+        if not len(each) or not len(self.rated) or self.looks.size:
             return 0.0
         numbers = self.groups[mine]
-        looks = self.looks[mine] if self.looks.size else None
-        odds = self._weigh(tag, each, self.rated[mine], self.areas[numbers], looks)
+        odds = self._weigh(tag, each, self.rated[mine], self.areas[numbers], None)
         outlined = np.isfinite(odds)
         best = [odds[outlined & (numbers == n)] for n in np.unique(numbers[outlined])]
         if len(best) < _FEW:
@@ -171,20 +172,27 @@ class Prototypes:
         scores: NDArray[np.floating],
         ratings: NDArray[np.floating] | float,
         areas: NDArray[np.number] | None,
-        looks: NDArray[np.floating] | None,
+        verified: NDArray[np.floating] | None,
     ) -> NDArray[np.float64]:
         """Log-odds (N,) of being of a tag, by likeness (N,) and outline."""
         alike = temper(self.calibrations[tag].log_odds(scores))
-        if looks is not None and looks.size and self.looks.size:
-            verified = verify(looks, self.looks[self._drawn(tag)])
-            odds = _ALIKE * alike + _VERIFIED * verified + _RATED * ratings + _MORE
-        else:
+        if verified is None:
             odds = _LIKENESS * alike + ratings
+        else:
+            odds = _ALIKE * alike + _VERIFIED * verified + _RATED * ratings + _MORE
         return odds if areas is None else odds + size_odds(areas, self._areas(tag))
+
+    def _verify(
+        self, tag: str, looks: NDArray[np.floating] | None
+    ) -> NDArray[np.float64] | None:
+        if looks is None or not looks.size or not self.looks.size:
+            return None
+        drawn = self._drawn(tag)
+        return verify(looks, self.looks[drawn]) if len(drawn) else None
 
     def _drawn(self, tag: str) -> NDArray[np.intp]:
         """The descriptor of every example of a tag as it was drawn: its first."""
-        mine = np.flatnonzero(self._of(tag))
+        mine = np.flatnonzero(self._of(tag) & np.isfinite(self.looks).all(1))
         return mine[np.unique(self.groups[mine], return_index=True)[1]]
 
     def judge(
@@ -208,7 +216,13 @@ class Prototypes:
             See `verifier.look_at`.
         """
         odds = [
-            self._weigh(tag, scorer.score(descriptors), ratings, areas, looks)
+            self._weigh(
+                tag,
+                scorer.score(descriptors),
+                ratings,
+                areas,
+                self._verify(tag, looks),
+            )
             + self.allowances[tag]
             for tag, scorer in self.scorers.items()
         ]
@@ -222,11 +236,11 @@ class Prototypes:
         vectors: NDArray[np.floating],
         labels: Sequence[str],
         sizes: Sizes,
-        looks: NDArray[np.floating] | None = None,
     ) -> Prototypes:
         """The same with more examples, such as objects that a person confirmed.
 
-        Without `looks` at them nothing is verified any more if it was before.
+        The verifier compares with outlines that a person drew, and not with these: on
+        training images it became worse when it did.
 
         Raises
         ------
@@ -245,13 +259,14 @@ class Prototypes:
         if len(rated):
             unrated = np.full(len(labels), np.nan, np.float32)
             rated = np.concatenate([rated, unrated])
-        every = np.zeros((len(self.labels) + len(labels), 0), np.float32)
-        if looks is not None and looks.shape[1:] == self.looks.shape[1:]:
-            every = np.concatenate([self.looks, np.asarray(looks, np.float32)])
+        looks = self.looks
+        if looks.size:
+            unseen = np.full((len(labels), looks.shape[1]), np.nan, np.float32)
+            looks = np.concatenate([looks, unseen])
         return replace(
             self,
             rated=rated,
-            looks=every,
+            looks=looks,
             labels=(*self.labels, *labels),
             vectors=np.concatenate([self.vectors, np.asarray(vectors, np.float32)]),
             groups=np.concatenate([self.groups, more]),

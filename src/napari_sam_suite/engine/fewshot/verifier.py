@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from napari_sam_suite.engine.fewshot.patches import draw_patches
 from napari_sam_suite.engine.models.nano.config import VERIFIER
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 
 FINE = 16
 """Channels of the finest features that the network was trained with."""
-SUMMARY, SIGNS = 64, 6
+COARSE, BLEND = 160, 32
+"""Channels of the coarser features, and what they are blended to."""
+HIDDEN = 96
+"""Width of the comparison."""
+SUMMARY, SIGNS = 96, 6
 """Numbers that a picture is summed up in, and numbers beside them; see `look_at`."""
 COLUMNS = SUMMARY + SIGNS
 _USUAL = (5.0, 0.7, 0.8, 0.7, -0.5, 0.0)
@@ -41,14 +46,16 @@ _GROUPS, _SMOOTH = 4, 1e-5
 """Groups of channels that are brought to one level and spread."""
 _LEAST_SPREAD = 0.1
 _FAR = 4.0
-_BATCH = 64
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """The network: three layers of convolutions, a summary, and a comparison.
+    """The network: five layers of convolutions, a summary, and a comparison.
+
+    Three layers bring the pictures to the places of their coarse parts; two more look
+    at both together, and add what they see.
 
     It is small enough for NumPy, so that it answers alike wherever a model runs.
 
@@ -60,29 +67,38 @@ class Verifier:
 
     weights: dict[str, Floats]
 
-    def sum_up(self, patches: Floats) -> Floats:
-        """Sum up pictures (N, 24, 24, 24), see `draw_patches`, in (N, 64)."""
-        x = patches.transpose(0, 2, 3, 1)
+    def sum_up(self, pictures: Floats, coarse: Floats) -> Floats:
+        """Sum up (N, 24, 24, 24) and (N, 160, 6, 6), see `draw_patches`, in (N, 96)."""
+        x = pictures.transpose(0, 2, 3, 1)
         mask = x[..., -1:].reshape(len(x), 6, 4, 6, 4, 1).mean((2, 4))
         for k, stride in enumerate((1, 2, 2)):
-            x = _convolve(x, *self._layer(f"layers.{k}"), stride)
-            x = np.maximum(_level(x, *self._layer(f"norms.{k}")), 0)
+            x = self._see(x, k, stride)
+        blended = self._linear("blend", coarse.transpose(0, 2, 3, 1))
+        x = np.concatenate([x, blended], -1)
+        for k in (3, 4):
+            x = x + self._see(x, k)
         inside = (x * mask).sum((1, 2)) / (mask.sum((1, 2)) + 1e-3)
         return self._linear("summary", np.concatenate([x.mean((1, 2)), inside], 1))
 
     def compare(self, looks: Floats, examples: Floats) -> Floats:
-        """Log-odds (N,) of masks by looks (N, 70) at them and (n, 70) at examples."""
+        """Log-odds (N,) of masks by looks (N, 102) at them and (n, 102) at examples."""
         seen, signs = looks[:, :SUMMARY], looks[:, SUMMARY:]
         others, size = examples[:, :SUMMARY], examples[:, SUMMARY]
         mean = np.broadcast_to(others.mean(0), seen.shape)
         off = seen - mean
         larger = signs[:, :1] - size.mean()
         unusual = np.minimum(np.abs(larger / _spread(size)), _FAR)
-        views = [seen, mean, off / _spread(others), np.abs(off)]
+        nearest = others[cdist(seen, others).argmin(1)]
+        views = [seen, mean, off / _spread(others), np.abs(off), np.abs(seen - nearest)]
         every = np.concatenate([*views, signs[:, 1:], larger, unusual], 1)
         hidden = np.maximum(self._linear("compare", every), 0)
         # The second answer, of the IoU itself, only helps to train.
         return self._linear("decide", hidden)[:, 0]
+
+    def _see(self, x: Floats, k: int, stride: int = 1) -> Floats:
+        x = _convolve(x, *self._layer(f"layers.{k}"), stride)
+        found: Floats = np.maximum(_level(x, *self._layer(f"norms.{k}")), 0)
+        return found
 
     def _layer(self, name: str) -> tuple[Floats, Floats]:
         return self.weights[f"{name}.weight"], self.weights[f"{name}.bias"]
@@ -175,20 +191,19 @@ def look_at(
 
     Returns
     -------
-    ndarray, shape (N, 70), float32
-        A picture of each, summed up in 64 numbers, and signs: the logarithm of the area
+    ndarray, shape (N, 102), float32
+        A picture of each, summed up in 96 numbers, and signs: the logarithm of the area
         in places of the guide, the model's ratings, how full the box is, and the
         odds given. Of a model without a verifier (N, 0).
     """
     if not can_verify(embedding):
         return np.zeros((len(masks), 0), np.float32)
     verifier = load_verifier()
-    patches = draw_patches(embedding, masks, rgb, region)
-    summary = np.zeros((len(masks), SUMMARY), np.float32)
-    for first in range(0, len(masks), _BATCH):
-        part = np.s_[first : first + _BATCH]
-        summary[part] = verifier.sum_up(patches[part])
-    return np.concatenate([summary, signs_of(embedding, masks, rated, guided)], 1)
+    summed = [np.zeros((0, SUMMARY), np.float32)]
+    for pictures, coarse in draw_patches(embedding, masks, rgb, region):
+        summed.append(verifier.sum_up(pictures, coarse))
+    signs = signs_of(embedding, masks, rated, guided)
+    return np.concatenate([np.concatenate(summed), signs], 1)
 
 
 def signs_of(
@@ -220,7 +235,7 @@ def verify(
 
     Parameters
     ----------
-    looks, examples : ndarray, shape (N, 70) and (n, 70)
+    looks, examples : ndarray, shape (N, 102) and (n, 102)
         From `look_at`; n > 0.
     """
     several, few = np.asarray(looks, np.float32), np.asarray(examples, np.float32)

@@ -146,12 +146,22 @@ class Store:
         Raises
         ------
         OutputError
-            If the results that are there come from other weights, or from other
-            prototypes in a file of the same name.
+            If the results that are there come from other weights, from other prototypes
+            in a file of the same name, or from few-shot with another verifier.
         """
         self.check_weights(weights)
         made_with = {"weights": weights, "file": stamp}
         capability = self.recipe.capability
+        if isinstance(capability, FewShot) and capability.params.mode == "fast":
+            from napari_sam_suite.engine.fewshot.verifier import verifier_id
+
+            made_with["verifier"] = verifier_id()
+            if self.made_with.get("verifier") not in (None, made_with["verifier"]):
+                raise OutputError(
+                    f"{self.place.address} holds what few-shot of another release "
+                    "found, which judges masks otherwise.",
+                    "Give another `store`, or delete this one.",
+                )
         if isinstance(capability, FewShot) and capability.prototypes:
             made_with["prototypes"] = _digest_prototypes(capability.prototypes)
             if self.made_with.get("prototypes") not in (None, made_with["prototypes"]):
