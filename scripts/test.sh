@@ -44,9 +44,27 @@ tests() {
     return "$failed"
 }
 
+# Qt and the software OpenGL below it kill the process once in a great many windows.
+# Then, and only then, the tests run once more, and what was going on is shown.
 run_tests() {
+    local status=0
+    pass "$@" || status=$?
+    if [ "$status" -gt 128 ]; then
+        printf '\n== The tests were killed by signal %d; once more.\n' $((status - 128))
+        status=0
+        pass "$@" || status=$?
+    fi
+    return "$status"
+}
+
+pass() {
+    local trace status=0
+    trace=$(mktemp -p "$scratch")
     xvfb-run -a -s "-screen 0 1920x1200x24" \
-        python -m pytest -m "not gpu and not checkpoint" "$@"
+        python -X faulthandler -m pytest -m "not gpu and not checkpoint" "$@" \
+        2> >(tee "$trace" >&2) || status=$?
+    [ "$status" -le 128 ] || grep -A 40 "^Current thread" "$trace" | cut -c -200 || true
+    return "$status"
 }
 
 check style ruff check .
