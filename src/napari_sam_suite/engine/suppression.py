@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+from napari_sam_suite.engine.nearby import Nearby
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,18 +89,18 @@ def suppress_overlaps(masks: Masks, order: NDArray[np.intp]) -> NDArray[np.intp]
     Goes through `order`; a mask is dropped when its IoU with a kept one is above one
     half.
     """
-    index = _Grid(masks)
+    nearby = Nearby(masks.boxes)
     kept: list[int] = []
     for i in order.tolist():
         if masks.area[i] == 0:
             continue
-        for j in index.near(i):
+        for j in nearby.to(masks.boxes[i]):
             shared = masks.intersection(i, j)
             if shared > _SAME * (masks.area[i] + masks.area[j] - shared):
                 break
         else:
             kept.append(i)
-            index.add(i)
+            nearby.add(i)
     return np.array(kept, np.intp)
 
 
@@ -121,29 +122,3 @@ def make_exclusive(masks: Masks) -> Masks:
         owner[where] |= free
         builder.add_like(masks, i, free, (y0, x0))
     return builder.build()
-
-
-class _Grid:
-    """Which kept masks have boxes near a mask's box, by cells of the frame."""
-
-    _cell = 64
-
-    def __init__(self, masks: Masks) -> None:
-        self._boxes = masks.boxes.tolist()
-        self._cells: dict[tuple[int, int], list[int]] = {}
-
-    def _covered(self, i: int) -> list[tuple[int, int]]:
-        y0, x0, y1, x1 = self._boxes[i]
-        c = self._cell
-        return [
-            (y, x)
-            for y in range(y0 // c, (y1 - 1) // c + 1)
-            for x in range(x0 // c, (x1 - 1) // c + 1)
-        ]
-
-    def add(self, i: int) -> None:
-        for cell in self._covered(i):
-            self._cells.setdefault(cell, []).append(i)
-
-    def near(self, i: int) -> set[int]:
-        return {j for cell in self._covered(i) for j in self._cells.get(cell, ())}

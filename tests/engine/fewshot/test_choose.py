@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_sam_suite.engine.fewshot.choose import Nearby, not_known, resolve
+from napari_sam_suite.engine.fewshot.choose import not_known, resolve
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 
 SHAPE = (60, 90)
@@ -58,23 +58,35 @@ def test_what_is_new_is_what_comparing_all_with_all_says(seed: int) -> None:
     assert 10 < len(plain) < len(masks) - 10
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_boxes_nearby_are_those_that_share_a_pixel(seed: int) -> None:
-    masks = blots(60, seed)
-    nearby = Nearby.of(masks.boxes)
-    filled = []
-    for y0, x0, y1, x1 in masks.boxes.tolist():
-        filled.append(np.zeros(SHAPE, bool))
-        filled[-1][y0:y1, x0:x1] = True
-    for one, box in zip(filled, masks.boxes, strict=True):
-        assert nearby.to(box) == [
-            j for j, two in enumerate(filled) if (one & two).any()
-        ]
+def box(y0: int, x0: int, y1: int, x1: int) -> np.ndarray:
+    mask = np.zeros(SHAPE, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
 
 
-def test_no_boxes_have_nothing_nearby() -> None:
-    none = Nearby.of(Masks.empty(SHAPE).boxes)
-    assert none.to(np.array([0, 0, 5, 5], np.int32)) == []
+def drawn(*masks: np.ndarray) -> Masks:
+    builder = MaskBuilder(SHAPE)
+    for mask in masks:
+        builder.add(mask, (0, 0))
+    return builder.build()
+
+
+def test_pixels_of_known_objects_stay_theirs() -> None:
+    known, found = drawn(box(0, 0, 10, 10)), drawn(box(0, 6, 10, 20))
+    left, _ = resolve(found, np.ones(1), known=known)
+    assert np.array_equal(left.full(0), box(0, 10, 10, 20))
+    whole, _ = resolve(found, np.ones(1), exclusive=False, known=known)
+    assert np.array_equal(whole.full(0), box(0, 6, 10, 20))
+
+
+def test_a_mask_of_which_others_leave_nothing_is_dropped() -> None:
+    between = box(0, 5, 10, 15)
+    known = drawn(box(0, 0, 10, 10), box(0, 10, 10, 20))
+    masks, kept = resolve(drawn(between, box(30, 30, 40, 40)), np.ones(2), known=known)
+    assert kept.tolist() == [1] and len(masks) == 1
+    better = drawn(box(0, 0, 10, 10), between, box(0, 10, 10, 20))
+    _, kept = resolve(better, np.array([3.0, 1.0, 2.0]))
+    assert kept.tolist() == [0, 2]
 
 
 class Counted(np.ndarray):

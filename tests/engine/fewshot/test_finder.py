@@ -10,7 +10,7 @@ import pytest
 from engine.fewshot_fakes import BLUE, GREEN, RED, ColourSam, dots, tagged
 from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, ParameterError
 from napari_sam_suite.engine.fewshot import finder as finder_module
-from napari_sam_suite.engine.fewshot.examples import choose_examples
+from napari_sam_suite.engine.fewshot.examples import choose_examples, draw_masks
 from napari_sam_suite.engine.fewshot.finder import FewShot
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import FrameIndex
@@ -61,6 +61,19 @@ def centres(found) -> set[tuple[int, int]]:
 def test_objects_like_the_examples_are_found_and_others_not(mode: str) -> None:
     found = search(few_shot(mode), ColourSam())
     assert centres(found) == {(y, x) for y, x, _ in ALSO_RED}
+
+
+def test_finds_share_no_pixel_with_the_examples_at_any_threshold() -> None:
+    finder, beside = few_shot("fast", keep=True), tagged(SHAPE, (24, 29, "red"))
+    finder.known = beside
+    found = search(finder, ColourSam())
+    for masks in (found.masks, finder.filter(FIRST, 0.2).masks):
+        assert (24, 23) in centres(replace(found, masks=masks))
+        taken = draw_masks(beside.at(FIRST), SHAPE).full(0)
+        assert not any((masks.full(i) & taken).any() for i in range(len(masks)))
+    finder.params = finder.params.with_(overlap="allow")
+    again = finder.filter(FIRST)
+    assert sum(again.masks.area) > sum(found.masks.area)
 
 
 @BOTH
@@ -234,7 +247,9 @@ def test_a_run_too_large_to_be_filtered_keeps_nothing_and_says_so_once(
 def test_a_frame_searched_twice_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     one = few_shot("fast", keep=True)
     search(one, ColourSam())
-    monkeypatch.setattr(finder_module, "_MOST", one.seen[FIRST].nbytes)
+    known = draw_masks(one.known.at(FIRST), SHAPE)
+    held = one.seen[FIRST].nbytes + known.nbytes
+    monkeypatch.setattr(finder_module, "_MOST", held)
     search(one, ColourSam())
     assert len(one.filter(FIRST).masks) == len(ALSO_RED)
 

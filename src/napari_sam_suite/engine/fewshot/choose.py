@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+from napari_sam_suite.engine.nearby import Nearby
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 _SAME = 0.5
 """Part of the smaller of two masks that they share when they are one object."""
-_CELLS = 100
-"""Most cells of a grid along a side of the frame."""
-
-
-class Nearby:
-    """Finds which of some boxes overlap another, by cells of a grid.
-
-    Parameters
-    ----------
-    boxes : ndarray, shape (N, 4)
-        As those of `Masks`; those are found that were added.
-    """
-
-    def __init__(self, boxes: NDArray[np.int32]) -> None:
-        self._boxes: list[list[int]] = boxes.tolist()
-        self._cells: dict[tuple[int, int], list[int]] = {}
-        sides = boxes[:, 2:] - boxes[:, :2]
-        usual = np.median(sides.max(1, initial=0)) if len(boxes) else 0
-        # A box as large as the frame shall not lie in countless cells.
-        least = boxes.max(initial=0) // _CELLS
-        self._side = max(int(usual), int(least), 1)
-
-    @classmethod
-    def of(cls, boxes: NDArray[np.int32]) -> Nearby:
-        """With all the boxes added."""
-        nearby = cls(boxes)
-        for j in range(len(boxes)):
-            nearby.add(j)
-        return nearby
-
-    def add(self, j: int) -> None:
-        """Let the box `j` be found from now on."""
-        for cell in self._covered(self._boxes[j]):
-            self._cells.setdefault(cell, []).append(j)
-
-    def to(self, box: NDArray[np.int32]) -> list[int]:
-        """Indices of the boxes that share a pixel with `box`, in order."""
-        y0, x0, y1, x1 = sides = box.tolist()
-        found = set()
-        for cell in self._covered(sides):
-            for j in self._cells.get(cell, ()):
-                v0, u0, v1, u1 = self._boxes[j]
-                if v0 < y1 and y0 < v1 and u0 < x1 and x0 < u1:
-                    found.add(j)
-        return sorted(found)
-
-    def _covered(self, box: list[int]) -> Iterator[tuple[int, int]]:
-        rows, columns = (
-            range(box[k] // self._side, (box[k + 2] - 1) // self._side + 1)
-            for k in (0, 1)
-        )
-        return product(rows, columns)
 
 
 def not_known(masks: Masks, known: Masks) -> NDArray[np.intp]:
@@ -88,7 +34,11 @@ def not_known(masks: Masks, known: Masks) -> NDArray[np.intp]:
 
 
 def resolve(
-    masks: Masks, rank: NDArray[np.floating], *, exclusive: bool = True
+    masks: Masks,
+    rank: NDArray[np.floating],
+    *,
+    exclusive: bool = True,
+    known: Masks | None = None,
 ) -> tuple[Masks, NDArray[np.intp]]:
     """Keep the best of every group of nested or repeated masks.
 
@@ -99,7 +49,10 @@ def resolve(
     rank : ndarray, shape (N,)
         The higher, the better.
     exclusive : bool
-        Give pixels that two kept masks still share to the better one.
+        Give pixels that two kept masks still share to the better one, and those of
+        the `known` to none.
+    known : Masks, optional
+        Objects that are there already. A mask is dropped when they leave nothing of it.
 
     Returns
     -------
@@ -118,7 +71,11 @@ def resolve(
             nearby.add(i)
     order = np.array(kept, np.intp)
     best = masks.select(order)
-    return (_share_out(best) if exclusive else best), order
+    if exclusive:
+        best = _share_out(best, Masks.empty(masks.shape) if known is None else known)
+        left = np.flatnonzero(best.area)
+        best, order = best.select(left), order[left]
+    return best, order
 
 
 def _is_one_of(masks: Masks, i: int, others: Masks, near: list[int]) -> bool:
@@ -129,14 +86,24 @@ def _is_one_of(masks: Masks, i: int, others: Masks, near: list[int]) -> bool:
     )
 
 
-def _share_out(masks: Masks) -> Masks:
-    """Every pixel to the first mask that claims it; `masks` are the best ones first."""
+def _share_out(masks: Masks, known: Masks) -> Masks:
+    """Every free pixel to the first mask that claims it; `masks` are best first."""
     taken = np.zeros(masks.shape, bool)
+    for i in range(len(known)):
+        crop, _, where = _place(known, i)
+        taken[where] |= crop
     builder = MaskBuilder(masks.shape)
     for i in range(len(masks)):
-        crop, (y0, x0) = masks.crop(i)
-        where = np.s_[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]
-        free = crop & ~taken[where]
+        crop, origin, where = _place(masks, i)
+        builder.add_like(masks, i, crop & ~taken[where], origin)
         taken[where] |= crop
-        builder.add_like(masks, i, free, (y0, x0))
     return builder.build()
+
+
+def _place(
+    masks: Masks, i: int
+) -> tuple[NDArray[np.bool_], tuple[int, int], tuple[slice, slice]]:
+    """Mask `i` inside its box, the box's (y0, x0), and where it is in the frame."""
+    crop, (y0, x0) = masks.crop(i)
+    where = slice(y0, y0 + crop.shape[0]), slice(x0, x0 + crop.shape[1])
+    return crop, (y0, x0), where

@@ -23,7 +23,7 @@ from napari_sam_suite.engine.fewshot.judgement import Judgement
 from napari_sam_suite.engine.fewshot.learn import Learner, learn_exact
 from napari_sam_suite.engine.fewshot.progress import part_of
 from napari_sam_suite.engine.finder import Found
-from napari_sam_suite.engine.masks import pixel_ids
+from napari_sam_suite.engine.masks import Masks, pixel_ids
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -89,6 +89,7 @@ class FewShot:
             )
         self._name = str(uuid4())
         self._tiles: dict[str, Seen] = {}
+        self._known: dict[FrameIndex, Masks] = {}
         self._bytes = 0
         # Until a frame is answered: it may be tried again, or fail for good.
         self._unsaid: tuple[str, ...] = ()
@@ -135,14 +136,15 @@ class FewShot:
         else:
             searching = part_of(report, first, count)
             seen = self._look(model, rgb, prototypes, searching, stop)
-        seen = self._drop_known(seen, frame)
+        known = self._draw_known(frame, seen.masks.shape)
+        seen = seen.select(not_known(seen.masks, known))
         if seen.looks.size and not prototypes.looks.size and not self._warned:
             self._unsaid += (_UNVERIFIED,)
             self._warned = True
         notices, self._unsaid = self._unsaid, ()
         if self.keep:
-            notices += self._keep(frame, seen)
-        return replace(self._choose(frame, seen, prototypes), notices=notices)
+            notices += self._keep(frame, seen, known)
+        return replace(self._choose(frame, seen, known, prototypes), notices=notices)
 
     def filter(
         self,
@@ -168,13 +170,13 @@ class FewShot:
             raise ParameterError(
                 "This frame was not searched.", "Search it first, with keep=True."
             )
-        seen, ids = self.seen[frame], self.ids[frame]
+        seen, ids, known = self.seen[frame], self.ids[frame], self._known[frame]
         free = np.ones(len(seen.masks), bool)
         rows = [ids[one] for one in settled if one in ids]
         if rows:
             free[:] = False
             free[not_known(seen.masks, seen.masks.select(rows))] = True
-        return self._choose(frame, seen, self.prototypes, threshold, free)
+        return self._choose(frame, seen, known, self.prototypes, threshold, free)
 
     def learn(self, model: SamModel, report: Report, stop: Stop) -> Prototypes:
         """What the examples teach, as the first frame would be searched with."""
@@ -186,22 +188,22 @@ class FewShot:
         self._tiles = learner.seen
         return prototypes
 
-    def _keep(self, frame: FrameIndex, seen: Seen) -> tuple[str, ...]:
+    def _keep(self, frame: FrameIndex, seen: Seen, known: Masks) -> tuple[str, ...]:
         """Keep what was seen; once it is too much, nothing, and say so."""
         if self.too_much:
             return ()
         if frame in self.seen:
-            self._bytes -= self.seen[frame].nbytes
-        self._bytes += seen.nbytes
+            self._bytes -= self.seen[frame].nbytes + self._known[frame].nbytes
+        self._bytes += seen.nbytes + known.nbytes
         if self._bytes > _MOST:
-            self.seen.clear()
-            self.ids.clear()
+            for kept in (self.seen, self.ids, self._known):
+                kept.clear()
             self.too_much = (
                 "This run is too large to be filtered by another threshold; search "
                 "fewer frames."
             )
             return (self.too_much,)
-        self.seen[frame] = seen
+        self.seen[frame], self._known[frame] = seen, known
         self.ids[frame] = {}
         return ()
 
@@ -255,16 +257,16 @@ class FewShot:
         none = np.zeros(len(masks))
         return Seen(masks, vectors, none, none.astype(bool), vectors[:, :0])
 
-    def _drop_known(self, seen: Seen, frame: FrameIndex) -> Seen:
-        if self.known is None or not len(seen.masks):
-            return seen
-        known = draw_masks(self.known.at(frame), seen.masks.shape)
-        return seen.select(not_known(seen.masks, known))
+    def _draw_known(self, frame: FrameIndex, shape: tuple[int, int]) -> Masks:
+        if self.known is None:
+            return Masks.empty(shape)
+        return draw_masks(self.known.at(frame), shape)
 
     def _choose(
         self,
         frame: FrameIndex,
         seen: Seen,
+        known: Masks,
         prototypes: Prototypes,
         threshold: float | None = None,
         free: NDArray[np.bool_] | bool = True,
@@ -286,6 +288,7 @@ class FewShot:
             masks.select(passed),
             rank[passed],
             exclusive=self.params.overlap == "exclusive",
+            known=known,
         )
         rows = passed[order]
         columns = _columns(judged.select(rows))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam_suite.engine.fewshot.choose import Nearby
 from napari_sam_suite.engine.fewshot.fast import Seen, Sizes, cell_features
 from napari_sam_suite.engine.fewshot.pooling import (
     cells_per_pixel,
@@ -24,6 +23,7 @@ from napari_sam_suite.engine.fewshot.scorer import Scorer
 from napari_sam_suite.engine.fewshot.verifier import look_at
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.models.protocol import weights_of
+from napari_sam_suite.engine.nearby import Nearby
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
