@@ -282,24 +282,43 @@ def test_frames_finished_before_a_stop_are_kept_the_one_in_work_too() -> None:
     assert [part.frame.time for part in job.parts] == [0, 1, 2]
 
 
-def test_frames_finished_before_a_failure_are_kept() -> None:
-    pixels = np.array([grey(ONE_BOX)] * 5)
+class Damaged:
+    """A movie of which some planes can be looked at once, and not again."""
 
-    class Damaged:
-        shape, dtype = pixels.shape, pixels.dtype
+    def __init__(self, *bad: int) -> None:
+        self.pixels = np.array([grey(ONE_BOX)] * 5)
+        self.shape, self.dtype = self.pixels.shape, self.pixels.dtype
+        self.bad, self.reads = bad, 0
 
-        def __getitem__(self, key: Any) -> np.ndarray:
-            if key[0] == 3 and self.reads > 5:
-                raise OSError("bad sector")
-            self.reads += 1
-            return pixels[key]
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if key[0] in self.bad and self.reads >= 5:
+            raise OSError("bad sector")
+        self.reads += 1
+        return self.pixels[key]
 
-        reads = 0
 
+@pytest.mark.parametrize(
+    ("bad", "kept", "told"),
+    [
+        ((3,), [0, 1, 2, 4], "Time 4 of 5"),
+        ((0, 3), [1, 2, 4], "2 of 5 frames cannot be read. The first: .*Time 1 of 5"),
+        ((0, 1, 2, 3, 4), [], "5 of 5 frames cannot be read"),
+    ],
+)
+def test_frames_that_cannot_be_read_do_not_stop_the_others(
+    bad: tuple[int, ...], kept: list[int], told: str
+) -> None:
     job = Listener()
-    with pytest.raises(ImageError, match="Time 4 of 5"):
-        run(open_image(Damaged(), axes="TYX"), job=job)
-    assert [part.frame.time for part in job.parts] == [0, 1, 2]
+    with pytest.raises(ImageError, match=told):
+        run(open_image(Damaged(*bad), axes="TYX"), job=job)
+    assert [part.frame.time for part in job.parts] == kept
+    done, total, _ = job.progress[-1]
+    assert done == total
+
+
+def test_a_run_of_frames_that_cannot_be_read_can_be_stopped() -> None:
+    with pytest.raises(Cancelled):
+        run(open_image(Damaged(1, 2, 3, 4), axes="TYX"), job=Listener(stop_after=1))
 
 
 def test_what_overlaps_leave_is_not_below_the_smallest_area() -> None:

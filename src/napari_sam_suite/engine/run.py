@@ -80,8 +80,9 @@ def run_frames(
 
     While one frame is on the device, `pool` makes polygons of the one before. Intensity
     limits are found once for all frames, so that a time-lapse does not flicker. A
-    frame of one colour among others has no objects, and the job is told. `run` is
-    written into every row of the features.
+    frame of one colour among others has no objects, and the job is told. A frame that
+    cannot be read does not stop the others; it is told in the end. `run` is written
+    into every row of the features.
 
     Returns
     -------
@@ -91,7 +92,8 @@ def run_frames(
     Raises
     ------
     ImageError
-        If the only frame is of one colour, or has no finite pixel.
+        If the only frame is of one colour, or has no finite pixel; or, when all the
+        others are done, if some could not be read.
     Cancelled
         If the job was stopped; frames finished by then were handed to `job`.
     """
@@ -100,6 +102,7 @@ def run_frames(
     source = describe(image, model, finder, fixed)
     results: list[FrameResult] = []
     blank: list[FrameIndex] = []
+    unread: list[ImageError] = []
     pending: Future[FrameResult] | None = None
     for text in image.notices:
         job.notice(text)
@@ -120,7 +123,16 @@ def run_frames(
             def report(done: int, total: int, text: str, number: int = number) -> None:
                 job.report(number * total + done, len(chosen) * total, text)
 
-            rgb = see_frame(image, frame, fixed, alone=len(chosen) == 1)
+            try:
+                rgb = see_frame(image, frame, fixed, alone=len(chosen) == 1)
+            except ImageError as error:
+                if job.stopping():
+                    raise Cancelled from None
+                unread.append(error)
+                report(1, 1, "Not read")
+                collect(pending)
+                pending = None
+                continue
             if rgb is None:
                 if job.stopping():
                     raise Cancelled
@@ -135,6 +147,8 @@ def run_frames(
             collect(last)
     finally:
         collect(pending)
+    if unread:
+        raise _tell_unread(unread, len(chosen))
     if blank:
         job.notice(_tell_blank(blank, len(chosen), image))
     lost = sum((r.losses for r in results), start=Losses())
@@ -263,6 +277,16 @@ def see_frame(
     raise ImageError(
         f"{what} is one colour everywhere, so there is nothing to find.",
         "Check the image, its limits and the choice of `channels`.",
+    )
+
+
+def _tell_unread(unread: Sequence[ImageError], count: int) -> ImageError:
+    first = unread[0]
+    if len(unread) == 1:
+        return first
+    return ImageError(
+        f"{len(unread)} of {count} frames cannot be read. The first: {first.message}",
+        first.hint,
     )
 
 
