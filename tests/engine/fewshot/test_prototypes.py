@@ -17,6 +17,7 @@ from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.judgement import Judgement
 from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
 from napari_sam_suite.engine.fewshot.prototypes import Prototypes, temper
+from napari_sam_suite.engine.fewshot.quality import size_odds
 from napari_sam_suite.engine.fewshot.verifier import COLUMNS, verify
 from napari_sam_suite.engine.models.protocol import weights_of
 
@@ -140,15 +141,17 @@ def test_candidates_get_the_tag_that_they_are_most_like() -> None:
 
 
 def test_the_margin_is_the_distance_to_the_second_tag() -> None:
-    judged = Judgement.of(["a", "b", "c"], np.array([[0.2, 0.9, 0.6]]))
+    scores, ranks = np.array([[0.2, 0.9, 0.6]]), np.array([[7.0, 5.0, 9.0]])
+    judged = Judgement.of(["a", "b", "c"], scores, ranks)
     assert judged.tags == ["b"]
     assert judged.runners_up == ["c"]
     assert judged.similarity == pytest.approx([0.9])
     assert judged.margin == pytest.approx([0.3])
+    assert judged.rank.tolist() == [5]
 
 
 def test_the_margin_of_a_single_tag_is_the_distance_to_the_background() -> None:
-    judged = Judgement.of(["a"], np.array([[0.7]]))
+    judged = Judgement.of(["a"], np.array([[0.7]]), np.array([[5.0]]))
     assert judged.runners_up == [""]
     assert judged.margin == pytest.approx([0.7])
 
@@ -211,6 +214,26 @@ def test_candidates_are_verified_beside_the_examples_of_each_tag() -> None:
     alike = temper(only.calibrations["bud"].log_odds(only.scorers["bud"].score(some)))
     wanted = probability(0.5 + 0.5 * alike + 0.7 * verify(looks, of_buds))
     assert said == pytest.approx(wanted)
+
+
+def test_outlines_of_one_object_are_ranked_without_what_they_are_like() -> None:
+    prototypes = learnt(tags=("cell",), negatives=(), looks=looked_at(learnt()))
+    looks = np.random.default_rng(5).normal(size=(3, COLUMNS))
+    areas = np.array([50, 50, 500])
+    near, far = (np.full((3, 4), shift, float) for shift in (9, -9))
+    one, two = (prototypes.judge(some, 0.0, areas, looks) for some in (near, far))
+    assert (one.similarity > two.similarity).all()
+    outlined = 0.7 * verify(looks, prototypes.looks[:5])
+    assert one.rank == pytest.approx(outlined + size_odds(areas, np.full(5, 50)))
+    assert two.rank == pytest.approx(one.rank)
+    rated = prototypes.judge(near, np.array([3.0, 0, 0]), areas, looks)
+    assert rated.similarity[0] > one.similarity[0]
+    assert rated.rank == pytest.approx(one.rank)
+
+
+def test_without_a_verifier_outlines_are_ranked_by_all_that_is_known() -> None:
+    judged = learnt().judge(np.array([[9.0, 0, 0, 0], [1, 0, 0, 0]]), 0.5)
+    assert probability(judged.rank) == pytest.approx(judged.similarity)
 
 
 def test_only_outlines_that_a_person_drew_are_examples_for_the_verifier() -> None:

@@ -280,13 +280,9 @@ class FewShot:
         least = SUGGESTED if asked == "auto" else float(asked)
         wanted = np.array([tag in prototypes.tags for tag in judged.tags], bool)
         passed = np.flatnonzero(wanted & free & (judged.similarity >= least))
-        rank = judged.similarity
-        if self.params.mode == "exact":
-            # A cosine says nothing of the outline.
-            rank = rank * np.maximum(masks.scores * masks.stability, 0)
         best, order = resolve(
             masks.select(passed),
-            rank[passed],
+            judged.rank[passed],
             exclusive=self.params.overlap == "exclusive",
             known=known,
         )
@@ -310,9 +306,10 @@ class FewShot:
             prototype(prototypes.vectors[np.array(prototypes.labels) == n])
             for n in names
         ]
-        return Judgement.of(
-            names, np.stack([cosines(seen.vectors, m) for m in means], 1)
-        )
+        alike = np.stack([cosines(seen.vectors, m) for m in means], 1)
+        # A cosine says nothing of the outline.
+        rated = np.maximum(seen.masks.scores * seen.masks.stability, 0)
+        return Judgement.of(names, alike, alike * rated[:, None])
 
 
 def _columns(judged: Judgement) -> dict[str, list[object]]:

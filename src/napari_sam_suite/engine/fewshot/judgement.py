@@ -25,12 +25,15 @@ class Judgement:
         With the best tag: its probability in fast mode, the cosine in exact mode.
     margin : ndarray, shape (N,)
         Distance to the similarity of the second tag, or to 0, the background.
+    rank : ndarray, shape (N,)
+        Among several outlines of one object that of the highest is the best.
     """
 
     tags: list[str]
     runners_up: list[str]
     similarity: NDArray[np.float64]
     margin: NDArray[np.float64]
+    rank: NDArray[np.float64]
 
     def select(self, rows: NDArray[np.integer]) -> Judgement:
         """Of some of the candidates."""
@@ -39,15 +42,28 @@ class Judgement:
             [self.runners_up[i] for i in rows],
             self.similarity[rows],
             self.margin[rows],
+            self.rank[rows],
         )
 
     @classmethod
-    def of(cls, names: Sequence[str], scores: NDArray[np.float64]) -> Judgement:
-        """Judge scores (N, T) of the tags `names`."""
+    def of(
+        cls,
+        names: Sequence[str],
+        scores: NDArray[np.float64],
+        ranks: NDArray[np.float64],
+    ) -> Judgement:
+        """Judge scores (N, T) of the tags `names`, with the rank (N, T) of each."""
         order = np.argsort(-scores, 1, kind="stable")
-        best = np.take_along_axis(scores, order[:, :1], 1)[:, 0]
-        tags = [names[i] for i in order[:, 0]]
-        if len(names) == 1:
-            return cls(tags, [""] * len(tags), best, best - 0.0)
-        second = np.take_along_axis(scores, order[:, 1:2], 1)[:, 0]
-        return cls(tags, [names[i] for i in order[:, 1]], best, best - second)
+        best, second = (
+            np.take_along_axis(numbers, order[:, k : k + 1], 1).sum(1)
+            for numbers, k in ((scores, 0), (scores, 1))
+        )
+        rank = np.take_along_axis(ranks, order[:, :1], 1)[:, 0]
+        runners_up = [names[i] for i in order[:, 1]] if len(names) > 1 else None
+        return cls(
+            [names[i] for i in order[:, 0]],
+            runners_up or [""] * len(scores),
+            best,
+            best - second,
+            rank,
+        )

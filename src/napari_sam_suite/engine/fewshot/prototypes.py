@@ -180,7 +180,12 @@ class Prototypes:
             odds = _LIKENESS * alike + ratings
         else:
             odds = _ALIKE * alike + _VERIFIED * verified + _RATED * ratings + _MORE
-        return odds if areas is None else odds + size_odds(areas, self._areas(tag))
+        return odds + self._sized(tag, areas)
+
+    def _sized(
+        self, tag: str, areas: NDArray[np.number] | None
+    ) -> NDArray[np.float64] | float:
+        return 0.0 if areas is None else size_odds(areas, self._areas(tag))
 
     def _verify(
         self, tag: str, looks: NDArray[np.floating] | None
@@ -215,18 +220,19 @@ class Prototypes:
         looks : ndarray, shape (N, L), optional
             See `verifier.look_at`.
         """
-        odds = [
-            self._weigh(
-                tag,
-                scorer.score(descriptors),
-                ratings,
-                areas,
-                self._verify(tag, looks),
-            )
-            + self.allowances[tag]
-            for tag, scorer in self.scorers.items()
-        ]
-        return Judgement.of(list(self.scorers), probability(np.stack(odds, 1)))
+        odds, ranks = [], []
+        for tag, scorer in self.scorers.items():
+            alike, verified = scorer.score(descriptors), self._verify(tag, looks)
+            of_tag = self._weigh(tag, alike, ratings, areas, verified)
+            odds.append(of_tag + self.allowances[tag])
+            if verified is None:
+                ranks.append(odds[-1])
+            else:
+                # The core of an object is more like it than all of it, and the
+                # verifier has seen the ratings.
+                ranks.append(_VERIFIED * verified + self._sized(tag, areas))
+        scores = probability(np.stack(odds, 1))
+        return Judgement.of(list(self.scorers), scores, np.stack(ranks, 1))
 
     def _areas(self, tag: str) -> NDArray[np.float32]:
         return self.areas[np.unique(self.groups[self._of(tag)])]
