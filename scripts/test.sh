@@ -9,6 +9,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export NAPARI_CONFIG=$scratch/settings.yaml
 export PATH=$PWD/.venv/bin:$PATH
+unset PYTHONDONTWRITEBYTECODE
 failed=()
 
 check() {
