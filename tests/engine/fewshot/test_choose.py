@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_sam_suite.engine.fewshot.choose import not_known, resolve
+from napari_sam_suite.engine.fewshot.choose import not_known, resolve, share_out
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 
 SHAPE = (60, 90)
@@ -41,7 +41,7 @@ def test_what_is_kept_is_what_comparing_all_with_all_keeps(seed: int) -> None:
     for i in np.argsort(-rank, kind="stable").tolist():
         if masks.area[i] and not any(alike(masks, i, masks, j) for j in plain):
             plain.append(i)
-    _, kept = resolve(masks, rank)
+    kept = resolve(masks, rank)
     assert kept.tolist() == plain
     assert 10 < len(kept) < len(masks) - 10
 
@@ -73,20 +73,24 @@ def drawn(*masks: np.ndarray) -> Masks:
 
 def test_pixels_of_known_objects_stay_theirs() -> None:
     known, found = drawn(box(0, 0, 10, 10)), drawn(box(0, 6, 10, 20))
-    left, _ = resolve(found, np.ones(1), known=known)
+    left, _ = share_out(found, known)
     assert np.array_equal(left.full(0), box(0, 10, 10, 20))
-    whole, _ = resolve(found, np.ones(1), exclusive=False, known=known)
-    assert np.array_equal(whole.full(0), box(0, 6, 10, 20))
+
+
+def test_pixels_of_two_are_of_the_first() -> None:
+    found = drawn(box(0, 6, 10, 20), box(0, 0, 10, 10))
+    left, _ = share_out(found, Masks.empty(SHAPE))
+    assert np.array_equal(left.full(0), box(0, 6, 10, 20))
+    assert np.array_equal(left.full(1), box(0, 0, 10, 6))
 
 
 def test_a_mask_of_which_others_leave_nothing_is_dropped() -> None:
-    between = box(0, 5, 10, 15)
+    between, apart = box(0, 5, 10, 15), box(30, 30, 40, 40)
     known = drawn(box(0, 0, 10, 10), box(0, 10, 10, 20))
-    masks, kept = resolve(drawn(between, box(30, 30, 40, 40)), np.ones(2), known=known)
-    assert kept.tolist() == [1] and len(masks) == 1
-    better = drawn(box(0, 0, 10, 10), between, box(0, 10, 10, 20))
-    _, kept = resolve(better, np.array([3.0, 1.0, 2.0]))
-    assert kept.tolist() == [0, 2]
+    masks, left = share_out(drawn(between, apart), known)
+    assert left.tolist() == [1] and np.array_equal(masks.full(0), apart)
+    _, left = share_out(drawn(*map(known.full, (0, 1)), between), Masks.empty(SHAPE))
+    assert left.tolist() == [0, 1]
 
 
 class Counted(np.ndarray):
@@ -109,6 +113,6 @@ def test_every_candidate_is_compared_with_its_neighbours_only(
         builder.add(np.ones((4, 4), bool), (5 * y0, 5 * x0))
     masks = builder.build()
     counted = replace(masks, boxes=masks.boxes.view(Counted))
-    _, kept = resolve(counted, np.zeros(len(masks)), exclusive=False)
+    kept = resolve(counted, np.zeros(len(masks)))
     assert len(kept) == len(masks)
     assert Counted.taken < 40 * len(masks)

@@ -214,20 +214,7 @@ def test_a_known_object_its_parts_and_its_whole_are_not_found_again() -> None:
 
 def test_of_nested_candidates_the_best_is_kept() -> None:
     nested = masks((10, 10, 30, 30), (12, 12, 20, 20), (40, 40, 50, 50))
-    _, part = resolve(nested, np.array([0.5, 0.9, 0.1]))
+    part = resolve(nested, np.array([0.5, 0.9, 0.1]))
     assert part.tolist() == [1, 2]
-    _, whole = resolve(nested, np.array([0.9, 0.5, 0.1]))
+    whole = resolve(nested, np.array([0.9, 0.5, 0.1]))
     assert whole.tolist() == [0, 2]
-
-
-def test_shared_pixels_go_to_the_better_candidate() -> None:
-    pair = masks((10, 10, 20, 20), (10, 18, 20, 28))
-    kept, _ = resolve(pair, np.array([0.2, 0.8]))
-    assert kept.area.tolist() == [100, 80]
-    assert kept.intersection(0, 1) == 0
-
-
-def test_shared_pixels_stay_where_overlaps_are_allowed() -> None:
-    pair = masks((10, 10, 20, 20), (10, 18, 20, 28))
-    kept, _ = resolve(pair, np.array([0.2, 0.8]), exclusive=False)
-    assert kept.area.tolist() == [100, 100]

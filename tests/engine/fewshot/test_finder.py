@@ -12,6 +12,7 @@ from napari_sam_suite.engine.errors import Cancelled, OutOfMemory, ParameterErro
 from napari_sam_suite.engine.fewshot import finder as finder_module
 from napari_sam_suite.engine.fewshot.examples import choose_examples, draw_masks
 from napari_sam_suite.engine.fewshot.finder import FewShot
+from napari_sam_suite.engine.fewshot.judgement import Judgement
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
@@ -61,6 +62,19 @@ def centres(found) -> set[tuple[int, int]]:
 def test_objects_like_the_examples_are_found_and_others_not(mode: str) -> None:
     found = search(few_shot(mode), ColourSam())
     assert centres(found) == {(y, x) for y, x, _ in ALSO_RED}
+
+
+@pytest.mark.parametrize(("ranks", "count"), [((2, 1), 0), ((1, 2), 1)])
+def test_what_is_not_meant_keeps_worse_outlines_of_its_place_from_being_found(
+    ranks: tuple[int, int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = few_shot("fast", negatives=("blue",), keep=True)
+    search(finder, ColourSam())
+    finder.seen[FIRST] = finder.seen[FIRST].select(np.array([0, 0]))
+    sure, clear = np.array([0.9, 0.8]), np.array([0.5, 0.5])
+    said = Judgement(["blue", "red"], ["red", "blue"], sure, clear, np.array(ranks))
+    monkeypatch.setattr(finder, "_judge", lambda *_: said)
+    assert len(finder.filter(FIRST).masks) == count
 
 
 def test_finds_share_no_pixel_with_the_examples_at_any_threshold() -> None:

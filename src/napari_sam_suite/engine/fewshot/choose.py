@@ -33,14 +33,8 @@ def not_known(masks: Masks, known: Masks) -> NDArray[np.intp]:
     return np.array(new, np.intp)
 
 
-def resolve(
-    masks: Masks,
-    rank: NDArray[np.floating],
-    *,
-    exclusive: bool = True,
-    known: Masks | None = None,
-) -> tuple[Masks, NDArray[np.intp]]:
-    """Keep the best of every group of nested or repeated masks.
+def resolve(masks: Masks, rank: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Indices of the best of every group of nested or repeated masks, the best first.
 
     Parameters
     ----------
@@ -48,18 +42,6 @@ def resolve(
         Candidates of one frame.
     rank : ndarray, shape (N,)
         The higher, the better.
-    exclusive : bool
-        Give pixels that two kept masks still share to the better one, and those of
-        the `known` to none.
-    known : Masks, optional
-        Objects that are there already. A mask is dropped when they leave nothing of it.
-
-    Returns
-    -------
-    masks : Masks
-        The best first.
-    kept : ndarray, shape (K,)
-        Their indices.
     """
     kept: list[int] = []
     nearby = Nearby(masks.boxes)
@@ -69,13 +51,39 @@ def resolve(
         if not _is_one_of(masks, i, masks, nearby.to(masks.boxes[i])):
             kept.append(i)
             nearby.add(i)
-    order = np.array(kept, np.intp)
-    best = masks.select(order)
-    if exclusive:
-        best = _share_out(best, Masks.empty(masks.shape) if known is None else known)
-        left = np.flatnonzero(best.area)
-        best, order = best.select(left), order[left]
-    return best, order
+    return np.array(kept, np.intp)
+
+
+def share_out(masks: Masks, known: Masks) -> tuple[Masks, NDArray[np.intp]]:
+    """Give every pixel to the first mask that claims it, if nothing known has it.
+
+    Parameters
+    ----------
+    masks : Masks
+        The best first.
+    known : Masks
+        Objects that are there already, in the same frame.
+
+    Returns
+    -------
+    masks : Masks
+        What is left of them.
+    left : ndarray
+        Indices of those of which something is left.
+    """
+    taken = np.zeros(masks.shape, bool)
+    for i in range(len(known)):
+        crop, _, where = _place(known, i)
+        taken[where] |= crop
+    builder, left = MaskBuilder(masks.shape), []
+    for i in range(len(masks)):
+        crop, origin, where = _place(masks, i)
+        free = crop & ~taken[where]
+        taken[where] |= crop
+        if free.any():
+            builder.add_like(masks, i, free, origin)
+            left.append(i)
+    return builder.build(), np.array(left, np.intp)
 
 
 def _is_one_of(masks: Masks, i: int, others: Masks, near: list[int]) -> bool:
@@ -84,20 +92,6 @@ def _is_one_of(masks: Masks, i: int, others: Masks, near: list[int]) -> bool:
         masks.intersection(i, j, others) > _SAME * min(masks.area[i], others.area[j])
         for j in near
     )
-
-
-def _share_out(masks: Masks, known: Masks) -> Masks:
-    """Every free pixel to the first mask that claims it; `masks` are best first."""
-    taken = np.zeros(masks.shape, bool)
-    for i in range(len(known)):
-        crop, _, where = _place(known, i)
-        taken[where] |= crop
-    builder = MaskBuilder(masks.shape)
-    for i in range(len(masks)):
-        crop, origin, where = _place(masks, i)
-        builder.add_like(masks, i, crop & ~taken[where], origin)
-        taken[where] |= crop
-    return builder.build()
 
 
 def _place(

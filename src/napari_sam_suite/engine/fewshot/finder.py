@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
-from napari_sam_suite.engine.fewshot.choose import not_known, resolve
+from napari_sam_suite.engine.fewshot.choose import not_known, resolve, share_out
 from napari_sam_suite.engine.fewshot.exact import (
     cosines,
     crop_vectors,
@@ -278,15 +278,15 @@ class FewShot:
         judged = self._judge(seen, prototypes)
         asked = self.params.threshold if threshold is None else threshold
         least = SUGGESTED if asked == "auto" else float(asked)
+        passed = np.flatnonzero(free & (judged.similarity >= least))
+        rows = passed[resolve(masks.select(passed), judged.rank[passed])]
+        # What is not meant keeps other outlines of its place from being found.
         wanted = np.array([tag in prototypes.tags for tag in judged.tags], bool)
-        passed = np.flatnonzero(wanted & free & (judged.similarity >= least))
-        best, order = resolve(
-            masks.select(passed),
-            judged.rank[passed],
-            exclusive=self.params.overlap == "exclusive",
-            known=known,
-        )
-        rows = passed[order]
+        rows = rows[wanted[rows]]
+        best = masks.select(rows)
+        if self.params.overlap == "exclusive":
+            best, left = share_out(best, known)
+            rows = rows[left]
         columns = _columns(judged.select(rows))
         if frame in self.ids:
             # Other pixels, or another tag, make another object.
