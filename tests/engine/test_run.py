@@ -17,6 +17,7 @@ from napari_sam_suite.engine.errors import (
     FrameError,
     ImageError,
     OutOfMemory,
+    UnreadFrames,
 )
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import FrameIndex
@@ -301,7 +302,7 @@ class Damaged:
     ("bad", "kept", "told"),
     [
         ((3,), [0, 1, 2, 4], "Time 4 of 5"),
-        ((0, 3), [1, 2, 4], "2 of 5 frames cannot be read. The first: .*Time 1 of 5"),
+        ((0, 3), [1, 2, 4], "2 of 5 frames .*(time 1 of 5; time 4 of 5)"),
         ((0, 1, 2, 3, 4), [], "5 of 5 frames cannot be read"),
     ],
 )
@@ -309,11 +310,43 @@ def test_frames_that_cannot_be_read_do_not_stop_the_others(
     bad: tuple[int, ...], kept: list[int], told: str
 ) -> None:
     job = Listener()
-    with pytest.raises(ImageError, match=told):
+    with pytest.raises(UnreadFrames, match=told) as failed:
         run(open_image(Damaged(*bad), axes="TYX"), job=job)
     assert [part.frame.time for part in job.parts] == kept
+    assert failed.value.objects.features["time"].tolist() == kept
+    assert "bad sector" in failed.value.message
     done, total, _ = job.progress[-1]
     assert done == total
+
+
+def test_blank_frames_are_told_beside_those_that_cannot_be_read() -> None:
+    image, job = Damaged(3), Listener()
+    image.pixels[1] = 0
+    with pytest.raises(UnreadFrames):
+        run(open_image(image, axes="TYX"), job=job)
+    assert "time 2 of 5" in job.notices[0]
+
+
+def test_what_a_reader_held_when_it_failed_is_let_go() -> None:
+    with pytest.raises(UnreadFrames) as failed:
+        run(open_image(Damaged(1, 3), axes="TYX"))
+    assert failed.value.__cause__ is None and failed.value.__context__ is None
+
+
+def test_frames_that_follow_from_one_that_cannot_be_read_are_not_made_up() -> None:
+    class Following(Automatic):
+        in_order = True
+
+    job = Listener()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ImageError, match="Time 3 of 5"):
+        run_frames(
+            FakeSam(),
+            open_image(Damaged(2), axes="TYX"),
+            Following(FEW),
+            job=job,
+            pool=pool,
+        )
+    assert [part.frame.time for part in job.parts] == [0, 1]
 
 
 def test_a_run_of_frames_that_cannot_be_read_can_be_stopped() -> None:

@@ -188,8 +188,9 @@ class Batch:
             image = open_one()
             row.image = image.name
             frames = select_frames(image.sizes, *self.selection)
-            # What cannot be read is found out before a model is loaded for it.
-            image.frame(frames[0])
+            if len(frames) == 1:
+                # What cannot be read is found out before a model is loaded for it.
+                image.frame(frames[0])
             composite = self.colours.composite(image).resolve(image, frames)
             output = ImageOutput(
                 self.out,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_sam_suite.engine.objects import Objects
+
 _NAMED = re.compile(r"`([a-z][a-z_]*)`")
 
 
@@ -58,6 +60,20 @@ def reworded(text: str, word: Callable[[str], str]) -> str:
 
 class ImageError(EngineError):
     """The image cannot be read, or its axes are not what they should be."""
+
+
+class UnreadFrames(ImageError):
+    """Some frames of an image could not be read; the others were done.
+
+    Attributes
+    ----------
+    objects : Objects
+        What was found in the others.
+    """
+
+    def __init__(self, message: str, hint: str, objects: Objects) -> None:
+        super().__init__(message, hint)
+        self.objects = objects
 
 
 class FrameError(EngineError):

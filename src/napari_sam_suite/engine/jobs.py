@@ -225,6 +225,12 @@ class Engine:
         -------
         Objects
             Frame by frame, each frame's best first.
+
+        Raises
+        ------
+        UnreadFrames
+            If some of several frames could not be read; its `objects` are those of
+            the others.
         """
         job = self.start_segment(image, params, frames=frames, composite=composite)
         try:

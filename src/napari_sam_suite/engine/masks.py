@@ -116,10 +116,17 @@ class Masks:
         y1, x1 = np.minimum(a[2:], b[2:])
         if y0 >= y1 or x0 >= x1:
             return 0
-        one, two = self.crop(i)[0], other.crop(j)[0]
-        one = one[y0 - a[0] : y1 - a[0], x0 - a[1] : x1 - a[1]]
-        two = two[y0 - b[0] : y1 - b[0], x0 - b[1] : x1 - b[1]]
-        return int(np.count_nonzero(one & two))
+        one, two = self._rows(i, y0, y1), other._rows(j, y0, y1)
+        shared = one[:, x0 - a[1] : x1 - a[1]] & two[:, x0 - b[1] : x1 - b[1]]
+        return int(np.count_nonzero(shared))
+
+    def _rows(self, i: int, start: int, end: int) -> NDArray[np.uint8]:
+        """Rows of the frame of mask `i` inside its box, (n, w) of 0 and 1."""
+        y0, x0, _, x1 = self.boxes[i].tolist()
+        width = x1 - x0
+        first, last = (start - y0) * width, (end - y0) * width
+        bits = np.unpackbits(self.packed[i][first // 8 : -(-last // 8)])
+        return bits[first % 8 :][: last - first].reshape(-1, width)
 
 
 @dataclass

@@ -31,8 +31,9 @@ class Nearby:
         sides = boxes[:, 2:] - boxes[:, :2]
         usual = np.median(sides.max(1, initial=0)) if len(boxes) else 0
         # A box as large as the frame shall not lie in countless cells.
-        least = boxes.max(initial=0) // _CELLS
-        self._side = max(int(usual), int(least), 1)
+        end = int(boxes.max(initial=0))
+        self._side = max(int(usual), end // _CELLS, 1)
+        self._count = -(-end // self._side)
 
     @classmethod
     def of(cls, boxes: NDArray[np.int32]) -> Nearby:
@@ -59,8 +60,9 @@ class Nearby:
         return sorted(found)
 
     def _covered(self, box: list[int]) -> Iterator[tuple[int, int]]:
+        side, count = self._side, self._count
         rows, columns = (
-            range(box[k] // self._side, (box[k + 2] - 1) // self._side + 1)
+            range(box[k] // side, min((box[k + 2] - 1) // side + 1, count))
             for k in (0, 1)
         )
         return product(rows, columns)

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
 from napari_sam_suite.engine.composite import Composite, compose
-from napari_sam_suite.engine.errors import Cancelled, ImageError, OutOfMemory
+from napari_sam_suite.engine.errors import (
+    Cancelled,
+    ImageError,
+    OutOfMemory,
+    UnreadFrames,
+)
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.frames import FrameIndex, resolve_frames
 from napari_sam_suite.engine.losses import Losses
@@ -81,8 +86,8 @@ def run_frames(
     While one frame is on the device, `pool` makes polygons of the one before. Intensity
     limits are found once for all frames, so that a time-lapse does not flicker. A
     frame of one colour among others has no objects, and the job is told. A frame that
-    cannot be read does not stop the others; it is told in the end. `run` is written
-    into every row of the features.
+    cannot be read does not stop the others, unless they follow from it; it is told in
+    the end. `run` is written into every row of the features.
 
     Returns
     -------
@@ -92,8 +97,10 @@ def run_frames(
     Raises
     ------
     ImageError
-        If the only frame is of one colour, or has no finite pixel; or, when all the
-        others are done, if some could not be read.
+        If the only frame is of one colour, or has no finite pixel; or if a frame cannot
+        be read that others follow from.
+    UnreadFrames
+        When all others are done, with what was found there.
     Cancelled
         If the job was stopped; frames finished by then were handed to `job`.
     """
@@ -102,7 +109,8 @@ def run_frames(
     source = describe(image, model, finder, fixed)
     results: list[FrameResult] = []
     blank: list[FrameIndex] = []
-    unread: list[ImageError] = []
+    unread: list[FrameIndex] = []
+    why: ImageError | None = None
     pending: Future[FrameResult] | None = None
     for text in image.notices:
         job.notice(text)
@@ -126,9 +134,13 @@ def run_frames(
             try:
                 rgb = see_frame(image, frame, fixed, alone=len(chosen) == 1)
             except ImageError as error:
+                if len(chosen) == 1 or getattr(finder, "in_order", False):
+                    raise
                 if job.stopping():
                     raise Cancelled from None
-                unread.append(error)
+                unread.append(frame)
+                # Its traceback would hold what the reader had in memory.
+                why = why or _bare(error)
                 report(1, 1, "Not read")
                 collect(pending)
                 pending = None
@@ -147,14 +159,15 @@ def run_frames(
             collect(last)
     finally:
         collect(pending)
-    if unread:
-        raise _tell_unread(unread, len(chosen))
     if blank:
         job.notice(_tell_blank(blank, len(chosen), image))
     lost = sum((r.losses for r in results), start=Losses())
     if lost:
         job.notice(lost.summary())
-    return Objects.concat([Objects.empty(source), *(r.objects for r in results)])
+    objects = Objects.concat([Objects.empty(source), *(r.objects for r in results)])
+    if why is not None:
+        raise _tell_unread(unread, why, len(chosen), image, objects)
+    return objects
 
 
 def outline(
@@ -280,20 +293,31 @@ def see_frame(
     )
 
 
-def _tell_unread(unread: Sequence[ImageError], count: int) -> ImageError:
-    first = unread[0]
-    if len(unread) == 1:
-        return first
-    return ImageError(
-        f"{len(unread)} of {count} frames cannot be read. The first: {first.message}",
-        first.hint,
-    )
+def _bare(error: ImageError) -> ImageError:
+    return ImageError(*error.worded("`{}`".format))
+
+
+def _tell_unread(
+    unread: Sequence[FrameIndex],
+    why: ImageError,
+    count: int,
+    image: ImageSource,
+    objects: Objects,
+) -> UnreadFrames:
+    message, hint = why.worded("`{}`".format)
+    if len(unread) > 1:
+        named = _name_some(unread, image)
+        message = f"{len(unread)} of {count} frames cannot be read ({named}). {message}"
+    return UnreadFrames(message, hint, objects)
 
 
 def _tell_blank(blank: Sequence[FrameIndex], count: int, image: ImageSource) -> str:
-    named = "; ".join(frame.label(image.sizes) for frame in blank[:3])
-    more = f"; and {len(blank) - 3} more" if len(blank) > 3 else ""
     return (
         f"Nothing can be seen in {len(blank)} of {count} frames, so they have no "
-        f"objects ({named}{more})."
+        f"objects ({_name_some(blank, image)})."
     )
+
+
+def _name_some(frames: Sequence[FrameIndex], image: ImageSource) -> str:
+    named = "; ".join(frame.label(image.sizes) for frame in frames[:3])
+    return named + (f"; and {len(frames) - 3} more" if len(frames) > 3 else "")

@@ -33,6 +33,7 @@ from napari_sam_suite.widgets.table import REJECTED, column
 
 if TYPE_CHECKING:
     from napari.layers import Shapes
+    from numpy.typing import NDArray
 
     from napari_sam_suite.engine.fewshot.examples import Examples
     from napari_sam_suite.engine.fewshot.prototypes import Prototypes
@@ -101,9 +102,9 @@ class FewShotTab(Tab):
         )
 
     def examples(self, picture: Picture) -> tuple[Examples, Objects]:
-        """The shapes with the chosen tags, as they are now, and all not to be found.
+        """The shapes with the chosen tags, as they are now, and what was rejected.
 
-        What was rejected is no example, and is not found again either.
+        That is no example, and is not found again either.
 
         Raises
         ------
@@ -111,7 +112,6 @@ class FewShotTab(Tab):
             If they cannot be used.
         """
         from napari_sam_suite.engine.fewshot.examples import choose_examples
-        from napari_sam_suite.engine.objects import Objects
         from napari_sam_suite.widgets.shapes import to_objects
 
         layer = self._layer
@@ -134,18 +134,25 @@ class FewShotTab(Tab):
             self._with(_NOT),
             picture.composite,
         )
-        return examples, Objects.concat([examples.objects, objects.select(rejected)])
+        return examples, objects.select(rejected)
 
-    def _known(self, picture: Picture, given: Prototypes) -> Objects | None:
-        """Objects with a tag of the prototypes, or rejected ones: not found again."""
+    def _known(
+        self, picture: Picture, given: Prototypes
+    ) -> tuple[Objects | None, Objects | None]:
+        """Objects with a tag of the prototypes, and what was rejected."""
         from napari_sam_suite.widgets.drawing import read_rows
 
         layer = self.parts.results.layer_of(picture)
-        known = np.isin(column(layer, "tag"), [*given.tags, *given.negatives])
-        rows = np.flatnonzero(known | (column(layer, "review") == REJECTED)).tolist()
-        if layer is None or not rows:
-            return None
-        return read_rows(layer, rows, picture.placement)
+        rejected = column(layer, "review") == REJECTED
+        tagged = np.isin(column(layer, "tag"), [*given.tags, *given.negatives])
+
+        def read(chosen: NDArray[np.bool_]) -> Objects | None:
+            rows = np.flatnonzero(chosen).tolist()
+            if layer is None or not rows:
+                return None
+            return read_rows(layer, rows, picture.placement)
+
+        return read(tagged & ~rejected), read(rejected)
 
     def show_state(self, state: State) -> None:
         """Show which frames there are, and whether a run can begin."""
@@ -163,11 +170,13 @@ class FewShotTab(Tab):
             examples: Examples | None = None
             if given is None:
                 known: Objects | None
-                examples, known = self.examples(picture)
+                rejected: Objects | None
+                examples, rejected = self.examples(picture)
+                known = examples.objects
                 source = _describe_examples(examples)
             else:
                 given.check(parts.models.spec.id, params.mode)
-                known = self._known(picture, given)
+                known, rejected = self._known(picture, given)
                 source = _describe_prototypes(given, self.prototypes.path)
             params.resolved(parts.models.spec)
         except EngineError as error:
@@ -177,7 +186,7 @@ class FewShotTab(Tab):
         def make() -> Finder:
             from napari_sam_suite.engine.fewshot.finder import FewShot
 
-            return FewShot(params, examples, given, known=known, keep=True)
+            return FewShot(params, examples, given, known, rejected, keep=True)
 
         recipe = parts.recipe(picture, params, frames) | source
         # the examples may be in the layer that a run would replace

@@ -205,12 +205,21 @@ class Similar(QObject):
         automatic = self._tab.automatic.isChecked()
         value = SUGGESTED if automatic else self._tab.threshold.value()
 
-        settled = {self._masks.get(one, one) for one in self._settled(self._tags())}
+        tags = self._tags()
+        decided = self._settled(tags)
+        # What was deleted or rejected leaves its pixels to others.
+        rejected = {
+            one for one, (said, _) in self._judged().items() if said == REJECTED
+        }
+        there = (decided & tags.keys()) - rejected
+        settled, kept = (
+            {self._masks.get(one, one) for one in some} for some in (decided, there)
+        )
         place = run.picture.placement
 
         def prepare(frame: FrameIndex) -> Callable[[], _Chosen]:
             pool = self._pools.get(frame, nothing())
-            return lambda: _choose_in(finder, frame, value, settled, pool, place)
+            return lambda: _choose_in(finder, frame, value, settled, kept, pool, place)
 
         def take(frame: FrameIndex, found: _Chosen) -> Objects:
             return self._take(run, frame, *found)
@@ -319,13 +328,14 @@ def _choose_in(
     frame: FrameIndex,
     value: float,
     settled: AbstractSet[str],
+    kept: AbstractSet[str],
     pool: Objects,
     placement: Placement,
 ) -> _Chosen:
     """Outlines of all candidates of a frame that pass, and scores of their masks."""
     import pandas as pd
 
-    found = finder.filter(frame, value, settled)
+    found = finder.filter(frame, value, settled, kept)
     columns = found.columns or {name: [] for name in ("id", "tag", *_SCORES)}
     ids = columns["id"]
     outlined = outline(found.masks, ids, frame, pool, finder.params, placement, columns)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -84,35 +82,19 @@ def test_pixels_of_two_are_of_the_first() -> None:
     assert np.array_equal(left.full(1), box(0, 0, 10, 6))
 
 
-def test_a_mask_of_which_others_leave_nothing_is_dropped() -> None:
-    between, apart = box(0, 5, 10, 15), box(30, 30, 40, 40)
-    known = drawn(box(0, 0, 10, 10), box(0, 10, 10, 20))
+@pytest.mark.parametrize(("least", "left"), [(1, [0]), (60, [0]), (61, [])])
+def test_what_is_left_is_not_below_the_smallest_area(
+    least: int, left: list[int]
+) -> None:
+    known, found = drawn(box(0, 0, 10, 10)), drawn(box(0, 6, 10, 16))
+    assert share_out(found, known, least)[1].tolist() == left
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_a_mask_of_which_others_leave_less_than_half_is_dropped(gap: int) -> None:
+    between, apart = box(0, 5, 10, 15 + gap), box(30, 30, 40, 40)
+    known = drawn(box(0, 0, 10, 10), box(0, 10 + gap, 10, 20))
     masks, left = share_out(drawn(between, apart), known)
     assert left.tolist() == [1] and np.array_equal(masks.full(0), apart)
     _, left = share_out(drawn(*map(known.full, (0, 1)), between), Masks.empty(SHAPE))
     assert left.tolist() == [0, 1]
-
-
-class Counted(np.ndarray):
-    """Counts the numbers that are taken out of it."""
-
-    taken = 0
-
-    def __getitem__(self, key: object) -> np.ndarray:
-        got = super().__getitem__(key)
-        Counted.taken += got.size
-        return got
-
-
-def test_every_candidate_is_compared_with_its_neighbours_only(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(Counted, "taken", 0)
-    builder = MaskBuilder((200, 200))
-    for y0, x0 in np.ndindex(40, 40):
-        builder.add(np.ones((4, 4), bool), (5 * y0, 5 * x0))
-    masks = builder.build()
-    counted = replace(masks, boxes=masks.boxes.view(Counted))
-    kept = resolve(counted, np.zeros(len(masks)))
-    assert len(kept) == len(masks)
-    assert Counted.taken < 40 * len(masks)

@@ -16,6 +16,7 @@ from napari_sam_suite.engine.fewshot.judgement import Judgement
 from napari_sam_suite.engine.fewshot.params import FewShotParams
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
+from napari_sam_suite.engine.masks import MaskBuilder
 from napari_sam_suite.engine.models.registry import find_model
 from napari_sam_suite.engine.objects import Objects
 
@@ -64,17 +65,83 @@ def test_objects_like_the_examples_are_found_and_others_not(mode: str) -> None:
     assert centres(found) == {(y, x) for y, x, _ in ALSO_RED}
 
 
-@pytest.mark.parametrize(("ranks", "count"), [((2, 1), 0), ((1, 2), 1)])
-def test_what_is_not_meant_keeps_worse_outlines_of_its_place_from_being_found(
-    ranks: tuple[int, int], count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def candidates(
+    monkeypatch: pytest.MonkeyPatch,
+    *boxes: tuple[int, int, int, int],
+    tags: tuple[str, str] = ("red", "red"),
+    similar: tuple[float, float] = (0.9, 0.8),
+    ranks: tuple[float, float] = (2, 1),
+) -> FewShot:
+    """A search that has seen two boxes (y0, x0, y1, x1), judged as given."""
     finder = few_shot("fast", negatives=("blue",), keep=True)
     search(finder, ColourSam())
-    finder.seen[FIRST] = finder.seen[FIRST].select(np.array([0, 0]))
-    sure, clear = np.array([0.9, 0.8]), np.array([0.5, 0.5])
-    said = Judgement(["blue", "red"], ["red", "blue"], sure, clear, np.array(ranks))
+    builder = MaskBuilder(SHAPE)
+    for y0, x0, y1, x1 in boxes:
+        builder.add(np.ones((y1 - y0, x1 - x0), bool), (y0, x0))
+    seen = finder.seen[FIRST].select(np.zeros(2, int))
+    finder.seen[FIRST] = replace(seen, masks=builder.build())
+    numbers = [np.array(some, float) for some in (similar, similar, ranks)]
+    said = Judgement(list(tags), ["", ""], *numbers)
     monkeypatch.setattr(finder, "_judge", lambda *_: said)
+    return finder
+
+
+WHOLE, CORE = (46, 4, 62, 20), (50, 8, 58, 16)
+
+
+@pytest.mark.parametrize(("ranks", "area"), [((2, 1), 256), ((1, 2), 64)])
+def test_of_outlines_of_one_object_that_of_the_best_rank_is_kept(
+    ranks: tuple[float, float], area: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for similar in ((0.9, 0.8), (0.8, 0.9)):
+        finder = candidates(monkeypatch, WHOLE, CORE, similar=similar, ranks=ranks)
+        assert finder.filter(FIRST).masks.area.tolist() == [area]
+
+
+@pytest.mark.parametrize(("ranks", "count"), [((2, 1), 0), ((1, 2), 1)])
+def test_what_is_not_meant_keeps_worse_outlines_of_its_place_from_being_found(
+    ranks: tuple[float, float], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = candidates(monkeypatch, WHOLE, CORE, tags=("blue", "red"), ranks=ranks)
     assert len(finder.filter(FIRST).masks) == count
+
+
+LEFT, RIGHT = (46, 20, 56, 40), (46, 34, 56, 54)
+
+
+def test_pixels_of_objects_that_were_accepted_stay_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finder = candidates(monkeypatch, LEFT, RIGHT)
+    found = finder.filter(FIRST)
+    assert found.masks.area.tolist() == [200, 140]
+    better, worse = found.columns["id"]
+    accepted = finder.filter(FIRST, None, {better}, {better})
+    assert accepted.masks.area.tolist() == [140] and accepted.columns["id"] == [worse]
+    rejected = finder.filter(FIRST, None, {better})
+    assert rejected.masks.area.tolist() == [200]
+    # what was accepted as it was cut takes no more than that
+    assert finder.filter(FIRST, None, {worse}, {worse}).masks.area.tolist() == [200]
+
+
+def test_pixels_of_what_was_rejected_before_are_free() -> None:
+    beside, finder = tagged(SHAPE, (24, 29, "red")), few_shot("fast", keep=True)
+    finder.known, finder.rejected = None, beside
+    whole = search(finder, ColourSam()).masks
+    finder.known, finder.rejected = beside, None
+    cut = search(finder, ColourSam()).masks
+    assert len(whole) == len(cut) and whole.area.sum() > cut.area.sum()
+    finder.known, finder.rejected = None, tagged(SHAPE, (24, 24, "red"))
+    assert (24, 24) not in centres(search(finder, ColourSam()))
+
+
+def test_what_others_leave_is_not_below_the_smallest_area(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for least, count in ((140, 2), (141, 1)):
+        finder = candidates(monkeypatch, LEFT, RIGHT)
+        finder.params = finder.params.with_(min_area=least)
+        assert len(finder.filter(FIRST).masks) == count
 
 
 def test_finds_share_no_pixel_with_the_examples_at_any_threshold() -> None:

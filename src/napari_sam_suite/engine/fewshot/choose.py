@@ -54,8 +54,12 @@ def resolve(masks: Masks, rank: NDArray[np.floating]) -> NDArray[np.intp]:
     return np.array(kept, np.intp)
 
 
-def share_out(masks: Masks, known: Masks) -> tuple[Masks, NDArray[np.intp]]:
+def share_out(
+    masks: Masks, known: Masks, least: int = 1
+) -> tuple[Masks, NDArray[np.intp]]:
     """Give every pixel to the first mask that claims it, if nothing known has it.
+
+    A mask that loses more than half of itself to several others is dropped.
 
     Parameters
     ----------
@@ -63,13 +67,15 @@ def share_out(masks: Masks, known: Masks) -> tuple[Masks, NDArray[np.intp]]:
         The best first.
     known : Masks
         Objects that are there already, in the same frame.
+    least : int
+        Pixels that must be left of a mask.
 
     Returns
     -------
     masks : Masks
         What is left of them.
     left : ndarray
-        Indices of those of which something is left.
+        Their indices.
     """
     taken = np.zeros(masks.shape, bool)
     for i in range(len(known)):
@@ -79,10 +85,11 @@ def share_out(masks: Masks, known: Masks) -> tuple[Masks, NDArray[np.intp]]:
     for i in range(len(masks)):
         crop, origin, where = _place(masks, i)
         free = crop & ~taken[where]
+        if np.count_nonzero(free) < max(least, (1 - _SAME) * masks.area[i], 1):
+            continue
         taken[where] |= crop
-        if free.any():
-            builder.add_like(masks, i, free, origin)
-            left.append(i)
+        builder.add_like(masks, i, free, origin)
+        left.append(i)
     return builder.build(), np.array(left, np.intp)
 
 

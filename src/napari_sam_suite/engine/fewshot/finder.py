@@ -62,7 +62,9 @@ class FewShot:
         Learnt before; set once they are learnt.
     known : Objects, optional
         Objects of the image to be searched that shall not be found again, as the
-        examples themselves.
+        examples themselves; unless overlaps are allowed, their pixels stay theirs.
+    rejected : Objects, optional
+        What somebody said is none: not found again either, but its pixels are free.
     keep : bool
         Keep what was seen in every frame, for `filter` with another threshold or
         other prototypes. Of more than 512 MB nothing is kept.
@@ -74,6 +76,7 @@ class FewShot:
     examples: Examples | None = None
     prototypes: Prototypes | None = None
     known: Objects | None = None
+    rejected: Objects | None = None
     keep: bool = False
     seen: dict[FrameIndex, Seen] = field(default_factory=dict)
     ids: dict[FrameIndex, dict[str, int]] = field(default_factory=dict)
@@ -90,6 +93,7 @@ class FewShot:
         self._name = str(uuid4())
         self._tiles: dict[str, Seen] = {}
         self._known: dict[FrameIndex, Masks] = {}
+        self._found: dict[FrameIndex, dict[str, Masks]] = {}
         self._bytes = 0
         # Until a frame is answered: it may be tried again, or fail for good.
         self._unsaid: tuple[str, ...] = ()
@@ -136,8 +140,14 @@ class FewShot:
         else:
             searching = part_of(report, first, count)
             seen = self._look(model, rgb, prototypes, searching, stop)
-        known = self._draw_known(frame, seen.masks.shape)
-        seen = seen.select(not_known(seen.masks, known))
+        known, rejected = (
+            draw_masks(objects.at(frame), seen.masks.shape)
+            if objects is not None
+            else Masks.empty(seen.masks.shape)
+            for objects in (self.known, self.rejected)
+        )
+        for others in (known, rejected):
+            seen = seen.select(not_known(seen.masks, others))
         if seen.looks.size and not prototypes.looks.size and not self._warned:
             self._unsaid += (_UNVERIFIED,)
             self._warned = True
@@ -151,6 +161,7 @@ class FewShot:
         frame: FrameIndex,
         threshold: float | None = None,
         settled: Collection[str] = (),
+        kept: Collection[str] = (),
     ) -> Found:
         """Choose again among what was seen in a frame, without the model.
 
@@ -163,6 +174,9 @@ class FewShot:
         settled : collection of str
             Ids of objects that somebody has decided on: neither they are chosen, nor
             what would be the same object, a part or the whole of one.
+        kept : collection of str
+            Of these, those that are there: their pixels stay theirs, unless overlaps
+            are allowed.
         """
         if self.too_much:
             raise ParameterError(self.too_much)
@@ -176,6 +190,8 @@ class FewShot:
         if rows:
             free[:] = False
             free[not_known(seen.masks, seen.masks.select(rows))] = True
+        there = [self._found[frame][one] for one in kept if one in ids]
+        known = Masks.concat([known, *there])
         return self._choose(frame, seen, known, self.prototypes, threshold, free)
 
     def learn(self, model: SamModel, report: Report, stop: Stop) -> Prototypes:
@@ -196,15 +212,15 @@ class FewShot:
             self._bytes -= self.seen[frame].nbytes + self._known[frame].nbytes
         self._bytes += seen.nbytes + known.nbytes
         if self._bytes > _MOST:
-            for kept in (self.seen, self.ids, self._known):
-                kept.clear()
+            for held in (self.seen, self.ids, self._known, self._found):
+                held.clear()
             self.too_much = (
                 "This run is too large to be filtered by another threshold; search "
                 "fewer frames."
             )
             return (self.too_much,)
         self.seen[frame], self._known[frame] = seen, known
-        self.ids[frame] = {}
+        self.ids[frame], self._found[frame] = {}, {}
         return ()
 
     def _look(
@@ -257,11 +273,6 @@ class FewShot:
         none = np.zeros(len(masks))
         return Seen(masks, vectors, none, none.astype(bool), vectors[:, :0])
 
-    def _draw_known(self, frame: FrameIndex, shape: tuple[int, int]) -> Masks:
-        if self.known is None:
-            return Masks.empty(shape)
-        return draw_masks(self.known.at(frame), shape)
-
     def _choose(
         self,
         frame: FrameIndex,
@@ -285,13 +296,16 @@ class FewShot:
         rows = rows[wanted[rows]]
         best = masks.select(rows)
         if self.params.overlap == "exclusive":
-            best, left = share_out(best, known)
+            best, left = share_out(best, known, self.params.min_area or 1)
             rows = rows[left]
         columns = _columns(judged.select(rows))
         if frame in self.ids:
             # Other pixels, or another tag, make another object.
             names = [f"{self._name} {frame} {tag}" for tag in columns["tag"]]
             ids = pixel_ids(best, names)
+            for k, name in enumerate(ids):
+                if name not in self.ids[frame]:
+                    self._found[frame][name] = best.select([k])
             self.ids[frame].update(zip(ids, rows.tolist(), strict=True))
             columns["id"] = list(ids)
         return Found(best, columns)

@@ -225,12 +225,12 @@ class Prototypes:
             alike, verified = scorer.score(descriptors), self._verify(tag, looks)
             of_tag = self._weigh(tag, alike, ratings, areas, verified)
             odds.append(of_tag + self.allowances[tag])
-            if verified is None:
-                ranks.append(odds[-1])
-            else:
+            if verified is not None:
                 # The core of an object is more like it than all of it, and the
                 # verifier has seen the ratings.
                 ranks.append(_VERIFIED * verified + self._sized(tag, areas))
+        if len(ranks) < len(odds):
+            ranks = odds
         scores = probability(np.stack(odds, 1))
         return Judgement.of(list(self.scorers), scores, np.stack(ranks, 1))
 

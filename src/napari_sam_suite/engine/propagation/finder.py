@@ -72,6 +72,8 @@ class Propagated:
     """
 
     name = "propagate"
+    in_order = True
+    """Each frame follows from the one before, so none can be left out."""
 
     def __init__(
         self,
