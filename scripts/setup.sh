@@ -10,14 +10,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:-engine}
 venv=.venv
 case $what in
-    engine)
-        request=(-e .)
-        compile=()
-        ;;
+    engine) request=(-e .) ;;
     test)
         request=(-e ".[all,formats,onnx,scale]" --group test --group lint)
         # The tests start many processes: each would compile napari and torch anew.
-        compile=(--compile-bytecode)
+        export UV_COMPILE_BYTECODE=1
         ;;
     *) echo "usage: scripts/setup.sh [engine|test]" >&2; exit 2 ;;
 esac
@@ -76,7 +73,7 @@ install_package() {
     fi
     say "Installing napari-sam-suite ($what)"
     if find_uv; then
-        "$uv" pip install --python "$venv/bin/python" "${compile[@]}" "${request[@]}"
+        "$uv" pip install --python "$venv/bin/python" "${request[@]}"
     else
         "$venv/bin/python" -m pip install --upgrade pip
         "$venv/bin/python" -m pip install "${request[@]}"

@@ -50,12 +50,17 @@ tests() {
 run_tests() {
     local status=0
     pass "$@" || status=$?
-    if [ "$status" -gt 128 ]; then
+    if crashed "$status"; then
         printf '\n== The tests were killed by signal %d; once more.\n' $((status - 128))
         status=0
         pass "$@" || status=$?
     fi
     return "$status"
+}
+
+# By SIGILL, SIGABRT, SIGBUS, SIGFPE or SIGSEGV; not by those who stop it.
+crashed() {
+    [[ $1 =~ ^(132|134|135|136|139)$ ]]
 }
 
 pass() {
@@ -64,7 +69,7 @@ pass() {
     xvfb-run -a -s "-screen 0 1920x1200x24" \
         python -X faulthandler -m pytest -m "not gpu and not checkpoint" "$@" \
         2> >(tee "$trace" >&2) || status=$?
-    [ "$status" -le 128 ] || grep -A 40 "^Current thread" "$trace" | cut -c -200 || true
+    ! crashed "$status" || grep -A 40 "^Current thread" "$trace" | cut -c -200 || true
     return "$status"
 }
 

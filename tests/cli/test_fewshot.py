@@ -109,6 +109,14 @@ class TestMistakes:
         result = few_shot(image, "--examples", examples)
         explains(result, "No tag was chosen", "--tag", "The tags there are:", "dot")
 
+    def test_a_place_where_prototypes_cannot_be_saved(
+        self, image: Path, examples: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        there = ("--tag", "dot", "--save-prototypes", tmp_path / "file" / "dots")
+        result = few_shot(image, "--examples", examples, *there)
+        explains(result, "--save-prototypes")
+
     def test_a_tag_that_no_shape_has(self, image: Path, examples: Path) -> None:
         result = few_shot(image, "--examples", examples, "--tag", "mouse")
         explains(result, "no shapes with the tag 'mouse'", "dot")

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_sam_suite.widgets.layers import KEY
 from napari_sam_suite.widgets.recipe import as_python
+from napari_sam_suite.widgets.table import column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -345,6 +346,26 @@ def test_what_was_rejected_is_no_example_and_not_found_again(
     assert len(near) == 1
     finder = panel.fewshot.similar._finder
     assert len(finder.examples.objects) == 2
+
+
+def test_only_what_was_accepted_keeps_its_pixels(
+    viewer: Any, panel: Panel, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = find_red(viewer, panel, qtbot, frames=1)
+    finder, asked = panel.fewshot.similar._finder, []
+    choose = finder.filter
+
+    def listen(*given: Any) -> Any:
+        asked.append([set(ids) for ids in given[2:]])
+        return choose(*given)
+
+    monkeypatch.setattr(finder, "filter", listen)
+    ids = column(layer, "id").tolist()
+    names = [panel.fewshot.similar._masks.get(one, one) for one in ids]
+    judge(layer, review=["accepted", "rejected", ""])
+    wait(panel, qtbot)
+    assert asked[-1] == [set(names[:2]), set(names[:1])]
+    assert names[0] in finder.ids[next(iter(finder.ids))]
 
 
 def test_a_step_back_while_it_chooses_is_not_overwritten(

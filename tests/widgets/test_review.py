@@ -202,7 +202,9 @@ def test_the_next_object_is_that_of_the_line_then_of_the_frame() -> None:
 
 def test_what_is_skipped_comes_again_only_after_all_that_is_more_certain() -> None:
     layer = squares((0, 0), (0, 20), (0, 40), (0, 60), (0, 80))
-    layer.features = {"margin": [0.9, 0.1, np.nan, 0.5, 0.3], "review": [""] * 5}
+    margin = np.array([0.9, 0.1, np.nan, 0.5, 0.3])
+    layer.features = {"margin": margin, "similarity": margin * 0 + 1}
+    layer.features["review"] = [""] * 5
     order = []
     for _ in range(5):
         row = next_row(layer)
@@ -212,6 +214,23 @@ def test_what_is_skipped_comes_again_only_after_all_that_is_more_certain() -> No
     assert order == [1, 4, 3, 0, 1]
     layer.features["review"] = [ACCEPTED, ACCEPTED, "", ACCEPTED, ACCEPTED]
     assert next_row(layer) == 2
+
+
+@pytest.mark.parametrize(
+    ("similarity", "margin", "first"),
+    [
+        # one tag, also below the suggested threshold
+        ([0.1, 0.95, 0.55], [0.1, 0.95, 0.55], 2),
+        # surely one of the two, and hardly one at all
+        ([0.99, 0.99, 0.52], [0.01, 0.9, 0.5], 0),
+        ([0.99, 0.99, 0.52], [0.06, 0.9, 0.5], 2),
+    ],
+)
+def test_what_is_hardly_one_and_what_is_hardly_of_its_tag_comes_first(
+    layer: Shapes, similarity: list[float], margin: list[float], first: int
+) -> None:
+    layer.features = {"similarity": similarity, "margin": margin, "review": [""] * 3}
+    assert next_row(layer) == first
 
 
 def test_what_is_removed_by_a_run_leaves_the_others_selected(layer: Shapes) -> None:

@@ -225,10 +225,12 @@ def check_inputs(
     ------
     OutputError
         If a result would overwrite the examples or the prototypes, or if the
-        prototypes to be saved would overwrite one of these or a result.
+        prototypes to be saved would overwrite one of these or a result, or cannot be
+        written where they shall be.
     """
     from napari_sam_suite.engine.fewshot.prototype_files import prototype_files
     from napari_sam_suite.engine.image import plain_name
+    from napari_sam_suite.engine.outputs import check_folder
 
     results = [
         file for path in images for file in result_files(out, plain_name(path), formats)
@@ -243,6 +245,7 @@ def check_inputs(
         saved = prototype_files(save_prototypes)
         hint = "Choose another name with --save-prototypes."
         _spare(inputs, saved, "The prototypes to be saved", hint)
+        check_folder(save_prototypes.absolute().parent, "--save-prototypes")
 
 
 def _spare(

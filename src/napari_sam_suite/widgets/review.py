@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
 from napari_sam_suite.widgets.table import ACCEPTED, REJECTED, about, column
 
 if TYPE_CHECKING:
@@ -231,11 +232,16 @@ def next_row(layer: Shapes) -> int | None:
 
 
 def _least_certain_first(layer: Shapes) -> NDArray[np.intp]:
-    """Rows of what few-shot found."""
-    if "margin" not in layer.features:
+    """Rows of what few-shot found: hardly one at all, or hardly of that tag."""
+    if not {"margin", "similarity"} <= set(layer.features):
         return np.empty(0, np.intp)
-    margin = layer.features["margin"].to_numpy(dtype=float)
-    order: NDArray[np.intp] = np.argsort(margin, kind="stable")
+    margin, similarity = (
+        layer.features[name].to_numpy(dtype=float) for name in ("margin", "similarity")
+    )
+    sure = 2 * np.abs(similarity - SUGGESTED)
+    # Of a single tag the margin is the similarity itself.
+    sure = np.where(margin < similarity, np.minimum(margin, sure), sure)
+    order: NDArray[np.intp] = np.argsort(sure, kind="stable")
     return order[: np.count_nonzero(np.isfinite(margin))]
 
 

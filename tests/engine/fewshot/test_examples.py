@@ -8,6 +8,7 @@ from shapely import Polygon
 
 from engine.fewshot_fakes import tagged
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.engine.fewshot.examples import choose_examples
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.image import open_image
@@ -47,6 +48,19 @@ def test_examples_come_with_the_masks_of_their_own_frame() -> None:
 def test_no_tag_is_told(tags: list[str]) -> None:
     with pytest.raises(ParameterError, match="No tag was chosen"):
         choose_examples(IMAGE, shapes(), tags)
+
+
+def test_shapes_without_tags_get_the_one_that_is_asked_for() -> None:
+    bare = shapes().with_tags([UNASSIGNED] * len(shapes()))
+    examples = choose_examples(IMAGE, bare, ["cell"])
+    assert examples.objects.features["tag"].tolist() == ["cell"] * len(bare)
+    assert set(bare.features["tag"]) == {UNASSIGNED}
+    with pytest.raises(ParameterError, match="No tag was chosen") as told:
+        choose_examples(IMAGE, bare, [])
+    assert "one of any name will do" in told.value.hint
+    for two in ((["cell", "bud"], []), (["cell"], ["dirt"])):
+        with pytest.raises(ParameterError, match="no shapes with the tag"):
+            choose_examples(IMAGE, bare, *two)
 
 
 def test_a_tag_without_shapes_is_told_with_the_tags_there_are() -> None:

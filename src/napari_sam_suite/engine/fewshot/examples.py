@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.features import UNASSIGNED
 from napari_sam_suite.engine.frames import FrameIndex
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.raster import count_pixels, pixel_window, rasterise
@@ -96,7 +97,8 @@ def choose_examples(
     image : ImageSource
         The image that they were drawn on.
     objects : Objects
-        Any; other tags are left out.
+        Any; other tags are left out. Where none has a tag, as in a label image, all
+        get the only one that is asked for.
     tags, negatives : sequence of str
         Tags to find, and tags of what is not meant.
     composite : Composite, optional
@@ -112,6 +114,8 @@ def choose_examples(
     others = tuple(dict.fromkeys(t.strip() for t in negatives if t.strip()))
     _check_tags(wanted, others, objects)
     tag = objects.features["tag"].str.strip()
+    if (tag == UNASSIGNED).all() and len(wanted) == 1 and not others:
+        tag[:] = wanted[0]
     for one in (*wanted, *others):
         if not (tag == one).any():
             raise ParameterError(
@@ -164,6 +168,8 @@ def _name_tags(objects: Objects) -> str:
     known = sorted(set(objects.features["tag"]))
     if not known:
         return "There are no shapes at all: draw some and tag them."
+    if known == [UNASSIGNED]:
+        return "The shapes have no tags yet, so one of any name will do."
     return f"The tags there are: {', '.join(known[:10])}."
 
 
