@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from engine.fewshot_fakes import ColourSam
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import ModelError, ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.judgement import Judgement
@@ -116,7 +116,7 @@ def test_another_mode_is_told() -> None:
 def test_other_weights_of_the_same_model_are_told() -> None:
     model = ColourSam()
     learnt(weights=weights_of(model)).check_weights(model)
-    with pytest.raises(ParameterError, match="other weights of fake"):
+    with pytest.raises(ModelError, match="other weights of fake"):
         learnt(weights="older").check_weights(model)
 
 

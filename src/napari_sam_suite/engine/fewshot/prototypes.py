@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_sam_suite.engine.errors import ParameterError
+from napari_sam_suite.engine.errors import ModelError, ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import Calibration, probability
 from napari_sam_suite.engine.fewshot.fast import Sizes
 from napari_sam_suite.engine.fewshot.judgement import Judgement
@@ -309,11 +309,12 @@ class Prototypes:
 
         Raises
         ------
-        ParameterError
-            If it has others, as after fine-tuning or in another release.
+        ModelError
+            If it has others, as after fine-tuning or in another release: whatever the
+            image.
         """
         if weights_of(model) != self.weights:
-            raise ParameterError(
+            raise ModelError(
                 f"These prototypes were made with other weights of {self.model}.",
                 "Make them anew from the examples.",
             )
