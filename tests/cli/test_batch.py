@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from commands import (
     FEW,
@@ -80,23 +81,41 @@ def test_where_nothing_is_found_the_flags_to_try_are_named(
     assert "Nothing was found" not in segment(cells, "--out", out).stdout
 
 
+def damaged(path: Path, plane: int, pixels: np.ndarray) -> Path:
+    """A movie (3, Y, X) of which one plane cannot be read."""
+    tifffile.imwrite(
+        path, pixels, compression="zlib",
+        photometric="minisblack", metadata={"axes": "TYX"},
+    )  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        start = tiff.pages[plane].dataoffsets[0]
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"rubbish")
+    return path
+
+
 def test_what_cannot_be_read_is_found_out_before_a_model_is_loaded(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[object] = []
     monkeypatch.setattr(load, "load_model", lambda spec, **options: loaded.append(spec))
-    path = tmp_path / "bad.tif"
-    tifffile.imwrite(
-        path, np.zeros((3, 64, 64), np.uint16), compression="zlib",
-        photometric="minisblack", metadata={"axes": "TYX"},
-    )  # fmt: skip
-    with tifffile.TiffFile(path) as tiff:
-        start = tiff.pages[1].dataoffsets[0]
-    with path.open("r+b") as file:
-        file.seek(start)
-        file.write(b"rubbish")
-    explains(segment(path, "--out", out, "--time", "2-3"), "ime 2 of 3", "bad.tif")
+    path = damaged(tmp_path / "bad.tif", 1, np.zeros((3, 64, 64), np.uint16))
+    explains(segment(path, "--out", out, "--time", "2"), "ime 2 of 3", "bad.tif")
     assert loaded == []
+
+
+def test_a_frame_that_cannot_be_read_does_not_stop_the_others(
+    model: FakeSam, cells: Path, tmp_path: Path, out: Path
+) -> None:
+    movie = np.repeat(np.asarray(Image.open(cells).convert("L"))[None], 3, 0)
+    path = damaged(tmp_path / "bad.tif", 0, movie)
+    result = segment(path, "--out", out, "--json")
+    [row] = json.loads(result.stdout)["images"]
+    assert result.exit_code == 1
+    assert "ime 1 of 3" in row["error"]["message"]
+    assert row["frames"] == 2 and row["objects"] == 4 and row["partial"]
+    assert "2 of 3 frames were finished and kept." in row["notices"]
 
 
 def test_an_image_larger_than_the_memory_is_one_sentence(
