@@ -110,15 +110,53 @@ def make_exclusive(masks: Masks) -> Masks:
     A mask most of which belongs to better ones is a duplicate and is dropped; the
     others lose the shared pixels.
     """
-    owner = np.zeros(masks.shape, bool)
-    builder = MaskBuilder(masks.shape)
-    for i in best_first(masks).tolist():
-        crop, (y0, x0) = masks.crop(i)
-        where = np.s_[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]
-        free = crop & ~owner[where]
-        left = int(np.count_nonzero(free))
-        if left == 0 or left < (1 - _SAME) * masks.area[i]:
+    best = masks.select(best_first(masks))
+    return share_out(best, Masks.empty(masks.shape))[0]
+
+
+def share_out(
+    masks: Masks, known: Masks, least: int = 1
+) -> tuple[Masks, NDArray[np.intp]]:
+    """Give every pixel to the first mask that claims it, if nothing known has it.
+
+    A mask that loses more than half of itself to several others is dropped.
+
+    Parameters
+    ----------
+    masks : Masks
+        The best first.
+    known : Masks
+        Objects that are there already, in the same frame.
+    least : int
+        Pixels that must be left of a mask.
+
+    Returns
+    -------
+    masks : Masks
+        What is left of them.
+    left : ndarray
+        Their indices.
+    """
+    taken = np.zeros(masks.shape, bool)
+    for i in range(len(known)):
+        crop, _, where = _place(known, i)
+        taken[where] |= crop
+    builder, left = MaskBuilder(masks.shape), []
+    for i in range(len(masks)):
+        crop, origin, where = _place(masks, i)
+        free = crop & ~taken[where]
+        if np.count_nonzero(free) < max(least, (1 - _SAME) * masks.area[i], 1):
             continue
-        owner[where] |= free
-        builder.add_like(masks, i, free, (y0, x0))
-    return builder.build()
+        taken[where] |= crop
+        builder.add_like(masks, i, free, origin)
+        left.append(i)
+    return builder.build(), np.array(left, np.intp)
+
+
+def _place(
+    masks: Masks, i: int
+) -> tuple[NDArray[np.bool_], tuple[int, int], tuple[slice, slice]]:
+    """Mask `i` inside its box, the box's (y0, x0), and where it is in the frame."""
+    crop, (y0, x0) = masks.crop(i)
+    where = slice(y0, y0 + crop.shape[0]), slice(x0, x0 + crop.shape[1])
+    return crop, (y0, x0), where

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sam_suite.engine.fewshot.choose import not_known, resolve, share_out
+from napari_sam_suite.engine.fewshot.choose import not_known, resolve
 from napari_sam_suite.engine.masks import MaskBuilder, Masks
+from napari_sam_suite.engine.suppression import share_out
 
 SHAPE = (60, 90)
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sam_suite.engine.masks import MaskBuilder, Masks
 from napari_sam_suite.engine.nearby import Nearby
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_sam_suite.engine.masks import Masks
 
 _SAME = 0.5
 """Part of the smaller of two masks that they share when they are one object."""
@@ -54,57 +55,9 @@ def resolve(masks: Masks, rank: NDArray[np.floating]) -> NDArray[np.intp]:
     return np.array(kept, np.intp)
 
 
-def share_out(
-    masks: Masks, known: Masks, least: int = 1
-) -> tuple[Masks, NDArray[np.intp]]:
-    """Give every pixel to the first mask that claims it, if nothing known has it.
-
-    A mask that loses more than half of itself to several others is dropped.
-
-    Parameters
-    ----------
-    masks : Masks
-        The best first.
-    known : Masks
-        Objects that are there already, in the same frame.
-    least : int
-        Pixels that must be left of a mask.
-
-    Returns
-    -------
-    masks : Masks
-        What is left of them.
-    left : ndarray
-        Their indices.
-    """
-    taken = np.zeros(masks.shape, bool)
-    for i in range(len(known)):
-        crop, _, where = _place(known, i)
-        taken[where] |= crop
-    builder, left = MaskBuilder(masks.shape), []
-    for i in range(len(masks)):
-        crop, origin, where = _place(masks, i)
-        free = crop & ~taken[where]
-        if np.count_nonzero(free) < max(least, (1 - _SAME) * masks.area[i], 1):
-            continue
-        taken[where] |= crop
-        builder.add_like(masks, i, free, origin)
-        left.append(i)
-    return builder.build(), np.array(left, np.intp)
-
-
 def _is_one_of(masks: Masks, i: int, others: Masks, near: list[int]) -> bool:
     """Whether mask `i` shares most of itself, or of another, with one `near` it."""
     return any(
         masks.intersection(i, j, others) > _SAME * min(masks.area[i], others.area[j])
         for j in near
     )
-
-
-def _place(
-    masks: Masks, i: int
-) -> tuple[NDArray[np.bool_], tuple[int, int], tuple[slice, slice]]:
-    """Mask `i` inside its box, the box's (y0, x0), and where it is in the frame."""
-    crop, (y0, x0) = masks.crop(i)
-    where = slice(y0, y0 + crop.shape[0]), slice(x0, x0 + crop.shape[1])
-    return crop, (y0, x0), where

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_sam_suite.engine.errors import ParameterError
 from napari_sam_suite.engine.fewshot.calibrate import SUGGESTED
-from napari_sam_suite.engine.fewshot.choose import not_known, resolve, share_out
+from napari_sam_suite.engine.fewshot.choose import not_known, resolve
 from napari_sam_suite.engine.fewshot.exact import (
     cosines,
     crop_vectors,
@@ -24,6 +24,7 @@ from napari_sam_suite.engine.fewshot.learn import Learner, learn_exact
 from napari_sam_suite.engine.fewshot.progress import part_of
 from napari_sam_suite.engine.finder import Found
 from napari_sam_suite.engine.masks import Masks, pixel_ids
+from napari_sam_suite.engine.suppression import share_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
